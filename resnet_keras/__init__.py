@@ -1,6 +1,44 @@
-"""ResNet for Keras 3: every published row, trainable, convertible, exportable."""
+"""ResNet for Keras 3: every published row, trainable, convertible, exportable.
 
-from resnet_keras.models import ResNet, ResNetV1D, features, freeze
-from resnet_keras.specs import SPECS, Spec
+Names are loaded when they are first used: a recipe's `--help` needs no TensorFlow.
+"""
 
-__all__ = ["SPECS", "ResNet", "ResNetV1D", "Spec", "features", "freeze"]
+import importlib
+import sys
+import types
+
+_ROOMS = {
+    "ResNet": "models",
+    "ResNetV1D": "models",
+    "features": "models",
+    "freeze": "models",
+    "Spec": "specs",
+    "SPECS": "specs",
+    "SGD": "optim",
+    "Recipe": "recipe",
+    "train": "train",
+    "evaluate": "evaluate",
+    "export": "export",
+}
+
+__all__ = sorted(_ROOMS)
+
+
+class _Face(types.ModuleType):
+    """`train`, `evaluate` and `export` are the functions, although rooms bear these names."""
+
+    def __setattr__(self, name, value):
+        # Python binds each room to its package when it is first imported.
+        if isinstance(value, types.ModuleType) and _ROOMS.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name):
+        if name not in _ROOMS:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{self.__name__}.{_ROOMS[name]}"), name)
+        self.__setattr__(name, value)
+        return value
+
+
+sys.modules[__name__].__class__ = _Face

@@ -281,16 +281,17 @@ def _block(x, spec: Spec, width, stride, dilation, drop, norm, name):
     """One residual block: `(n, h, w, c)` -> `(n, h / stride, w / stride, expansion * width)`."""
     channels = width * spec.expansion
     shortcut = _shortcut(x, spec, channels, stride, norm, f"{name}_0")
-    gamma = "zeros" if spec.zero_gamma else "ones"
+    # The last gamma starts at 0, so that a block starts as the identity (Goyal et al. 2017,
+    # "Accurate, Large Minibatch SGD", section 5.1).
     if spec.block == "basic":
         # Only the first convolution dilates, as in OpenMMLab's BasicBlock.
         x = _conv_norm(x, width, 3, norm, f"{name}_1", stride=stride, dilation=dilation)
-        x = _conv_norm(x, channels, 3, norm, f"{name}_2", relu=False, gamma=gamma)
+        x = _conv_norm(x, channels, 3, norm, f"{name}_2", relu=False, gamma="zeros")
     else:
         first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         x = _conv_norm(x, width, 1, norm, f"{name}_1", stride=first)
         x = _conv_norm(x, width, 3, norm, f"{name}_2", stride=second, dilation=dilation)
-        x = _conv_norm(x, channels, 1, norm, f"{name}_3", relu=False, gamma=gamma)
+        x = _conv_norm(x, channels, 1, norm, f"{name}_3", relu=False, gamma="zeros")
     if drop:
         x = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])

@@ -24,8 +24,6 @@ class Spec:
             "pad" (every second pixel, new channels zero, no parameters; option A).
         stride_in_1x1: a bottleneck strides in its first 1x1 convolution, as the original Caffe
             release did, rather than in the 3x3.
-        zero_gamma: the last batch norm of each block starts at 0, so that a block starts as the
-            identity (Goyal et al. 2017, section 5.1); the 2015 paper starts it at 1.
 
     Raises:
         ValueError: a field that no ResNet can have.
@@ -38,7 +36,6 @@ class Spec:
     avg_down: bool = False
     shortcut: str = "projection"
     stride_in_1x1: bool = False
-    zero_gamma: bool = True
 
     def __post_init__(self):
         """Check the fields."""
@@ -78,9 +75,7 @@ _DEPTHS = {
 
 def _paper_cifar(blocks: int) -> Spec:
     """He et al. 2015, section 4.2: 6n + 2 layers for 32x32 pictures, `blocks` = n a stage."""
-    return Spec(
-        "basic", (blocks,) * 3, (16, 32, 64), stem="cifar", shortcut="pad", zero_gamma=False
-    )
+    return Spec("basic", (blocks,) * 3, (16, 32, 64), stem="cifar", shortcut="pad")
 
 
 SPECS: dict[str, Spec] = {

@@ -1,0 +1,206 @@
+"""`python -m resnet_keras VERB`, installed also as `resnet-keras`."""
+
+import json as json_format
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from resnet_keras.recipe import one_line
+from resnet_keras.terminal import InputError, exit_with_one_line, load_tensorflow
+
+Positional = tyro.conf.Positional
+
+
+def summary(
+    name: Positional[str],
+    *,
+    classes: int | None = None,
+    input_size: int | None = None,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Parameters and multiply-adds of a network.
+
+    Args:
+        name: a name in SPECS.
+        classes: classes of the head.
+        input_size: height and width of a picture.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras.models import ResNet, count
+
+    shape = input_size and (input_size, input_size, 3)
+    try:
+        return count(ResNet(name, classes=classes, input_shape=shape))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def evaluate(
+    artefact: Positional[Path],
+    *,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    split: str = "test",
+    batch_size: int = 128,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Top-1 and top-5 on every picture of a split.
+
+    Args:
+        artefact: a .keras or .tflite file, or a SavedModel folder.
+        dataset: digits or a TFDS name; by default what the model was trained on.
+        data_dir: where prepared data sets lie.
+        split: test, train, or a split as TFDS writes it.
+        batch_size: pictures at a time.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras.evaluate import evaluate
+
+    return evaluate(
+        artefact, dataset=dataset, data_dir=data_dir, split=split, batch_size=batch_size
+    )
+
+
+def predict(
+    artefact: Positional[Path],
+    images: Positional[tuple[Path, ...]],
+    *,
+    top: int = 5,
+    json: bool = False,
+) -> dict[str, Any]:
+    """The most likely classes of pictures.
+
+    Args:
+        artefact: a .keras or .tflite file, or a SavedModel folder.
+        images: JPEG, PNG, GIF or BMP files.
+        top: how many classes.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras import data
+    from resnet_keras.artefact import card_path, open_artefact
+
+    if not images:
+        raise InputError("`predict` needs at least one picture.")
+    if top < 1:
+        raise InputError(f"`top` must be above 0. Received: top={top}")
+    model = open_artefact(artefact)
+    card = model.card
+    if not model.has_card:
+        print(
+            f"{artefact} has no {card_path(artefact).name} beside it: pictures are resized to "
+            f"{card.crop} and cropped in the centre, classes are numbers",
+            file=sys.stderr,
+        )
+    answers = {}
+    for path in images:
+        picture = data.evaluation_picture(
+            data.read_picture(path, model.channels),
+            size=card.crop,
+            resize=card.eval_resize,
+            interpolation=card.interpolation,
+            antialias=card.antialias,
+        )
+        scores = model.predict(picture.numpy()[None])[0]
+        best = scores.argsort()[::-1][:top]
+        names = card.labels or [str(i) for i in range(len(scores))]
+        answers[str(path)] = [{"label": names[i], "score": float(scores[i])} for i in best]
+    return answers
+
+
+def export(
+    artefact: Positional[Path],
+    out: Positional[Path],
+    *,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    examples: int = 256,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Convert a model, and prove the result equal on real test pictures.
+
+    Args:
+        artefact: a .keras file.
+        out: .tflite, .keras, or a name without suffix: a SavedModel.
+        dataset: whose test pictures the proof runs on; by default what it was trained on.
+        data_dir: where prepared data sets lie.
+        examples: how many pictures.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras.export import BoundMissed, export
+
+    if examples < 1:
+        raise InputError(f"`examples` must be above 0. Received: examples={examples}")
+    try:
+        return export(artefact, out, dataset=dataset, data_dir=data_dir, examples=examples)
+    except BoundMissed as missed:
+        print("error:", missed, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def doctor(*, json: bool = False) -> dict[str, Any]:
+    """Versions, devices, and the precision that `auto` would pick here, with the reason.
+
+    Args:
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    import tensorflow as tf
+
+    from resnet_keras.train import choose_precision, versions
+
+    precision, reason = choose_precision()
+    return versions() | {
+        "cores": os.cpu_count(),
+        "devices": ", ".join(d.name for d in tf.config.list_physical_devices()),
+        "precision": precision,
+        "because": reason,
+    }
+
+
+VERBS = {function.__name__: function for function in (summary, predict, evaluate, export, doctor)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; its answer goes to stdout, all else to stderr."""
+    exit_with_one_line()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    stdout = os.fdopen(os.dup(1), "w")
+    if not {"-h", "--help"} & set(arguments):
+        os.dup2(2, 1)  # libraries that print on stdout from C++, too
+    answer = one_line(
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            VERBS, prog="resnet-keras", description=__doc__, args=arguments
+        )
+    )
+    if "--json" in arguments:
+        print(json_format.dumps(answer), file=stdout, flush=True)
+    else:
+        _show(answer, stdout)
+
+
+def _show(answer: dict[str, Any], stdout) -> None:
+    """A table of what a verb answered."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for key, value in answer.items():
+        if isinstance(value, list):  # the classes of a picture
+            value = "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
+        elif isinstance(value, dict):
+            value = ", ".join(f"{name} {count}" for name, count in value.items())
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        table.add_row(key, str(value))
+    Console(file=stdout).print(table)
+
+
+if __name__ == "__main__":
+    main()

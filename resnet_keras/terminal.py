@@ -1,0 +1,52 @@
+"""What a user sees on stderr: one line for what he can mend, no noise of other people's."""
+
+import os
+import re
+import sys
+import tempfile
+
+# TensorFlow prints these on every machine without a GPU; no setting of its own silences them.
+_NOISE = re.compile(r"cudart_stub|cuda_platform|cuInit|before absl::InitializeLog|^$")
+
+
+class InputError(ValueError):
+    """Something that the user can mend; the message says what is wrong, where, and what to do."""
+
+
+def exit_with_one_line() -> None:
+    """From now on an `InputError` that nobody catches ends the program with one line, code 2.
+
+    For programs, not libraries: recipes and the command line call it. Any other error keeps its
+    traceback, because it is ours to mend.
+    """
+    sys.excepthook = _one_line
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow without what it prints about GPUs that are not there."""
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            captured.seek(0)
+            for line in captured.read().decode(errors="replace").splitlines():
+                if not _NOISE.search(line):
+                    print(line, file=sys.stderr)
+
+
+def _one_line(kind, error, trace):
+    if not issubclass(kind, InputError):
+        return sys.__excepthook__(kind, error, trace)
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    raise SystemExit(2)  # Python takes the exit code of a hook that raises this

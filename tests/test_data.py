@@ -1,0 +1,192 @@
+"""Data is a pure function of the step: each picture once, in the published order of things."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+from resnet_keras import data
+from resnet_keras.terminal import InputError
+
+
+def numbered(examples, size=4):
+    """Pictures that carry their number in every pixel and as their label."""
+    images = np.arange(examples, dtype=np.uint8)[:, None, None, None]
+    images = np.broadcast_to(images, (examples, size, size, 1)).copy()
+    names = tuple(map(str, range(examples)))
+    return data.Pictures(examples, names, 1, arrays=(images, np.arange(examples)))
+
+
+def in_files(pictures, folder, files):
+    """The same pictures as PNG in TFRecord files."""
+    images, labels = pictures.arrays
+    pieces = []
+    for part in range(files):
+        path = str(folder / f"part-{part}.tfrecord")
+        numbers = range(part, pictures.examples, files)
+        with tf.io.TFRecordWriter(path) as writer:
+            for i in numbers:
+                picture = tf.io.serialize_tensor(
+                    tf.stack([tf.io.encode_png(images[i]), tf.constant(str(labels[i]))])
+                )
+                writer.write(picture.numpy())
+        pieces.append((path, 0, -1))
+
+    def parse(record):
+        fields = tf.ensure_shape(tf.io.parse_tensor(record, tf.string), (2,))
+        return fields[0], tf.strings.to_number(fields[1], tf.int64)
+
+    return data.Pictures(pictures.examples, pictures.labels, 1, records=(pieces, parse))
+
+
+@pytest.fixture(params=["arrays", "records"])
+def pictures(request, tmp_path):
+    base = numbered(23)
+    return base if request.param == "arrays" else in_files(base, tmp_path, 4)
+
+
+def labels_of(pictures, steps, **options):
+    options = {"size": 4, "batch_size": 8, "seed": 1, **options}
+    batches = data.training_batches(pictures, **options).take(steps)
+    return [labels.tolist() for _, labels in batches.as_numpy_iterator()]
+
+
+def test_an_epoch_shows_every_picture_and_is_filled_from_the_next(pictures):
+    first, second = (sum(labels_of(pictures, 6)[i : i + 3], []) for i in (0, 3))
+    assert len(first) == 24 and sorted(first[:23]) == sorted(second[:23]) == list(range(23))
+    assert first[23] == second[0]  # the next order's first picture
+    assert first != second
+
+
+def test_batches_are_a_function_of_the_step(pictures):
+    whole = labels_of(pictures, 9)
+    for start in (1, 3, 4, 8):
+        assert labels_of(pictures, 9 - start, start=start) == whole[start:]
+    assert labels_of(pictures, 3, seed=2) != whole[:3]
+
+
+def test_a_batch_may_be_larger_than_the_data_set(pictures):
+    (batch,) = labels_of(pictures, 1, batch_size=60)
+    assert sorted(batch[:46]) == sorted([*range(23)] * 2)
+
+
+def test_augmentation_is_a_function_of_the_step_too():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (20, 8, 8, 3), dtype=np.uint8)
+    pictures = data.Pictures(20, ("a",), 3, arrays=(images, np.zeros(20, np.int64)))
+    options = {"size": 8, "batch_size": 5, "seed": 3, "padding": 2, "flip": True, "min_area": 0.3}
+
+    def pixels(start, steps):
+        batches = data.training_batches(pictures, start=start, **options).take(steps)
+        return np.stack([images for images, _ in batches.as_numpy_iterator()])
+
+    whole = pixels(0, 8)
+    assert whole.dtype == np.uint8 and np.array_equal(pixels(3, 5), whole[3:])
+    first, second = (np.sort(x.reshape(-1)) for x in (whole[:4], whole[4:]))
+    assert not np.array_equal(first, second)  # new crops each epoch
+
+
+def test_evaluation_shows_every_picture_once_in_order(pictures):
+    batches = data.evaluation_batches(pictures, size=4, batch_size=8)
+    seen = [(images[:, 0, 0, 0], labels) for images, labels in batches.as_numpy_iterator()]
+    assert [len(labels) for _, labels in seen] == [8, 8, 7]
+    pixels, labels = (np.concatenate(part) for part in zip(*seen, strict=True))
+    assert np.array_equal(pixels, labels) and sorted(labels) == list(range(23))
+
+
+def test_digits_are_scikit_learns_with_the_last_360_as_test(data_dir):
+    source = load_digits()
+    for split, numbers in (("train", range(1437)), ("test", range(1437, 1797))):
+        pictures = data.open_split("digits", split, data_dir=data_dir)
+        images, labels = pictures.arrays
+        assert pictures.examples == len(numbers) and pictures.labels == tuple("0123456789")
+        ours = sorted((x.tobytes(), y) for x, y in zip(images[..., 0], labels, strict=True))
+        grey = np.round(source.images[numbers] * 255 / 16).astype(np.uint8)
+        theirs = sorted((x.tobytes(), y) for x, y in zip(grey, source.target[numbers], strict=True))
+        assert ours == theirs
+
+
+def test_fashion_mnist_by_the_real_builder_from_local_files(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60000), ("t10k", 10000)):
+        # The builder insists on the number of pictures, not on their contents.
+        pixels = rng.integers(0, 255, (count, 1), dtype=np.uint8).repeat(784, 1).tobytes()
+        labels = rng.integers(0, 10, count, dtype=np.uint8).tobytes()
+        images_head = struct.pack(">IIII", 2051, count, 28, 28)
+        for name, body in (
+            (f"{part}-images-idx3-ubyte", images_head + pixels),
+            (f"{part}-labels-idx1-ubyte", struct.pack(">II", 2049, count) + labels),
+        ):
+            (manual / f"{name}.gz").write_bytes(gzip.compress(body, 1))
+    # Other bytes than Zalando's: the checksum must be noticed.
+    with pytest.raises(InputError, match="checksum"):
+        data.open_split("fashion_mnist", "train", data_dir=tmp_path)
+
+
+DEBIAN = "/usr/share/datasets/fashion-mnist"
+
+
+@pytest.mark.skipif(not tf.io.gfile.exists(DEBIAN), reason="Debian's dataset-fashion-mnist")
+def test_debians_fashion_mnist_satisfies_the_real_builder(data_dir):
+    train = data.open_split("fashion_mnist", "train", data_dir=data_dir)
+    images, labels = train.arrays
+    assert images.shape == (60000, 28, 28, 1) and np.bincount(labels).tolist() == [6000] * 10
+    # Published: mean .2860, standard deviation .3530 of the training pixels.
+    assert images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
+    assert images.std() / 255 == pytest.approx(0.3530, abs=1e-4)
+    assert train.labels[9] == "Ankle boot"
+    assert data.open_split("fashion_mnist", "test", data_dir=data_dir).examples == 10000
+
+
+def test_any_split_of_tfds(data_dir):
+    half = data.open_split("digits", "train[:50%]", data_dir=data_dir)
+    assert half.examples == 718
+    with pytest.raises(InputError, match="train, test|test, train"):
+        data.open_split("digits", "nosuch", data_dir=data_dir)
+
+
+def test_unknown_data_set_names_near_ones(data_dir):
+    with pytest.raises(InputError, match="cifar10"):
+        data.open_split("cifar_10", "train", data_dir=data_dir)
+
+
+def test_a_data_set_without_pictures_is_refused(data_dir):
+    with pytest.raises(InputError, match="no labelled pictures"):
+        data.open_split("iris", "train", data_dir=data_dir)
+
+
+def test_imagenet_tells_which_archives_to_put_where(tmp_path):
+    with pytest.raises(InputError, match=r"ILSVRC2012_img_train.tar \(147,897,477,120 bytes\)"):
+        data.open_split("imagenet2012", "train", data_dir=tmp_path)
+
+
+def test_pictures_are_read_and_bad_ones_named(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    tf.io.write_file(str(tmp_path / "x.png"), tf.io.encode_png(image))
+    assert np.array_equal(data.read_picture(tmp_path / "x.png"), image)
+    (tmp_path / "text.jpg").write_text("no picture")
+    for name in ("text.jpg", "missing.jpg"):
+        with pytest.raises(InputError, match=name):
+            data.read_picture(tmp_path / name)
+
+
+def test_the_window_alone_is_decoded_as_the_whole_picture_is():
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    smooth = tf.cast(tf.image.resize(image[:8, :8], (64, 96)), tf.uint8)
+    jpeg = tf.io.encode_jpeg(smooth)
+    window = data._decode(jpeg, 3, (16, 32, 24, 40))
+    whole = data._decode(jpeg, 3)[16:40, 32:72]
+    # Chroma is upsampled from the window alone at its edges.
+    assert np.abs(whole[2:-2, 2:-2].numpy().astype(int) - window[2:-2, 2:-2]).max() <= 1
+
+
+def test_tfds_writes_where_it_is_told(data_dir):
+    data.open_split("digits", "test", data_dir=data_dir)
+    assert (data_dir / "digits" / "1.0.0" / "dataset_info.json").exists()
+    assert tfds.core.Version("1.0.0") == data.Digits.VERSION

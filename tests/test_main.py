@@ -1,0 +1,75 @@
+"""The command line: one line of JSON on stdout, one line for what the user can mend."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture
+def command(run_python):
+    return lambda *arguments: run_python("-m", "resnet_keras", *arguments)
+
+
+def test_summary_as_json(command):
+    done = command("summary", "resnet18_cifar", "--json")
+    assert json.loads(done.stdout) == {
+        "params": 11173962, "macs": 555422720, "flops_mmcv": 557211648, "flops_fvcore": 556659712,
+    }  # fmt: skip
+    assert done.stdout.count("\n") == 1
+
+
+def test_summary_of_other_sizes(command):
+    done = command("summary", "resnet50", "--classes", "5", "--json")
+    assert json.loads(done.stdout)["flops_fvcore"] == 4109474816
+    half = command("summary", "resnet18_cifar", "--input-size", "64", "--json")
+    assert json.loads(half.stdout)["macs"] == 4 * (555422720 - 5120) + 5120
+
+
+def test_doctor(command):
+    done = command("doctor", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["precision"] in ("float32", "mixed_bfloat16", "mixed_float16")
+    assert answer["tensorflow"] == tf.__version__ and answer["because"]
+
+
+def test_predict_and_evaluate_and_export(command, digits_run, data_dir, tmp_path):
+    from resnet_keras import data
+
+    images, labels = data.open_split("digits", "test", data_dir=data_dir).arrays
+    for i in range(3):
+        tf.io.write_file(str(tmp_path / f"{i}.png"), tf.io.encode_png(images[i]))
+    out = tmp_path / "model.tflite"
+    done = command("export", digits_run / "model.keras", out, "--data-dir", data_dir, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["top1_agreement"] == 1
+    pictures = [tmp_path / f"{i}.png" for i in range(3)]
+    for artefact in (digits_run / "model.keras", out):
+        answer = json.loads(command("predict", artefact, *pictures, "--json").stdout)
+        assert list(answer) == [str(path) for path in pictures]
+        best = [answer[str(path)][0]["label"] for path in pictures]
+        assert sum(b == str(y) for b, y in zip(best, labels[:3], strict=True)) >= 2
+        scores = [item["score"] for item in answer[str(pictures[0])]]
+        assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    done = command("evaluate", out, "--data-dir", data_dir, "--json")
+    results = json.loads((digits_run / "results.json").read_text())
+    assert json.loads(done.stdout)["top1"] == results["top1"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("summary", "resnet5"), ("summary",), ("nosuch",), (), ("evaluate", "missing.keras"),
+     ("predict", "missing.keras", "x.png"), ("summary", "resnet18", "--classes", "0"),
+     ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3")],
+    ids=" ".join,
+)  # fmt: skip
+def test_bad_input_is_one_line_and_code_2(command, arguments):
+    done = command(*arguments)
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+
+
+def test_help_fits_a_terminal(command):
+    done = command("--help")
+    assert done.returncode == 0 and "export" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80

@@ -1,0 +1,189 @@
+"""The networks are those of the published tables, by name, by count and by shape."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras import SPECS, ResNet, ResNetV1D, Spec, features, freeze
+from resnet_keras.models import count
+
+GOLDEN = Path(__file__).parent / "golden"
+COUNTS = json.loads((GOLDEN / "counts.json").read_text())
+
+
+@pytest.mark.parametrize("row", COUNTS, ids=lambda row: f"{row['model']}-{row['classes']}")
+def test_counts_are_those_of_the_tables(row):
+    published = {k: v for k, v in row.items() if k not in ("model", "classes")}
+    assert count(ResNet(row["model"], classes=row["classes"])) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet20_cifar", 0.27), ("resnet32_cifar", 0.46), ("resnet44_cifar", 0.66),
+     ("resnet56_cifar", 0.85), ("resnet110_cifar", 1.7), ("resnet1202_cifar", 19.4)],
+)  # fmt: skip
+def test_parameters_of_the_papers_cifar_networks(name, millions):
+    # He et al. 2015, table 6, to the digits given there.
+    digits = 2 if millions < 1 else 1
+    assert round(count(ResNet(name))["params"] / 1e6, digits) == millions
+
+
+def test_layer_names_are_those_of_keras_applications():
+    theirs = keras.applications.ResNet50(weights=None)
+    shared = (keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Dense)
+
+    def names(model):
+        kept = (*shared, keras.layers.Activation, keras.layers.GlobalAveragePooling2D)
+        return sorted(layer.name for layer in model.layers if isinstance(layer, kept))
+
+    assert names(ResNet("resnet50")) == names(theirs)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnetv1d50", "resnet20_cifar"])
+def test_layer_names_stay(name):
+    frozen = json.loads((GOLDEN / "layer_names.json").read_text())[name]
+    assert [layer.name for layer in ResNet(name).layers] == frozen
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(ValueError, match="resnetv1d152.*Received: spec='resnet5'"):
+        ResNet("resnet5")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"classes": 0}, {"input_shape": (32, 32)}, {"drop_path": 1.0}, {"output_stride": 4},
+     {"pooling": "sum"}, {"mean": (1.0,)}, {"std": (0.0, 1.0, 1.0)}, {"input_shape": (8, 8, 4)}],
+)  # fmt: skip
+def test_impossible_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match="Received: "):
+        ResNet("resnet18", **arguments)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"block": "wide"}, {"stem": "none"}, {"depths": (2, 2)}, {"depths": (0,) * 4}]
+)
+def test_impossible_specs_are_refused(fields):
+    with pytest.raises(ValueError, match="Received: "):
+        Spec(**{"block": "basic", "depths": (2, 2, 2, 2), **fields})
+
+
+def test_preprocessing_is_in_the_model():
+    model = ResNet("resnet18_cifar", mean=(10, 20, 30), std=(2, 4, 8))
+    pixels = np.full((1, 32, 32, 3), (14, 28, 14), "uint8")
+    assert np.allclose(model.get_layer("normalise")(pixels), (2, 2, -2), atol=1e-5)
+
+
+def test_each_block_starts_as_the_identity():
+    model = ResNet("resnet18")
+    gammas = [layer for layer in model.layers if layer.name.endswith("_2_bn")]
+    assert len(gammas) == 8 and not any(np.any(layer.gamma.numpy()) for layer in gammas)
+
+
+def test_option_a_shortcut_takes_every_second_pixel_and_pads_channels():
+    model = ResNet("resnet20_cifar")
+    shortcut = keras.Model(
+        model.get_layer("conv2_block3_out").output, model.get_layer("conv3_block1_0_pad").output
+    )
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 16), "float32")
+    y = np.asarray(shortcut(x))
+    assert np.array_equal(y[..., :16], x[:, ::2, ::2]) and not y[..., 16:].any()
+
+
+def test_equal_layers_start_with_different_weights():
+    model = ResNet("resnet18")
+    first, second = (model.get_layer(f"conv2_block{b}_1_conv").kernel for b in (1, 2))
+    assert not np.array_equal(first, second)
+
+
+def test_convolutions_start_as_kaiming_normal_over_the_fan_out():
+    kernel = np.asarray(ResNet("resnet50").get_layer("conv5_block1_2_conv").kernel)
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 512)), rel=0.01)
+    assert np.abs(kernel).max() > 3 * kernel.std()  # a truncated normal ends at two
+
+
+def test_stochastic_depth_grows_linearly_over_all_blocks():
+    model = ResNet("resnet50", drop_path=0.15)
+    rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert np.allclose(rates, np.linspace(0, 0.15, 16)[1:])
+
+
+@pytest.mark.parametrize(("stride", "side"), [(32, 2), (16, 4), (8, 8)])
+def test_output_stride_trades_strides_for_dilation(stride, side):
+    model = ResNet("resnet50", output_stride=stride, include_top=False, input_shape=(64, 64, 3))
+    assert model.output_shape == (None, side, side, 2048)
+    dilations = {
+        stage: {
+            layer.dilation_rate[0]
+            for layer in model.layers
+            if layer.name.startswith(f"conv{stage}_") and layer.name.endswith("_2_conv")
+        }
+        for stage in (4, 5)
+    }
+    # OpenMMLab's (strides, dilations): 16 is (1, 2, 2, 1), (1, 1, 1, 2).
+    expected = {32: ({1}, {1}), 16: ({1}, {2}), 8: ({2}, {4})}[stride]
+    assert (dilations[4], dilations[5]) == expected
+
+
+def test_caffe_style_strides_in_the_first_convolution():
+    spec = dataclasses.replace(SPECS["resnet50"], stride_in_1x1=True)
+    model = ResNet(spec)
+    assert model.get_layer("conv3_block1_1_conv").strides == (2, 2)
+    assert model.get_layer("conv3_block1_2_conv").strides == (1, 1)
+
+
+def test_features_of_any_size_share_weights():
+    model = ResNet("resnet18")
+    pyramid = features(model, ("C1", "C2", "C3", "C4", "C5"))
+    outputs = pyramid(np.zeros((1, 97, 161, 3), "float32"))
+    shapes = {level: tuple(x.shape) for level, x in outputs.items()}
+    assert shapes == {
+        "C1": (1, 49, 81, 64), "C2": (1, 25, 41, 64), "C3": (1, 13, 21, 128),
+        "C4": (1, 7, 11, 256), "C5": (1, 4, 6, 512),
+    }  # fmt: skip
+    assert pyramid.get_layer("conv1_conv") is model.get_layer("conv1_conv")
+    with pytest.raises(ValueError, match="C6"):
+        features(model, ("C6",))
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable"),
+    [("resnet18", (11176512, 11166976, 11019008, 10493440, 8393728, 0)),
+     ("resnet50", (23508032, 23498496, 23282688, 22063104, 14964736, 0))],
+)  # fmt: skip
+def test_freeze_leaves_what_openmmlab_leaves(name, trainable):
+    model = ResNet(name, include_top=False)
+    for stages, expected in zip(range(-1, 5), trainable, strict=True):
+        freeze(model, stages)
+        assert count(model)["params"] == expected
+    with pytest.raises(ValueError, match="-1..4"):
+        freeze(model, 5)
+
+
+@pytest.mark.parametrize("norm_eval", [False, True])
+def test_frozen_statistics_do_not_move(norm_eval):
+    model = ResNet("resnet18_cifar", input_shape=(16, 16, 3))
+    freeze(model, 1, norm_eval=norm_eval)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3)).astype("uint8")
+    model.train_on_batch(pixels, np.arange(4))
+    moved = {path for path, w in before.items() if not np.array_equal(w, _weight(model, path))}
+    statistics = {path for path in before if "/moving_" in path}
+    frozen = {path for path in before if path.startswith(("conv1_", "conv2_"))}
+    assert not moved & frozen
+    assert moved & statistics == (set() if norm_eval else statistics - frozen)
+    assert "conv3_block1_1_bn/gamma" in moved
+
+
+def test_v1d_is_a_resnet_with_another_spec():
+    assert count(ResNetV1D(50)) == count(ResNet("resnetv1d50"))
+
+
+def _weight(model, path):
+    (found,) = [w for w in model.weights if w.path == path]
+    return keras.ops.convert_to_numpy(found)

@@ -1,0 +1,142 @@
+"""One command trains, writes the run folder, and says what is wrong in one line."""
+
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras import Recipe, train
+
+SMALL = (
+    "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
+    "--warmup-epochs", "0", "--learning-rate", "0.01",
+)  # fmt: skip
+
+
+@pytest.fixture
+def quickstart(run_python, tmp_path, data_dir):
+    """Run the quickstart recipe, small, in a process of its own."""
+
+    def run(*flags, name="run", **environment):
+        folder = tmp_path / name
+        common = (*SMALL, "--data-dir", data_dir, "--run-dir", folder)
+        code = "import runpy; RECIPE = runpy.run_path('recipes/quickstart.py')['RECIPE'];" \
+               "from resnet_keras import train; train(RECIPE.parse())"  # fmt: skip
+        return run_python("-c", code, *common, *flags, **environment), folder
+
+    return run
+
+
+def test_a_run_folder_holds_what_the_contract_says(digits_run):
+    names = {path.name for path in digits_run.iterdir()}
+    assert names >= {"recipe.json", "log.csv", "model.keras", "labels.txt", "results.json"}
+    results = json.loads((digits_run / "results.json").read_text())
+    assert results["examples"] == 360 and results["top1"] > 0.9 and results["top5"] > 0.99
+    with open(digits_run / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
+    # The accuracy that fit saw last is that of the saved file.
+    assert float(rows[-1]["val_accuracy"]) == pytest.approx(results["top1"], abs=1e-6)
+    assert (digits_run / "labels.txt").read_text().split() == list("0123456789")
+
+
+def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir, tmp_path):
+    from resnet_keras import data
+    from resnet_keras.artefact import open_artefact
+
+    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
+    expected = open_artefact(digits_run / "model.keras").predict(images[:50])
+    np.savez(tmp_path / "x.npz", images=images[:50], expected=expected)
+    code = (
+        "import sys; sys.modules['resnet_keras'] = None\n"  # cannot be imported from now on
+        "import keras, numpy as np\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "x = np.load(sys.argv[2])\n"
+        "assert np.abs(model.predict(x['images'], verbose=0) - x['expected']).max() < 1e-6\n"
+        "assert {layer.dtype_policy.name for layer in model.layers} == {'float32'}\n"
+        "assert all(type(layer).__module__.startswith('keras.') for layer in model.layers)\n"
+        "assert not model.compiled and np.allclose(x['expected'].sum(1), 1, atol=1e-5)"
+    )
+    done = run_python("-c", code, digits_run / "model.keras", tmp_path / "x.npz")
+    assert done.returncode == 0, done.stderr
+
+
+def test_half_precision_run_leaves_a_float32_model(quickstart):
+    done, folder = quickstart("--precision", "mixed_bfloat16")
+    assert done.returncode == 0 and "mixed_bfloat16: as asked for" in done.stderr, done.stderr
+    model = keras.saving.load_model(folder / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+
+
+def test_float16_on_a_cpu_is_replaced_with_one_line(quickstart):
+    done, folder = quickstart("--precision", "mixed_float16")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "mixed_float16" in line]
+    assert line.startswith(("float32: ", "mixed_bfloat16: ")) and "slower" in line
+    assert json.loads((folder / "results.json").read_text())["precision"] in line
+
+
+def test_two_replicas_with_synchronized_batch_norm_are_one_device(quickstart):
+    flags = ("--batch-size", "360", "--sync-batch-norm", "--precision", "float32")
+    weights = []
+    for replicas in ("1", "2"):
+        done, folder = quickstart(
+            *flags, "--replicas", replicas, name=replicas, TF_ENABLE_ONEDNN_OPTS="0"
+        )
+        assert done.returncode == 0, done.stderr
+        assert f" {replicas} replica" in done.stderr
+        weights.append(keras.saving.load_model(folder / "model.keras").get_weights())
+    assert max(np.abs(a - b).max() for a, b in zip(*weights, strict=True)) < 1e-5
+
+
+def test_a_finished_run_says_so(digits_run, data_dir, capsys):
+    fields = json.loads((digits_run / "recipe.json").read_text())
+    before = (digits_run / "model.keras").read_bytes()
+    train(Recipe(**fields | {"run_dir": digits_run, "data_dir": data_dir}))
+    assert "is finished: top-1 " in capsys.readouterr().out
+    assert (digits_run / "model.keras").read_bytes() == before
+
+
+def test_another_recipe_is_refused_and_nothing_is_changed(quickstart, digits_run):
+    before = {path: path.read_bytes() for path in digits_run.iterdir() if path.is_file()}
+    done, _ = quickstart("--run-dir", digits_run)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "belongs to another recipe" in line and "--run-dir" in line
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--model", "resnet5"), "resnet18"), (("--dataset", "no_such_set"), "no such data set"),
+     (("--dataset", "cifar10"), "cifar-10-binary.tar.gz"),
+     (("--dataset", "imagenet2012"), "ILSVRC2012_img_val.tar"),
+     (("--weights", "no.pth"), "no.pth")],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_code_2(quickstart, flags, words, tmp_path):
+    # Whatever network there is, it is behind a proxy that nobody answers on.
+    away = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done, folder = quickstart(*flags, **away)
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and words in line and "Traceback" not in done.stderr
+    assert not folder.exists()
+
+
+def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path):
+    folder = tmp_path / "none"
+    done = run_python("recipes/imagenet_resnet50.py", "--dry-run", "--run-dir", folder)
+    resolved = json.loads(done.stdout)
+    assert resolved["steps_per_epoch"] == 5005 and resolved["total_steps"] == 500_500
+    assert resolved["params"] == 25_557_032 and resolved["macs"] == 4_089_184_256
+    assert resolved["precision"] == "auto" and resolved["estimated_memory_bytes"] > 2**30
+    assert not folder.exists()
+
+
+def test_replicas_must_divide_the_batch():
+    with pytest.raises(ValueError, match="divide"):
+        dataclasses.replace(Recipe(model="resnet18", dataset="digits"), batch_size=9, replicas=2)
