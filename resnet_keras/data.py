@@ -144,6 +144,9 @@ def training_batches(
     min_area: float | None = None,
     padding: int = 0,
     flip: bool = False,
+    rotate: float = 0.0,
+    scale: float = 0.0,
+    shear: float = 0.0,
     interpolation: str = "bilinear",
     antialias: bool = False,
 ) -> tf.data.Dataset:
@@ -161,6 +164,9 @@ def training_batches(
         min_area: random resized crop, down to this share of the area; None: no such crop.
         padding: random crop after so many zeros around; 0: no such crop.
         flip: random horizontal flip.
+        rotate: random rotation by up to so many degrees.
+        scale: random scaling of each axis by a factor within so much of 1.
+        shear: random shear by up to this share of the height.
         interpolation: "bilinear" or "bicubic".
         antialias: resize as Pillow does, rather than as OpenCV.
 
@@ -180,6 +186,8 @@ def training_batches(
             image = _decode(picture, pictures.channels)
             if pictures.arrays is None or pictures.arrays[0].shape[1:3] != (size, size):
                 image = augment.resize(image, size, size, **resizing)
+        if rotate or scale or shear:
+            image = augment.random_affine(image, key, degrees=rotate, scale=scale, shear=shear)
         if padding:
             image = augment.pad_and_crop(image, key, padding=padding)
         if flip:
@@ -304,7 +312,7 @@ def _from_arrays(pictures: Pictures, seed: int, per_epoch: int, start: int) -> t
 
 
 def _from_records(pictures: Pictures, seed: int, per_epoch: int, start: int) -> tf.data.Dataset:
-    """Endless `(encoded picture, label, epoch, position in it)`, files in a new order each epoch."""
+    """Endless `(encoded picture, label, epoch, position in it)`, each epoch in a new order."""
     pieces, parse = pictures.records
     tensors = _piece_tensors(pieces)
     first = start // per_epoch

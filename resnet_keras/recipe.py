@@ -46,6 +46,12 @@ class Recipe:
     """Random crop after so many rows and columns of zeros on each side."""
     flip: bool = False
     """Random horizontal flip."""
+    rotate: float = 0.0
+    """Random rotation by up to so many degrees."""
+    scale: float = 0.0
+    """Random scaling of each axis by a factor within so much of 1."""
+    shear: float = 0.0
+    """Random shear by up to this share of the height."""
     eval_resize: int | None = None
     """Evaluation: the short edge becomes this; none: pictures as they are."""
     eval_size: int = 224
@@ -108,7 +114,15 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and not (0 < value < math.inf):
                 _refuse(field, "must be above 0", value)
-        for field in ("padding", "weight_decay", "warmup_epochs", "seed"):
+        for field in (
+            "padding",
+            "rotate",
+            "scale",
+            "shear",
+            "weight_decay",
+            "warmup_epochs",
+            "seed",
+        ):
             if not 0 <= getattr(self, field) < math.inf:
                 _refuse(field, "must be 0 or more", getattr(self, field))
         if not 0 <= self.momentum < 1:

@@ -67,6 +67,9 @@ def train(recipe: Recipe) -> Path:
         min_area=recipe.min_area,
         padding=recipe.padding,
         flip=recipe.flip,
+        rotate=recipe.rotate,
+        scale=recipe.scale,
+        shear=recipe.shear,
         **resizing,
     )
     test_batches = data.evaluation_batches(

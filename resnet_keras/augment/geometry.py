@@ -1,0 +1,219 @@
+"""Where pixels go: crops, resizing, flips."""
+
+import math
+
+import tensorflow as tf
+
+from resnet_keras.augment.seeds import uniform
+
+_Pair = tuple[int | tf.Tensor, int | tf.Tensor]  # height, width
+
+
+def random_crop_window(
+    height: tf.Tensor,
+    width: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    min_area: float,
+    max_area: float = 1.0,
+    min_aspect: float = 3 / 4,
+    max_aspect: float = 4 / 3,
+    tries: int = 10,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draw the window of torchvision's and OpenMMLab's RandomResizedCrop.
+
+    Of `tries` draws the first that fits in the picture is taken; if none does, the largest central
+    window whose aspect is in range. (Szegedy et al. 2014, "Going Deeper with Convolutions",
+    section 6, described the crop.)
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        seed: int [2].
+        min_area: least share of the picture's area that the window covers.
+        max_area: largest share; between the two, uniform.
+        min_aspect: least width / height of the window.
+        max_aspect: largest; between the two, uniform in the logarithm.
+        tries: draws before the central window is taken.
+
+    Returns:
+        `(top, left, height, width)`, scalar int32, in pixels.
+    """
+    picture = tf.cast(tf.stack([height, width]), tf.float32)
+    draws = uniform(seed, "random_crop_window", [4, tries])
+    candidates, fits = boxes(picture, draws, (min_area, max_area), (min_aspect, max_aspect))
+    central = tf.round(tf.minimum(picture, picture[::-1] * [1 / min_aspect, max_aspect]))
+    last_resort = tf.concat([(picture - central) // 2, central], 0)
+    first = tf.argmax(tf.concat([fits, [True]], 0))
+    window = tf.concat([candidates, [last_resort]], 0)[first]
+    return tuple(tf.unstack(tf.cast(window, tf.int32)))
+
+
+def boxes(
+    picture: tf.Tensor,
+    draws: tf.Tensor,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Lay out boxes of random area, aspect and place; say which fit in the picture.
+
+    All tries at once: the loop of the originals would be slow in a graph.
+
+    Args:
+        picture: float32 [2], its height and width.
+        draws: float32 `(4, tries)`, uniform in [0, 1).
+        area: least and largest share of the picture's area.
+        aspect: least and largest width / height.
+
+    Returns:
+        float32 `(tries, 4)` of `(top, left, height, width)`, and bool `(tries,)`.
+    """
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    sides = tf.sqrt(tf.reduce_prod(picture) * (area[0] + (area[1] - area[0]) * draws[0]))
+    stretch = tf.exp((low + (high - low) * draws[1]) / 2)
+    sizes = tf.round(tf.stack([sides / stretch, sides * stretch]))
+    free = picture[:, tf.newaxis] - sizes
+    fits = tf.reduce_all((sizes > 0) & (free >= 0), 0)
+    return tf.transpose(tf.concat([tf.floor(draws[2:] * (free + 1)), sizes], 0)), fits
+
+
+def center_crop_window(
+    height: tf.Tensor, width: tf.Tensor, *, resize: int, crop: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Compute the window of single-crop evaluation, as torchvision and OpenMMLab do.
+
+    The short edge becomes `resize` pixels, the long edge keeps the aspect (rounded down), then
+    `crop` pixels are taken from the centre.
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        resize: the short edge after resizing, in pixels.
+        crop: edge of the square window, in pixels.
+
+    Returns:
+        `(height, width)` after resizing, then `(top, left)` of the window, all scalar int32. Where
+        the resized picture is smaller than the window, `top` or `left` is negative: so much is
+        padding, as torchvision pads.
+    """
+    height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
+    short = tf.minimum(height, width)
+    resized_h, resized_w = resize * height // short, resize * width // short
+    return resized_h, resized_w, _center(resized_h, crop), _center(resized_w, crop)
+
+
+def _center(size: tf.Tensor, crop: int) -> tf.Tensor:
+    """Give the first pixel of the window; half a pixel goes to the even side, as in Python."""
+    cut = tf.cast(tf.round(tf.cast(size - crop, tf.float32) / 2), tf.int32)
+    return tf.where(size < crop, -((crop - size) // 2), cut)
+
+
+def resize_and_center_crop(
+    image: tf.Tensor, *, resize: int, crop: int, interpolation: str, antialias: bool
+) -> tf.Tensor:
+    """Resize the short edge and take the central window: single-crop evaluation.
+
+    See `center_crop_window` for the geometry and `resize` for the arguments; only the pixels of
+    the window are computed.
+
+    Returns:
+        uint8 `(crop, crop, 3)`; zeros where the resized picture does not reach.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    resized_h, resized_w, top, left = center_crop_window(height, width, resize=resize, crop=crop)
+    return _sample(
+        image, (resized_h, resized_w), (top, left), (crop, crop), interpolation, antialias
+    )
+
+
+def resize(
+    image: tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    *,
+    interpolation: str = "bilinear",
+    antialias: bool,
+) -> tf.Tensor:
+    """Resize a picture to `height` x `width` pixels.
+
+    Bilinear without antialias is OpenCV's; bilinear and bicubic with antialias are Pillow's; all to
+    one level of 255, but for bicubic in fewer than one value of 2,000: Pillow cuts what overshoots
+    0..255 between its two passes. (Bicubic without antialias is nobody's: OpenCV's has other
+    coefficients.)
+
+    Args:
+        image: uint8 `(any, any, channels)`.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        interpolation: "bilinear" or "bicubic".
+        antialias: when shrinking, average over all pixels that fall into one.
+
+    Returns:
+        uint8 `(height, width, channels)`.
+
+    Raises:
+        ValueError: if `interpolation` is neither.
+    """
+    if interpolation == "bilinear" and not antialias:  # what _sample does, in half the time
+        pixels = tf.raw_ops.ResizeBilinear(
+            images=image[tf.newaxis], size=tf.stack([height, width]), half_pixel_centers=True
+        )
+        return to_uint8(pixels[0])
+    return _sample(image, (height, width), (0, 0), (height, width), interpolation, antialias)
+
+
+def _sample(
+    image: tf.Tensor,
+    resized: _Pair,
+    offset: _Pair,
+    size: _Pair,
+    interpolation: str,
+    antialias: bool,
+) -> tf.Tensor:
+    """Compute a window, at `offset` and of `size`, of the picture resized to `resized`."""
+    kernels = {"bilinear": "triangle", "bicubic": "keyscubic"}
+    if interpolation not in kernels:
+        raise ValueError(
+            f"interpolation must be one of {sorted(kernels)}. Received: {interpolation!r}"
+        )
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis],
+        size=tf.stack(size),
+        scale=tf.cast(tf.stack(resized), tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32),
+        translation=-tf.cast(tf.stack(offset), tf.float32),
+        kernel_type=kernels[interpolation],
+        antialias=antialias,
+    )[0]
+    return to_uint8(pixels)
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Round float pixels to the nearest of 0..255."""
+    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0) + 0.5, tf.uint8)
+
+
+def flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirror left and right, with probability 1/2."""
+    mirrored = uniform(seed, "flip", [1]) < 0.5
+    # The old Reverse takes its axes as a tensor: one operation instead of a condition.
+    return tf.raw_ops.Reverse(tensor=image, dims=tf.concat([[False], mirrored, [False]], 0))
+
+
+def pad_and_crop(image: tf.Tensor, seed: tf.Tensor, *, padding: int = 4) -> tf.Tensor:
+    """Take a random window of the picture's own size after padding every side with zeros.
+
+    The crop of CIFAR training (He et al. 2015, section 4.2). Each of the `(2 padding + 1)^2`
+    windows is as likely.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        seed: int [2].
+        padding: pixels of raw value 0 on each side.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    padded = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
+    places = tf.constant([2 * padding + 1, 2 * padding + 1, 1], tf.float32)
+    corner = tf.cast(uniform(seed, "pad_and_crop", [3]) * places, tf.int32)
+    return tf.ensure_shape(tf.slice(padded, corner, tf.shape(image)), image.shape)
