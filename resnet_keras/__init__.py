@@ -12,6 +12,7 @@ _ROOMS = {
     "ResNetV1D": "models",
     "features": "models",
     "freeze": "models",
+    "load_weights": "weights",
     "Spec": "specs",
     "SPECS": "specs",
     "SGD": "optim",

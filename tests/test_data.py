@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import data
+from resnet_keras.data.pictures import decode
 from resnet_keras.terminal import InputError
 
 
@@ -180,8 +181,8 @@ def test_the_window_alone_is_decoded_as_the_whole_picture_is():
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     smooth = tf.cast(tf.image.resize(image[:8, :8], (64, 96)), tf.uint8)
     jpeg = tf.io.encode_jpeg(smooth)
-    window = data._decode(jpeg, 3, (16, 32, 24, 40))
-    whole = data._decode(jpeg, 3)[16:40, 32:72]
+    window = decode(jpeg, 3, (16, 32, 24, 40))
+    whole = decode(jpeg, 3)[16:40, 32:72]
     # Chroma is upsampled from the window alone at its edges.
     assert np.abs(whole[2:-2, 2:-2].numpy().astype(int) - window[2:-2, 2:-2]).max() <= 1
 

@@ -1,0 +1,117 @@
+"""Pictures of one split, and how one of them is decoded."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras import augment
+from resnet_keras.terminal import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """One split of a data set.
+
+    Attributes:
+        examples: number of pictures.
+        labels: names of the classes, in the order of their numbers.
+        channels: 1 or 3.
+        arrays: `(uint8 (n, h, w, c), int64 (n,))` where pictures are kept in memory; else None.
+        records: else, `(files, skip, take)` of the split and the parser of one record to
+            `(encoded picture, label)`.
+    """
+
+    examples: int
+    labels: tuple[str, ...]
+    channels: int
+    arrays: tuple[np.ndarray, np.ndarray] | None = None
+    records: tuple[Sequence, Callable] | None = None
+
+
+def evaluation_picture(
+    image,
+    *,
+    size: int,
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+) -> tf.Tensor:
+    """One picture as evaluation sees it.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        size: height and width of the crop.
+        resize: the short edge becomes this before; None: `size`, unless the picture has it.
+        interpolation: "bilinear" or "bicubic".
+        antialias: resize as Pillow does, rather than as OpenCV.
+
+    Returns:
+        uint8 `(size, size, channels)`.
+    """
+    if resize is None and image.shape[:2] == (size, size):
+        return tf.convert_to_tensor(image)
+    return augment.resize_and_center_crop(
+        image, resize=resize or size, crop=size, interpolation=interpolation, antialias=antialias
+    )
+
+
+def read_picture(path: str | Path, channels: int = 3) -> tf.Tensor:
+    """Decode a JPEG, PNG, GIF (first frame) or BMP file.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 `(height, width, channels)`.
+
+    Raises:
+        InputError: the file is not there or is not a picture.
+    """
+    try:
+        return decode(tf.io.read_file(str(path)), channels)
+    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+        raise InputError(f"no such picture. Received: {path}") from None
+    except tf.errors.InvalidArgumentError:
+        raise InputError(f"not a JPEG, PNG, GIF or BMP picture. Received: {path}") from None
+
+
+def shape_of(picture) -> tf.Tensor:
+    """Height, width, channels of a decoded or encoded picture."""
+    if picture.dtype != tf.string:
+        return tf.shape(picture)
+    # TFDS keeps some PNG in data sets of JPEG (ImageNet has one); decoding them twice is rare.
+    return tf.cond(
+        tf.io.is_jpeg(picture),
+        lambda: tf.io.extract_jpegshape_of(picture),
+        lambda: tf.shape(tf.io.decode_image(picture, expand_animations=False)),
+    )
+
+
+def decode(picture, channels: int, window: tuple | None = None) -> tf.Tensor:
+    """uint8 pixels, of the window `(top, left, height, width)` only if there is one."""
+
+    def crop(image):
+        if window is None:
+            return image
+        top, left, height, width = window
+        return image[top : top + height, left : left + width]
+
+    if picture.dtype != tf.string:
+        return crop(picture)
+    # "INTEGER_ACCURATE" is libjpeg's default, which Pillow and OpenCV use.
+    jpeg = {"channels": channels, "dct_method": "INTEGER_ACCURATE"}
+
+    def decode_jpeg():
+        if window is None:
+            return tf.io.decode_jpeg(picture, **jpeg)
+        return tf.io.decode_and_crop_jpeg(picture, tf.stack(window), **jpeg)
+
+    def decode_other():
+        return crop(tf.io.decode_image(picture, channels, expand_animations=False))
+
+    image = tf.cond(tf.io.is_jpeg(picture), decode_jpeg, decode_other)
+    return tf.ensure_shape(image, (None, None, channels))

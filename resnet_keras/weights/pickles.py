@@ -1,0 +1,435 @@
+"""PyTorch's `.pth` files, read without PyTorch and without running what is in them.
+
+A pickle is a program, and Python's own unpickler imports and calls whatever the program names.
+Here `pickletools` parses the opcodes and `_unpickle` interprets them: it imports nothing, calls
+only the builders below, and refuses the file at the first global that is on neither list.
+"""
+
+import contextlib
+import io
+import mmap
+import pickletools
+import struct
+import types
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+# The first pickle of torch.save's older format (torch/serialization.py, MAGIC_NUMBER).
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+_STORAGES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+    "UntypedStorage": np.dtype(np.uint8),
+}
+
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+
+# What training scripts put beside the state dict. Nothing of it is needed, nothing of it is built.
+_STAND_INS = frozenset(
+    [
+        *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
+        *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+        *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+        "numpy.ndarray",
+        "numpy.dtype",
+        "_codecs.encode",  # how NumPy's bytes are written
+        *(f"datetime.{n}" for n in ("datetime", "date", "time", "timedelta", "timezone")),
+        _HISTORY,
+        *(f"{_HISTORY}.{n}" for n in ("min", "max", "mean", "current")),
+        "torch.device",
+        *(f"torch.{n}" for n in ("float64", "float32", "float16", "bfloat16", "int64", "uint8")),
+        "argparse.Namespace",  # torchvision's references/ and timm save their flags
+        "collections.Counter",  # the milestones of a learning-rate schedule
+    ]
+)
+
+
+class Refused(ValueError):
+    """What a file is or has that makes it no checkpoint; the message starts with that verb."""
+
+
+class _StandIn(NamedTuple):
+    """Takes the place of a harmless object; calls, items and states sent to it are dropped."""
+
+    name: str
+
+
+@dataclass
+class _Storage:
+    """A run of `numel` values in the file; `data`, its bytes, is known once they are found."""
+
+    dtype: np.dtype
+    numel: int
+    data: np.ndarray | None = None
+
+
+class Tensor(NamedTuple):
+    """A tensor as the pickle describes it: a window on a storage, in elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self) -> np.ndarray:
+        """The values, of the file's type and strides, still in the file.
+
+        Raises:
+            Refused: the window is not inside its storage.
+        """
+        dtype, size = self.storage.dtype, self.storage.dtype.itemsize
+        last = sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        with contextlib.suppress(ValueError):  # NumPy has a limit of axes, and of values
+            if 0 in self.shape:
+                return np.zeros(self.shape, dtype)
+            if self.offset + last < self.storage.numel:
+                strides = [size * step for step in self.strides]
+                return np.ndarray(self.shape, dtype, self.storage.data, size * self.offset, strides)
+        raise Refused(
+            f"has a tensor outside of its storage. Received: offset={self.offset}, "
+            f"shape={self.shape}, strides={self.strides} in {self.storage.numel} values"
+        )
+
+
+def read_pth(path: str) -> object:
+    """Read a file of `torch.save`, zip or older format.
+
+    Args:
+        path: the file; its tensors stay memory-mapped.
+
+    Returns:
+        What was saved: dicts, lists and scalars, with a `Tensor` for each tensor.
+
+    Raises:
+        Refused: the file names anything beyond the lists above; none of it was run.
+        Exception: any other, where the file is damaged.
+    """
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _read_zip(path, data) if data[:2] == b"PK" else _read_legacy(data)
+
+
+def _read_zip(path: str, data: mmap.mmap) -> object:
+    """The format since PyTorch 1.6: `NAME/data.pkl` and `NAME/data/KEY`, stored, in a zip."""
+    raw = np.frombuffer(data, np.uint8)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.NameToInfo
+    program = next((name for name in entries if name.endswith("data.pkl")), None)
+    if program is None:
+        raise Refused(f"is a zip, but not of torch.save. Received: {list(entries)[:3]}")
+    folder = program.removesuffix("data.pkl")
+    order = entries.get(f"{folder}byteorder")  # since PyTorch 2.1
+    big_endian = order is not None and bytes(_stored(raw, order)) == b"big"
+
+    def storage(key: str, dtype: np.dtype, numel: int) -> _Storage:
+        values = _stored(raw, entries[f"{folder}data/{key}"])
+        if values.size != numel * dtype.itemsize:
+            raise Refused(
+                f"has a storage of another size than its header says. Received: {numel} x "
+                f"{dtype} in {values.size} bytes"
+            )
+        if big_endian:
+            values = values.reshape(-1, dtype.itemsize)[:, ::-1].reshape(-1)
+        return _Storage(dtype, numel, values)
+
+    return _unpickle(io.BytesIO(_stored(raw, entries[program])), storage)
+
+
+def _stored(raw: np.ndarray, entry: zipfile.ZipInfo) -> np.ndarray:
+    """The bytes of a zip entry, in place."""
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+        raise Refused(
+            "has compressed or encrypted entries, which torch.save never writes. "
+            f"Received: {entry.filename!r}"
+        )
+    # Sizes of name and extra field; the latter differs from the central directory's, it pads.
+    header = bytes(raw[entry.header_offset : entry.header_offset + 30])
+    name, extra = struct.unpack("<HH", header[26:])
+    start = entry.header_offset + 30 + name + extra
+    if header[:4] != b"PK\3\4" or start + entry.file_size > raw.size:
+        raise Refused(f"is truncated or damaged. Received: {entry.filename!r}")
+    return raw[start : start + entry.file_size]
+
+
+def _read_legacy(data: mmap.mmap) -> object:
+    """The format before PyTorch 1.6: five pickles, then `int64 numel` and bytes per storage."""
+    storages: dict[str, _Storage] = {}
+
+    def storage(key: str, dtype: np.dtype, numel: int) -> _Storage:
+        known = storages.setdefault(key, _Storage(dtype, numel))
+        if (known.dtype, known.numel) != (dtype, numel):
+            raise Refused(f"gives one storage two types or sizes. Received: storage {key!r}")
+        return known
+
+    magic = _unpickle(data, None)
+    if type(magic) is not int or magic != _LEGACY_MAGIC:
+        raise Refused(f"is a pickle, but not of torch.save. Received: a {type(magic).__name__}")
+    _unpickle(data, None)  # version of the format
+    _unpickle(data, None)  # byte order and sizes of the machine; the data is little endian always
+    root = _unpickle(data, storage)
+    keys = _unpickle(data, None)
+    raw, position = np.frombuffer(data, np.uint8), data.tell()
+    for key in keys:
+        if type(key) is not str:
+            raise TypeError(f"a storage named by a {type(key).__name__}")
+        found = storages[key]
+        (numel,) = struct.unpack_from("<q", data, position)
+        size = found.numel * found.dtype.itemsize
+        if numel != found.numel or position + 8 + size > raw.size:
+            raise Refused(
+                f"is truncated or damaged. Received: storage {key!r} of {found.numel} x "
+                f"{found.dtype}, with {raw.size - position - 8} bytes left in the file"
+            )
+        found.data = raw[position + 8 : position + 8 + size]
+        position += 8 + size
+    if any(found.data is None for found in storages.values()):
+        raise Refused(
+            f"is truncated: storages are missing. Received: {len(keys)} of {len(storages)}"
+        )
+    return root
+
+
+def _unpickle(stream, storage: Callable | None) -> object:
+    """Interpret one pickle of `stream` and stop behind it.
+
+    `storage(key, dtype, numel)` resolves the persistent ids; None where there may be none.
+    """
+    stack: list = []
+    marks: list[int] = []
+    memo: dict[int, object] = {}
+
+    def since_mark() -> list:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    for op, arg, _ in pickletools.genops(stream):
+        match op.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "MARK":
+                marks.append(len(stack))
+            case "POP" if marks and marks[-1] == len(stack):
+                marks.pop()
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                since_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(op.name == "NEWTRUE")
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST" | "EMPTY_SET":
+                stack.append([])
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                size = int(op.name[-1])
+                stack[-size:] = [tuple(stack[-size:])]
+            case "TUPLE":
+                stack.append(tuple(since_mark()))
+            case "LIST" | "FROZENSET":
+                stack.append(since_mark())
+            case "DICT":
+                items = since_mark()
+                stack.append({})
+                _set_items(stack[-1], items)
+            case "APPEND":
+                item = stack.pop()
+                _append(stack[-1], [item])
+            case "APPENDS" | "ADDITEMS":
+                items = since_mark()
+                _append(stack[-1], items)
+            case "SETITEM":
+                items = stack[-2:]
+                del stack[-2:]
+                _set_items(stack[-1], items)
+            case "SETITEMS":
+                items = since_mark()
+                _set_items(stack[-1], items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[arg] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[arg])
+            case "GLOBAL":
+                stack.append(_find(*arg.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(_find(module, name))
+            case "REDUCE" | "NEWOBJ":
+                arguments = stack.pop()
+                stack.append(_call(stack.pop(), arguments))
+            case "NEWOBJ_EX":
+                stack.pop()  # keywords: no builder has any
+                arguments = stack.pop()
+                stack.append(_call(stack.pop(), arguments))
+            case "OBJ":
+                function, *arguments = since_mark()
+                stack.append(_call(function, tuple(arguments)))
+            case "INST":
+                function = _find(*arg.split(" ", 1))
+                stack.append(_call(function, tuple(since_mark())))
+            case "BUILD":
+                # The state of a stand-in, of an OrderedDict (`_metadata`) or of a Parameter.
+                stack.pop()
+            case "BINPERSID":
+                stack.append(_persistent(stack.pop(), storage))
+            case name if name in _SCALARS:
+                stack.append(arg)
+            case name:
+                raise Refused(f"has a pickle opcode that torch.save never writes. Received: {name}")
+    raise EOFError("a pickle without end")  # genops raises before; for the reader
+
+
+_SCALARS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
+    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8".split()
+)
+
+
+def _find(module: str, name: str) -> object:
+    """What stands for a global: a builder of this file, a storage's dtype, or a stand-in."""
+    if type(module) is not str or type(name) is not str:
+        raise TypeError("a global without a name")
+    if module == "__builtin__":  # Python 2's name, which pickles up to protocol 2 use
+        module = "builtins"
+    full = f"{module}.{name}"
+    if full in _BUILDERS:
+        return _BUILDERS[full]
+    if module in ("torch", "torch.cuda", "torch.storage") and name in _STORAGES:
+        return _STORAGES[name]
+    if full in _STAND_INS:
+        return _StandIn(full)
+    raise _refusal(full)
+
+
+def _refusal(name: str) -> Refused:
+    return Refused(
+        "names something that no state dict needs, so it was refused and nothing in it was run "
+        f"(if you trust it: torch.save(model.state_dict(), ...) in PyTorch). Received: {name!r}"
+    )
+
+
+def _call(function: object, arguments: object) -> object:
+    if isinstance(function, _StandIn):
+        return function
+    # Functions come on the stack through `_find` only, so this is one of the builders.
+    if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
+        raise TypeError(f"a call of a {type(function).__name__}")
+    return function(*arguments)
+
+
+def _persistent(pid: object, storage: Callable | None) -> _Storage:
+    """Check a persistent id: `("storage", type, key, device, numel)`, legacy with a None behind."""
+    match pid:
+        case ("storage", np.dtype() as dtype, str() as key, _, int() as numel, *rest) if (
+            storage is not None and numel >= 0 and rest in ([], [None])
+        ):
+            return storage(key, dtype, numel)
+    raise Refused(f"has a persistent id that is no storage. Received: a {type(pid).__name__}")
+
+
+def _append(target: object, items: list) -> None:
+    if not isinstance(target, _StandIn):
+        if type(target) is not list:
+            raise TypeError(f"items for a {type(target).__name__}")
+        target.extend(items)
+
+
+def _set_items(target: object, items: list) -> None:
+    if not isinstance(target, _StandIn):
+        if type(target) is not dict or len(items) % 2:
+            raise TypeError(f"items for a {type(target).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Not any tuple: hashing one that is nested a million times deep ends Python.
+            parts = key if type(key) is tuple else (key,)
+            if not all(isinstance(p, str | int | float | bytes | None) for p in parts):
+                raise TypeError(f"a dict key of type {type(key).__name__}")
+            target[key] = value
+
+
+def _tensor(storage, offset, shape, strides, *rest) -> Tensor:
+    """torch._utils._rebuild_tensor and _rebuild_tensor_v2; `rest` is about gradients."""
+    numbers = (offset, *shape, *strides)
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(strides)
+        or not all(type(n) is int and 0 <= n < 2**48 for n in numbers)
+    ):
+        raise TypeError("a tensor that is none")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(data, *rest) -> Tensor:
+    """torch.nn.Parameter: its tensor."""
+    if not isinstance(data, Tensor):
+        raise TypeError("a parameter without a tensor")
+    return data
+
+
+def _from_type(function, kind, arguments, state) -> object:
+    """torch._tensor._rebuild_from_type_v2: a tensor that has attributes."""
+    return _call(function, arguments)
+
+
+def _mapping(items=()) -> dict:
+    mapping: dict = {}
+    _set_items(mapping, [part for key, value in items for part in (key, value)])
+    return mapping
+
+
+def _default_mapping(*rest) -> dict:
+    return {}
+
+
+def _sequence(items=()) -> list:
+    return list(items)
+
+
+def _attribute(owner, name) -> _StandIn:
+    """`getattr`, with which mmengine's HistoryBuffer saves its methods, and for that alone."""
+    if not isinstance(owner, _StandIn) or owner.name != _HISTORY:
+        raise _refusal("builtins.getattr")
+    return owner
+
+
+_BUILDERS = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch.Size": _sequence,
+    "collections.OrderedDict": _mapping,
+    "collections.defaultdict": _default_mapping,
+    "builtins.dict": _mapping,
+    "builtins.list": _sequence,
+    "builtins.set": _sequence,
+    "builtins.frozenset": _sequence,
+    "builtins.getattr": _attribute,
+}

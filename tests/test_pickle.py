@@ -1,0 +1,335 @@
+"""`.pth` files are read as data: types and layouts right, nothing run, damage told in a line."""
+
+import pickle
+import struct
+import subprocess
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+from pth_writer import (
+    MAGIC,
+    Call,
+    Global,
+    Persistent,
+    Raw,
+    State,
+    View,
+    pickled,
+    tensor,
+    torch_python,
+    write_legacy,
+    write_zip,
+)
+
+from resnet_keras.weights.files import read
+
+WRITERS = {"zip": write_zip, "legacy": write_legacy}
+WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture(params=WRITERS)
+def write(request):
+    return WRITERS[request.param]
+
+
+@pytest.mark.parametrize(
+    "dtype", "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+)
+def test_every_type(tmp_path, write, dtype):
+    values = np.arange(12).reshape(3, 4).astype(dtype)
+    write(tmp_path / "x.pth", {"w": values, "scalar": np.array(values[1, 1])})
+    arrays = read(tmp_path / "x.pth").arrays
+    assert arrays["w"].dtype == values.dtype and arrays["scalar"].shape == ()
+    np.testing.assert_array_equal(arrays["w"], values)
+    np.testing.assert_array_equal(arrays["scalar"], values[1, 1])
+
+
+def test_windows_on_shared_storages(tmp_path, write):
+    storage = np.arange(24, dtype=np.float32)
+    views = {
+        "transposed": View(storage, 0, (6, 4), (1, 6)),
+        "window": View(storage, 7, (2, 3), (6, 1)),
+        "expanded": View(storage, 5, (4,), (0,)),
+        "empty": View(storage, 24, (0, 3), (3, 1)),
+    }
+    write(tmp_path / "x.pth", views)
+    arrays = read(tmp_path / "x.pth").arrays
+    np.testing.assert_array_equal(arrays["transposed"], storage.reshape(4, 6).T)
+    np.testing.assert_array_equal(arrays["window"], [[7, 8, 9], [13, 14, 15]])
+    np.testing.assert_array_equal(arrays["expanded"], [5, 5, 5, 5])
+    assert arrays["empty"].shape == (0, 3)
+    assert (tmp_path / "x.pth").stat().st_size < 2000  # the storage is there once
+
+
+def test_big_endian(tmp_path):
+    write_zip(tmp_path / "x.pth", {"w": WEIGHT.astype(">f4").view(np.float32)}, byteorder="big")
+    np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "state_dict_ema"])
+def test_wrappers(tmp_path, write, wrapper):
+    optimizer = {"state": {0: {"momentum_buffer": WEIGHT}}, "param_groups": [{"lr": 0.1}]}
+    write(tmp_path / "x.pth", {"epoch": 3, "optimizer": optimizer, wrapper: {"w": WEIGHT}})
+    assert list(read(tmp_path / "x.pth").arrays) == ["w"]
+
+
+def beside_the_state_dict():
+    """What OpenMMLab's hooks leave in `meta` and `message_hub`, opcode by opcode."""
+    latin = Global("_codecs", "encode")
+    scalar = Global("numpy.core.multiarray", "scalar")
+    double = State(
+        Call(Global("numpy", "dtype"), ("f8", False, True)),
+        (3, "<", None, None, None, -1, -1, 0),
+    )
+    array = State(
+        Call(
+            Global("numpy.core.multiarray", "_reconstruct"),
+            (Global("numpy", "ndarray"), (0,), Call(latin, ("b", "latin1"))),
+        ),
+        (1, (1,), double, False, Call(latin, ("\0" * 8, "latin1"))),
+    )
+    history = Global("mmengine.logging.history_buffer", "HistoryBuffer")
+    method = Call(Global("__builtin__", "getattr"), (history, "min"))
+    new = b"c" + f"{history.module}\n{history.name}\n".encode() + b")\x81"  # NEWOBJ
+    return {
+        "time": Call(Global("datetime", "datetime"), (Call(latin, ("\x07\xe7", "latin1")),)),
+        "best": Call(scalar, (double, Call(latin, ("\0" * 8, "latin1")))),
+        "hub": State(Raw(new), {"_log_history": array, "statistics_methods": {"min": method}}),
+    }
+
+
+def test_harmless_objects_are_read_over(tmp_path, write):
+    root = {"meta": beside_the_state_dict(), "state_dict": {"w": WEIGHT}}
+    write(tmp_path / "x.pth", root)
+    np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
+
+
+# A payload that touches the file MARK if anything runs it, and the name that the refusal must say.
+ORDERED = Global("collections", "OrderedDict")
+RUNS = "__import__('pathlib').Path('MARK').touch()"
+PAYLOADS = {
+    "system": (Call(Global("os", "system"), ("touch MARK",)), "os.system"),
+    "posix": (Call(Global("posix", "system"), ("touch MARK",)), "posix.system"),
+    "eval": (Call(Global("__builtin__", "eval"), (RUNS,)), "builtins.eval"),
+    "exec": (Call(Global("builtins", "exec"), (RUNS,)), "builtins.exec"),
+    "popen": (Call(Global("subprocess", "Popen"), (["touch", "MARK"],)), "subprocess.Popen"),
+    "inst": (Raw(b"(X\x0a\0\0\0touch MARKios\nsystem\n"), "os.system"),
+    "obj": (Raw(b"(cos\nsystem\nX\x0a\0\0\0touch MARKo"), "os.system"),
+    "stack global": (
+        Raw(b"X\x02\0\0\0osX\x06\0\0\0system\x93X\x0a\0\0\0touch MARK\x85R"),
+        "os.system",
+    ),
+    "through getattr": (
+        Call(Call(Global("builtins", "getattr"), (ORDERED, "update")), ({},)),
+        "builtins.getattr",
+    ),
+    "state": (State(Call(ORDERED, ()), Call(Global("os", "system"), ("touch MARK",))), "os.system"),
+    "never called": (Global("os", "system"), "os.system"),
+    "inside torch": (Call(Global("torch.hub", "load"), ("a/b", "c")), "torch.hub.load"),
+    "inside numpy": (Call(Global("numpy", "load"), ("x.npy",)), "numpy.load"),
+    "beside the tensors": (
+        Global("torch._utils", "_import_dotted_name"),
+        "torch._utils._import_dotted_name",
+    ),
+    "dotted": (Global("collections", "OrderedDict.fromkeys"), "collections.OrderedDict.fromkeys"),
+    "whole model": (Raw(b"ctorchvision.models\nResNet\n)\x81"), "torchvision.models.ResNet"),
+}
+PLACES = {
+    "root": lambda payload: payload,
+    "beside": lambda payload: {"meta": {"deep": [(payload,)]}, "state_dict": {"w": WEIGHT}},
+    "a tensor": lambda payload: {"state_dict": {"w": payload, "v": WEIGHT}},
+    "hooks": lambda payload: {
+        "w": Call(Global("torch._utils", "_rebuild_parameter"), (WEIGHT, True, payload))
+    },
+    "persistent id": lambda payload: {"w": Persistent(("storage", payload, "0", "cpu", 1))},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_code_is_refused_by_name_and_not_run(tmp_path, monkeypatch, write, name, place):
+    monkeypatch.chdir(tmp_path)
+    payload, refused = PAYLOADS[name]
+    write("x.pth", PLACES[place](payload))
+    with pytest.raises(ValueError, match="nothing in it was run") as error:
+        read("x.pth")
+    message = str(error.value)
+    assert message.startswith("x.pth ") and message.endswith(f"Received: '{refused}'")
+    assert "\n" not in message and not (tmp_path / "MARK").exists()
+
+
+@pytest.mark.parametrize("name", ["system", "posix", "eval", "inst", "obj", "stack global"])
+def test_the_payloads_are_live(tmp_path, monkeypatch, name):
+    """Python's own unpickler runs them: the test above could fail."""
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickled(PAYLOADS[name][0]))
+    assert (tmp_path / "MARK").exists()
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_code_in_every_pickle_of_the_older_format(tmp_path, monkeypatch, part):
+    monkeypatch.chdir(tmp_path)
+    parts = [pickled(value) for value in (MAGIC, 1001, {}, {}, [])]
+    parts[part] = pickled(PAYLOADS["system"][0])
+    (tmp_path / "x.pth").write_bytes(b"".join(parts))
+    with pytest.raises(ValueError, match=r"Received: 'os\.system'$"):
+        read("x.pth")
+    assert not (tmp_path / "MARK").exists()
+
+
+def test_code_in_a_pickle_of_protocol_0(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pth").write_bytes(b"cos\nsystem\n(S'touch MARK'\ntR.")
+    with pytest.raises(ValueError, match=r"Received: 'os\.system'$"):
+        read("x.pth")
+    assert not (tmp_path / "MARK").exists()
+
+
+FLOATS = Global("torch", "FloatStorage")
+SIX = np.arange(6, dtype=np.float32)
+LIES = {
+    "behind the storage": View(SIX, 1, (2, 3), (3, 1)),
+    "strides too long": View(SIX, 0, (2, 3), (4, 1)),
+    "negative offset": View(SIX, -1, (2, 3), (3, 1)),
+    "negative stride": View(SIX, 5, (6,), (-1,)),
+    "larger than the file": View(SIX, 0, (2**40,), (0,)),
+    "larger than memory": View(SIX, 0, (2**47, 2**47), (0, 0)),
+    "empty, and not": View(SIX, 0, (0, 2**47, 2**47), (1, 1, 1)),
+    "shape and strides": View(SIX, 0, (2, 3), (1,)),
+    "65 axes": View(SIX, 0, (1,) * 65, (1,) * 65),
+    "size of another type": View(SIX, "0", (2, 3), (3, 1)),
+    "no storage": tensor("storage", View(SIX, 0, (6,), (1,))),
+    "no such storage": tensor(
+        Persistent(("storage", FLOATS, "7", "cpu", 6)), View(SIX, 0, (6,), (1,))
+    ),
+    "persistent id of a module": Persistent(("module", "x", "y", "z")),
+    "persistent id of text": Persistent("0"),
+    "storage of no type": Persistent(("storage", "FloatStorage", "0", "cpu", 6)),
+    "storage of a negative size": Persistent(("storage", FLOATS, "0", "cpu", -6)),
+    "call of a text": Call("text", ()),
+    "call of a tensor": Call(View(SIX, 0, (6,), (1,)), ()),
+    "missing memo": Raw(b"h\x07"),
+    "empty stack": Raw(b"000000000"),
+    "extension": Raw(b"\x82\x01"),
+    "text longer than memory": Raw(b"\x8d" + struct.pack("<Q", 2**62)),
+    "text longer than the file": Raw(b"X" + struct.pack("<I", 2**32 - 1)),
+    "bytes longer than the file": Raw(b"\x8e" + struct.pack("<Q", 2**40)),
+    "key that can't be hashed": Raw(b"}]Ns"),
+    "key that ends Python when hashed": Raw(b"})" + b"\x85" * 200_000 + b"Ns"),
+    "global of no text": Raw(b"]]\x93"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lies_are_told_in_one_line(tmp_path, write, lie):
+    write(tmp_path / "x.pth", {"state_dict": {"fine": WEIGHT, "lie": LIES[lie]}})
+    with pytest.raises(ValueError, match=r"^\S+x\.pth .*Received: [^\n]+$"):
+        read(tmp_path / "x.pth")
+
+
+def test_a_large_memo_index_costs_nothing(tmp_path, write):
+    """Python's own unpickler would allocate 64 GB."""
+    write(tmp_path / "x.pth", {"w": WEIGHT, "memo": Raw(b"Nr" + b"\xff" * 4)})
+    assert list(read(tmp_path / "x.pth").arrays) == ["w"]
+
+
+@pytest.mark.parametrize("numel", [5, 7, 2**40])
+def test_storage_of_another_size_than_its_header(tmp_path, write, numel):
+    pid = Persistent(("storage", FLOATS, "0", "cpu", numel, *((None,) * (write is write_legacy))))
+    pickle_ = pickled({"w": tensor(pid, View(SIX, 0, (5,), (1,)))})
+    if write is write_zip:
+        with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+            archive.writestr("archive/data.pkl", pickle_)
+            archive.writestr("archive/data/0", SIX.tobytes())
+    else:
+        parts = [pickled(v) for v in (MAGIC, 1001, {})] + [pickle_, pickled(["0"])]
+        (tmp_path / "x.pth").write_bytes(b"".join(parts) + struct.pack("<q", 6) + SIX.tobytes())
+    with pytest.raises(ValueError, match="Received: .*float32"):
+        read(tmp_path / "x.pth")
+
+
+def test_compressed_entries_are_refused(tmp_path):
+    write_zip(tmp_path / "x.pth", {"w": WEIGHT}, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="compressed"):
+        read(tmp_path / "x.pth")
+
+
+SELF = Raw(b"}q\x01X\x0a\0\0\0state_dicth\x01s")  # a dict whose state_dict is itself
+
+
+@pytest.mark.parametrize("root", [[WEIGHT], WEIGHT, {"epoch": 3}, {}, SELF])
+def test_no_state_dict(tmp_path, write, root):
+    write(tmp_path / "x.pth", root)
+    with pytest.raises(ValueError, match="has no state dict in it. Received: a "):
+        read(tmp_path / "x.pth")
+
+
+def test_damage_never_surprises(tmp_path, write):
+    """Cut anywhere, or with any byte changed, a file is read or refused; nothing else happens."""
+    write(tmp_path / "x.pth", {"meta": beside_the_state_dict(), "state_dict": {"w": WEIGHT}})
+    whole = (tmp_path / "x.pth").read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:size] for size in range(0, len(whole), 7)]
+    for position in rng.integers(len(whole), size=500):
+        changed = bytearray(whole)
+        changed[position] = rng.integers(256)
+        damaged.append(bytes(changed))
+    refused = 0
+    for data in damaged:
+        (tmp_path / "x.pth").write_bytes(data)
+        try:
+            read(tmp_path / "x.pth")
+        except ValueError as error:
+            assert "\n" not in str(error) and "Received: " in str(error)
+            refused += 1
+    assert refused >= len(range(0, len(whole), 7))
+
+
+REAL = r"""
+import collections, datetime, sys, types
+import numpy as np, torch
+folder = sys.argv[1]
+history = types.ModuleType("mmengine.logging.history_buffer")
+class HistoryBuffer:
+    def __init__(self):
+        self.values = np.arange(3.0)
+        self.methods = {"min": HistoryBuffer.min}
+    def min(self):
+        return self.values.min()
+HistoryBuffer.__module__ = HistoryBuffer.min.__module__ = history.__name__
+history.HistoryBuffer = HistoryBuffer
+for name in ("mmengine", "mmengine.logging"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules[history.__name__] = history
+torch.manual_seed(0)
+base = torch.randn(4, 6)
+state = collections.OrderedDict(
+    single=base, double=base.double(), half=base.half(), brain=base.bfloat16(),
+    transposed=base.t(), window=base[1:3, 2:5], expanded=base[0, 0].expand(5),
+    parameter=torch.nn.Parameter(base + 1), counter=torch.tensor(7), empty=torch.zeros(0, 3),
+)
+state._metadata = {"": {"version": 1}}
+root = dict(
+    state_dict=state,
+    optimizer=torch.optim.SGD([torch.nn.Parameter(base)], 0.1, 0.9).state_dict(),
+    meta=dict(time=datetime.datetime.now(), best=np.float64(0.5), array=np.arange(4), seed=None,
+              size=base.shape, device=torch.device("cpu"), kinds={1, 2}, dtype=torch.float32),
+    message_hub=dict(log=HistoryBuffer()),
+)
+torch.save(root, folder + "/zip.pth")
+torch.save(root, folder + "/legacy.pth", _use_new_zipfile_serialization=False)
+np.savez(folder + "/truth.npz", **{k: v.detach().double().numpy() for k, v in state.items()})
+"""
+
+
+def test_files_of_pytorch_itself(tmp_path):
+    subprocess.run([torch_python(), "-c", REAL, str(tmp_path)], check=True)
+    truth = np.load(tmp_path / "truth.npz")
+    for name in ("zip", "legacy"):
+        arrays = read(tmp_path / f"{name}.pth").arrays
+        assert list(arrays) == list(truth)
+        assert arrays["brain"].dtype == ml_dtypes.bfloat16 and arrays["half"].dtype == np.float16
+        for key in truth:
+            np.testing.assert_array_equal(arrays[key].astype(np.float64), truth[key])

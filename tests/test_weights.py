@@ -1,0 +1,751 @@
+"""Other people's checkpoints compute here what they compute at home, or are refused in a line."""
+
+import functools
+import http.server
+import importlib.util
+import json
+import runpy
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from pth_writer import torch_python, write_legacy, write_zip
+from safetensors.numpy import load_file, save_file
+
+from resnet_keras import SPECS, ResNet, Spec
+from resnet_keras.weights import convert, load_weights, save_torch
+from resnet_keras.weights.files import Contents, read
+from resnet_keras.weights.names import recognise, spec_name
+
+PARITY = Path(__file__).parent / "golden" / "parity"
+MAKE = runpy.run_path(str(PARITY / "make_state.py"))
+REFERENCES = {
+    "resnet18_in1k": ("resnet18", "OpenMMLab"),
+    "resnet50_in1k": ("resnet50", "OpenMMLab"),
+    "resnet50_odd": ("resnet50", "OpenMMLab"),
+    "resnetv1d50_in1k": ("resnetv1d50", "OpenMMLab"),
+    "resnet18_cifar10": ("resnet18_cifar", "OpenMMLab"),
+    "timm_resnet50d": ("resnetv1d50", "timm"),
+}
+
+
+def state(reference: str) -> dict[str, np.ndarray]:
+    return MAKE["make_state"](PARITY / f"{reference}.json")
+
+
+def relative(got, truth) -> float:
+    got = keras.ops.convert_to_numpy(got)
+    assert got.shape == truth.shape
+    return np.abs(got - truth).max() / np.abs(truth).max()
+
+
+def small(**arguments) -> keras.Model:
+    """The smallest ResNet that has all parts, all of them random."""
+    model = ResNet(SMALL, **arguments)
+    rng = np.random.default_rng(len(arguments))
+    model.set_weights([rng.uniform(0.1, 1, w.shape) for w in model.get_weights()])
+    return model
+
+
+SMALL = replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(16, 32))
+
+
+def few(name: str) -> Spec:
+    """A row of SPECS with few and narrow blocks."""
+    stages = len(SPECS[name].depths)
+    return replace(SPECS[name], depths=(2, 1, 1, 1)[:stages], widths=(8, 16, 32, 64)[:stages])
+
+
+@functools.cache
+def small_state() -> dict[str, np.ndarray]:
+    """The same network in torchvision's names."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv1.weight": (16, 3, 3, 3), "fc.weight": (10, 32), "fc.bias": (10,)}
+    norms = {"bn1": 16, "layer1.0.bn1": 16, "layer1.0.bn2": 16, "layer2.0.downsample.1": 32}
+    for name, width in {**norms, "layer2.0.bn1": 32, "layer2.0.bn2": 32}.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (width,)
+    shapes |= {f"layer1.0.conv{i}.weight": (16, 16, 3, 3) for i in (1, 2)}
+    shapes |= {"layer2.0.conv1.weight": (32, 16, 3, 3), "layer2.0.conv2.weight": (32, 32, 3, 3)}
+    shapes |= {"layer2.0.downsample.0.weight": (32, 16, 1, 1)}
+    return {key: rng.uniform(0.1, 1, shape).astype(np.float32) for key, shape in shapes.items()}
+
+
+def prefixed(prefix: str, arrays: dict) -> dict:
+    return {f"{prefix}{key}": array for key, array in arrays.items()}
+
+
+def without_head(arrays: dict) -> dict:
+    return {key: array for key, array in arrays.items() if not key.startswith("fc.")}
+
+
+def kernels(model: keras.Model) -> dict[str, np.ndarray]:
+    return {variable.path: np.array(variable) for variable in model.weights}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_parity(tmp_path, reference):
+    """What OpenMMLab and timm computed: logits to 3e-6, pooled features and stages to 1e-5."""
+    name, naming = REFERENCES[reference]
+    meta = json.loads((PARITY / f"{reference}.json").read_text())
+    write = write_legacy if reference == "resnet50_odd" else write_zip
+    write(tmp_path / "x.pth", {"meta": {"epoch": 100}, "state_dict": state(reference)})
+    _, _, height, width = meta["input_shape"]
+    model = ResNet(
+        name,
+        include_preprocessing=False,
+        classifier_activation=None,
+        input_shape=(height, width, 3),
+    )
+    report = load_weights(model, tmp_path / "x.pth")
+    assert report.naming == naming and not report.skipped and not report.new
+    assert len(report.matched) == len(model.weights)
+
+    truth = np.load(PARITY / f"{reference}.npz")
+    ends = [f"conv{s + 2}_block{n}_out" for s, n in enumerate(SPECS[name].depths)]
+    layers = [model.get_layer(layer) for layer in ["predictions", "avg_pool", *ends]]
+    images = MAKE["make_input"](meta).transpose(0, 2, 3, 1)
+    outputs = keras.Model(model.input, [layer.output for layer in layers])(images)
+    logits, pooled, *stages = map(keras.ops.convert_to_numpy, outputs)
+    assert relative(logits, truth["logits"]) < 3e-6
+    assert relative(pooled, truth["pooled"]) < 1e-5
+    for stage, features in enumerate(stages, start=1):
+        nchw = features.transpose(0, 3, 1, 2)
+        got = nchw.reshape(-1)[truth[f"stage{stage}_idx"]]
+        assert relative(got, truth[f"stage{stage}_val"]) < 1e-5
+
+
+PEER = r"""
+import json, sys, numpy as np, torch, torchvision
+folder = sys.argv[1]
+torch.manual_seed(0)
+shapes = {}
+for name in ("resnet18", "resnet34", "resnet50", "resnet101"):
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    shapes[name] = {key: list(value.shape) for key, value in model.state_dict().items()}
+    if name in ("resnet34", "resnet101"):
+        continue
+    for key, value in model.state_dict().items():
+        if key.endswith(("running_mean", "bias")):
+            value.normal_(0, 0.1)
+        elif key.endswith("running_var") or value.ndim == 1:
+            value.uniform_(0.5, 1.0)
+    x = torch.randn(2, 3, 97, 64)
+    torch.save(model.state_dict(), f"{folder}/{name}_whole.pth")
+    results = dict(x=x.permute(0, 2, 3, 1), whole=model(x).detach())
+    torch.save(
+        model.half().state_dict(), f"{folder}/{name}_half.pth", _use_new_zipfile_serialization=False
+    )
+    np.savez(f"{folder}/{name}.npz", half=model.float()(x).detach(), **results)
+print(json.dumps(shapes))
+"""
+
+
+@pytest.fixture(scope="module")
+def torchvision(tmp_path_factory):
+    """A folder of torchvision's files with its logits, and its names and shapes."""
+    folder = tmp_path_factory.mktemp("torchvision")
+    command = [torch_python(), "-c", PEER, str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True)
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_torchvision_live(torchvision, name):
+    """Its own file, and one in half precision and the older format, run with those weights."""
+    folder, _ = torchvision
+    peer = np.load(folder / f"{name}.npz")
+    model = ResNet(
+        name, include_preprocessing=False, classifier_activation=None, input_shape=(97, 64, 3)
+    )
+    for kind in ("whole", "half"):
+        assert load_weights(model, folder / f"{name}_{kind}.pth").naming == "torchvision"
+        assert relative(model(peer["x"]), peer[kind]) < 1e-5
+
+
+def test_recognises_torchvisions_depths(torchvision):
+    _, depths = torchvision
+    for name, shapes in depths.items():
+        arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+        spec = recognise(Contents("x", arrays, {})).spec()
+        assert spec == SPECS[name] and spec_name(spec) == name
+
+
+HOME = r"""
+import json, struct, sys, numpy as np, torch, torchvision
+path, images, out = sys.argv[1:]
+data = open(path, "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8 : 8 + size])
+kinds = {"F32": np.float32, "I64": np.int64}
+state = {}
+for key, entry in header.items():
+    if key != "__metadata__":
+        start, end = (8 + size + n for n in entry["data_offsets"])
+        values = np.frombuffer(data[start:end], kinds[entry["dtype"]]).reshape(entry["shape"])
+        state[key] = torch.from_numpy(values.copy())
+model = torchvision.models.resnet18(num_classes=7).eval()
+model.load_state_dict(state, strict=True)
+np.save(out, model(torch.from_numpy(np.load(images)).permute(0, 3, 1, 2)).detach())
+"""
+
+
+def test_the_way_back_to_torchvision(tmp_path):
+    model = ResNet(
+        "resnet18",
+        classes=7,
+        include_preprocessing=False,
+        classifier_activation=None,
+        input_shape=(64, 64, 3),
+    )
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        if len(variable.shape) == 1:
+            variable.assign(rng.uniform(0.5, 1, variable.shape))
+    save_torch(model, tmp_path / "x.safetensors")
+    images = rng.standard_normal((2, 64, 64, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    arguments = [tmp_path / n for n in ("x.safetensors", "images.npy", "out.npy")]
+    subprocess.run([torch_python(), "-c", HOME, *map(str, arguments)], check=True)
+    assert relative(model(images), np.load(tmp_path / "out.npy")) < 1e-5
+
+
+def write_keras2(model: keras.Model, path: Path, **names: str) -> None:
+    """The layout of the files that keras.applications distributes; `names` renames layers."""
+    with h5py.File(path, "w") as file:
+        layers = {names.get(layer.name, layer.name): layer for layer in model.layers}
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, layer in layers.items():
+            group = file.create_group(name)
+            weights = {f"{name}/{weight.name}:0": weight for weight in layer.weights}
+            group.attrs["weight_names"] = [weight.encode() for weight in weights]
+            for weight, variable in weights.items():
+                group[weight] = np.array(variable)
+
+
+@pytest.fixture(scope="module")
+def applications(tmp_path_factory):
+    """keras.applications' ResNet-50, random in all its variables: its files, pixels, scores."""
+    peer = keras.applications.ResNet50(weights=None, input_shape=(224, 224, 3), classes=20)
+    rng = np.random.default_rng(0)
+    ranges = {"moving_variance": (0.5, 1.5), "gamma": (0.2, 0.6)}
+    for variable in peer.weights:
+        values = np.array(variable)
+        if variable.name != "kernel":
+            values = rng.uniform(*ranges.get(variable.name, (-0.5, 0.5)), variable.shape)
+        # As in real files, some channels are nearly dead: there the epsilon matters.
+        if variable.path.startswith("conv") and variable.name not in ("gamma", "beta"):
+            values[..., ::7] *= 1e-6 if variable.name == "moving_variance" else 1e-3
+        variable.assign(values)
+    folder = tmp_path_factory.mktemp("applications")
+    write_keras2(peer, folder / "x.h5", predictions="probs")  # the files are of 2019
+    peer.save_weights(folder / "x.weights.h5")
+    peer.save(folder / "x.keras")
+    pixels = rng.integers(0, 256, (2, 224, 224, 3)).astype(np.float32)
+    scores = peer(keras.applications.resnet50.preprocess_input(pixels.copy()))
+    return folder, pixels, keras.ops.convert_to_numpy(scores)
+
+
+def test_keras_applications_live(tmp_path, applications):
+    """The same probabilities from raw pixels: biases, epsilon, BGR and strides are all theirs."""
+    folder, pixels, scores = applications
+    assert scores.std() > 1e-3  # the picture matters
+    report = convert(folder / "x.h5", tmp_path / "out.keras")
+    assert (report.naming, report.model) == ("keras.applications", "resnet50")
+    assert relative(keras.saving.load_model(tmp_path / "out.keras")(pixels), scores) < 1e-5
+
+
+def test_all_layouts_of_keras_hold_the_same(applications):
+    folder, _, _ = applications
+    old, *others = (recognise(read(folder / n)) for n in ("x.h5", "x.weights.h5", "x.keras"))
+    for other in others:
+        assert other.spec() == old.spec() == replace(SPECS["resnet50"], stride_in_1x1=True)
+        renamed = {key.replace("probs", "predictions"): array for key, array in old.arrays.items()}
+        assert set(other.arrays) == set(renamed)
+        for key, array in renamed.items():
+            np.testing.assert_array_equal(other.arrays[key], array)
+
+
+def test_applications_want_their_own_preprocessing(applications):
+    folder, _, _ = applications
+    with pytest.raises(ValueError, match="stride_in_1x1=True.*Received: stride_in_1x1=False"):
+        load_weights(ResNet("resnet50", classes=20), folder / "x.h5")
+    caffe = ResNet(replace(SPECS["resnet50"], stride_in_1x1=True), classes=20)
+    with pytest.raises(ValueError, match=r"build resnet with mean=\(123.68, .*Received: scale="):
+        load_weights(caffe, folder / "x.h5")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"resnet{n}" for n in ("18", "50", "v1c50", "v1d50", "18_cifar", "50_cifar", "20_cifar")],
+)
+def test_round_trip_is_byte_equal(tmp_path, name):
+    """To torchvision's names and back, through both formats; the network is recognised."""
+    model = ResNet(few(name), classes=7)
+    model.save(tmp_path / "a.keras")
+    for file in ("a.keras", "b.safetensors"):
+        if file == "b.safetensors":
+            convert(tmp_path / "a.keras", tmp_path / file)
+        assert recognise(read(tmp_path / file)).spec() == few(name)
+    convert(tmp_path / "b.safetensors", tmp_path / "c.keras")
+    again = keras.saving.load_model(tmp_path / "c.keras")
+    configs = [json.dumps(m.get_config()["layers"], sort_keys=True) for m in (again, model)]
+    assert configs[0] == configs[1]
+    for got, truth in zip(again.get_weights(), model.get_weights(), strict=True):
+        assert got.tobytes() == truth.tobytes()
+    counters = [k for k in load_file(tmp_path / "b.safetensors") if k.endswith("tracked")]
+    assert len(counters) == sum("_bn" in layer.name for layer in model.layers)
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_recognises_the_references(reference):
+    name, naming = REFERENCES[reference]
+    checkpoint = recognise(Contents("x", state(reference), {}))
+    assert checkpoint.spec() == SPECS[name] and checkpoint.naming == naming
+    assert spec_name(checkpoint.spec()) == name
+
+
+def test_a_converted_file_is_plain_keras(tmp_path):
+    """Float32 under any policy, uncompiled, softmax, reading pixels; no name of ours is needed."""
+    write_zip(tmp_path / "x.pth", prefixed("module.", small_state()))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        report = convert(tmp_path / "x.pth", tmp_path / "new" / "x.keras", mean=(1, 2, 3))
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert report.output == str(tmp_path / "new" / "x.keras")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.keras"]
+    model = keras.saving.load_model(tmp_path / "new" / "x.keras")
+    assert not model.compiled and {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    assert model.get_layer("predictions").activation is keras.activations.softmax
+    twin = ResNet(SMALL, mean=(1, 2, 3))
+    load_weights(twin, tmp_path / "x.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    np.testing.assert_array_equal(model(pixels), twin(pixels))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5"])
+def test_our_own_files(tmp_path, suffix):
+    """A trained model's too, with an optimizer and the random states of its dropouts inside."""
+    model = small(drop_path=0.5)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".safetensors":
+        save_torch(model, path)
+    elif suffix == ".keras":
+        model.save(path)
+    else:
+        model.save_weights(path)
+    twin = ResNet(SMALL)
+    report = load_weights(twin, path)
+    assert report.naming == ("torchvision" if suffix == ".safetensors" else "resnet_keras")
+    assert not report.skipped and not report.new
+    got, truth = kernels(twin), kernels(model)
+    assert set(got) == set(truth)
+    for path in truth:
+        np.testing.assert_array_equal(got[path], truth[path])
+
+
+@pytest.mark.parametrize(
+    "wrapped, naming, head",
+    [
+        (lambda s: s, "torchvision", "fc"),
+        (lambda s: {"model": prefixed("module.", s)}, "torchvision", "module.fc"),
+        (lambda s: {"state_dict_ema": s, "epoch": 1}, "torchvision", "fc"),
+        (lambda s: {"state_dict": mmlab(s)}, "OpenMMLab", "head.fc"),
+        (lambda s: {"state_dict": prefixed("module.", mmlab(s))}, "OpenMMLab", "module.head.fc"),
+    ],
+)
+def test_wrappers_and_prefixes(tmp_path, wrapped, naming, head):
+    write_zip(tmp_path / "x.pth", wrapped(small_state()))
+    model = small()
+    report = load_weights(model, tmp_path / "x.pth")
+    assert report.naming == naming and f"{head}.weight" in report.matched
+    kernel = model.get_layer("conv2_block1_1_conv").kernel
+    truth = small_state()["layer1.0.conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(kernel, truth)
+    truth = small_state()["fc.weight"].T
+    np.testing.assert_array_equal(model.get_layer("predictions").kernel, truth)
+
+
+def mmlab(arrays: dict) -> dict:
+    heads = {k: v for k, v in arrays.items() if k.startswith("fc.")}
+    return prefixed("backbone.", without_head(arrays)) | prefixed("head.", heads)
+
+
+def test_skip_head(tmp_path):
+    save_file(small_state(), tmp_path / "x.safetensors")
+    model = small(classes=5)
+    before = kernels(model)
+    report = load_weights(model, tmp_path / "x.safetensors", skip_head=True)
+    assert set(report.skipped) == {"fc.weight", "fc.bias"}
+    assert set(report.new) == {"predictions/kernel", "predictions/bias"}
+    assert str(report) == (
+        f"{tmp_path}/x.safetensors: torchvision names, 30 tensors read; "
+        f"skipped: {', '.join(report.skipped)}; new: predictions/kernel, predictions/bias"
+    )
+    after = kernels(model)
+    for path in after:
+        assert np.array_equal(after[path], before[path]) == path.startswith("predictions")
+
+
+def test_backbones(tmp_path):
+    """A detector's file for a model without a top; a backbone's for one that keeps its head."""
+    detector = prefixed("backbone.", without_head(small_state())) | {
+        "neck.lateral_convs.0.conv.weight": np.zeros((4, 4, 1, 1), np.float32),
+        "rpn_head.rpn_conv.bias": np.zeros(4, np.float32),
+    }
+    save_file(detector, tmp_path / "detector.safetensors")
+    report = load_weights(ResNet(SMALL, include_top=False), tmp_path / "detector.safetensors")
+    assert set(report.skipped) == {"neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.bias"}
+
+    save_file(without_head(small_state()), tmp_path / "backbone.safetensors")
+    report = load_weights(small(), tmp_path / "backbone.safetensors", skip_head=True)
+    assert set(report.new) == {"predictions/kernel", "predictions/bias"} and not report.skipped
+    report = convert(tmp_path / "backbone.safetensors", tmp_path / "x.keras")
+    assert keras.saving.load_model(tmp_path / "x.keras").output_shape == (None, 16, 16, 32)
+
+    save_file(small_state(), tmp_path / "whole.safetensors")
+    report = load_weights(ResNet(SMALL, include_top=False), tmp_path / "whole.safetensors")
+    assert set(report.skipped) == {"fc.weight", "fc.bias"}
+
+
+def test_half_precision_models(tmp_path):
+    save_file(
+        {k: v.astype(np.float16) for k, v in small_state().items()}, tmp_path / "x.safetensors"
+    )
+    keras.config.set_dtype_policy("float16")
+    try:
+        model = ResNet(SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    load_weights(model, tmp_path / "x.safetensors")
+    kernel = model.get_layer("conv1_conv").kernel
+    truth = small_state()["conv1.weight"].astype(np.float16).transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(kernel, truth)
+
+
+def test_dilated_models_take_the_strided_ones_weights(tmp_path):
+    strided = ResNet(few("resnetv1d50"))
+    save_torch(strided, tmp_path / "x.safetensors")
+    dilated = ResNet(few("resnetv1d50"), output_stride=8, weights=tmp_path / "x.safetensors")
+    assert dilated.get_layer("conv4_block1_0_conv").strides == (1, 1)
+    for got, truth in zip(dilated.get_weights(), strided.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, truth)
+
+
+def changed(**changes) -> dict:
+    """The small network's state with keys set, or removed by None; `__` is a dot."""
+    arrays = small_state() | {key.replace("__", "."): value for key, value in changes.items()}
+    return {key: value for key, value in arrays.items() if value is not None}
+
+
+ZEROS = functools.partial(np.zeros, dtype=np.float32)
+POOLED = {"downsample.1": "downsample.2", "downsample.0": "downsample.1"}  # as ResNet-D has them
+UNFIT = {
+    "missing": (changed(layer2__0__bn2__bias=None), "has no 'layer2.0.bn2.bias'"),
+    "unexpected": (
+        changed(layer2__1__conv1__weight=ZEROS((32, 32, 3, 3))),
+        "has 'layer2.1.conv1.weight'",
+    ),
+    "shape": (
+        changed(bn1__weight=ZEROS(17)),
+        r"'bn1.weight' must be .* \(16,\).*Received: float32 of shape \(17,\)",
+    ),
+    "transposed": (
+        changed(fc__weight=ZEROS((32, 10))),
+        r"'fc.weight' must be .* \(10, 32\).*shape \(32, 10\)",
+    ),
+    "one channel": (
+        changed(conv1__weight=ZEROS((16, 1, 3, 3))),
+        r"'conv1.weight' must be .*\(16, 3, 3, 3\).*\(16, 1, 3, 3\)",
+    ),
+    "classes": (changed(fc__weight=ZEROS((5, 32))), r"'fc.weight' .*skip_head=True.*\(5, 32\)"),
+    "no head": (without_head(small_state()), "has no 'fc.weight' .*skip_head=True"),
+    "integers": (
+        changed(bn1__bias=np.zeros(16, np.int8)),
+        "'bn1.bias' must be floating.*Received: int8",
+    ),
+    "last of all": (changed(fc__bias=ZEROS(11)), r"'fc.bias' .*\(11,\)"),
+    "pooled shortcut": (
+        {
+            functools.reduce(lambda k, old: k.replace(old, POOLED[old]), POOLED, key): array
+            for key, array in small_state().items()
+        },
+        "avg_down=True, see 'layer2.0.downsample.1.weight'",
+    ),
+    "another network": (
+        {"features.0.weight": ZEROS((64, 3, 3, 3))},
+        "Received: 'features.0.weight'",
+    ),
+    "two networks": (
+        prefixed("student.", small_state()) | prefixed("teacher.", small_state()),
+        "'student.layer1.*'teacher.layer1",
+    ),
+}
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path, unfit):
+    arrays, message = UNFIT[unfit]
+    save_file(arrays, tmp_path / "x.safetensors")
+    model = small()
+    before = kernels(model)
+    with pytest.raises(ValueError, match=rf"^\S+x\.safetensors.*{message}") as error:
+        load_weights(model, tmp_path / "x.safetensors")
+    assert "Received: " in str(error.value) and "\n" not in str(error.value)
+    for path, values in kernels(model).items():
+        np.testing.assert_array_equal(values, before[path])
+
+
+def test_another_published_network(tmp_path):
+    write_zip(tmp_path / "x.pth", {"state_dict": state("resnet18_in1k")})
+    with pytest.raises(ValueError, match=r"backbone.layer1.0.conv1.weight.*\(64, 64, 1, 1\)"):
+        load_weights(ResNet("resnet50"), tmp_path / "x.pth")
+    save_torch(ResNet(few("resnetv1d50")), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="avg_down=True.*Received: avg_down=False"):
+        load_weights(ResNet(few("resnetv1c50")), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="has no 'conv1.weight'"):
+        load_weights(ResNet(few("resnet50")), tmp_path / "x.safetensors")
+
+
+def test_caffe_style_is_not_taken_for_the_other(tmp_path):
+    spec = few("resnet50")
+    caffe = replace(spec, stride_in_1x1=True)
+    ResNet(caffe).save(tmp_path / "x.keras")
+    with pytest.raises(ValueError, match="stride_in_1x1=True.*Received: stride_in_1x1=False"):
+        load_weights(ResNet(spec), tmp_path / "x.keras")
+    convert(tmp_path / "x.keras", tmp_path / "x.safetensors")
+    for flag, strides in ((True, (2, 2)), (False, (1, 1))):
+        convert(tmp_path / "x.safetensors", tmp_path / "y.keras", stride_in_1x1=flag)
+        model = keras.saving.load_model(tmp_path / "y.keras")
+        assert model.get_layer("conv3_block1_1_conv").strides == strides
+
+
+def test_what_convert_refuses(tmp_path):
+    save_file(small_state(), tmp_path / "x.safetensors")
+    (tmp_path / "out.keras").write_text("precious")
+    for arguments, message in (
+        ({"model": "resnet19"}, "`model` must be one of resnet18"),
+        ({"model": "resnet20_cifar"}, "has no 'layer1.1.conv1.weight'"),
+        ({"classes": 5}, "a head of 10 classes. Received: classes=5"),
+        ({"std": (1, 1, 0)}, "`std` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert(tmp_path / "x.safetensors", tmp_path / "out.keras", **arguments)
+    assert (tmp_path / "out.keras").read_text() == "precious"
+    with pytest.raises(ValueError, match="becomes .keras"):
+        convert(tmp_path / "x.safetensors", tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match=r"a \.safetensors file. Received: .*x\.pth"):
+        save_torch(small(), tmp_path / "x.pth")
+    ResNet(few("resnetv1c50")).save_weights(tmp_path / "deep.weights.h5")
+    with pytest.raises(ValueError, match="does not tell ResNet-C from ResNet-D"):
+        convert(tmp_path / "deep.weights.h5", tmp_path / "out.keras")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "deep.weights.h5",
+        "out.keras",
+        "x.safetensors",
+    ]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One good file of each format."""
+    folder = tmp_path_factory.mktemp("files")
+    write_zip(folder / "zip.pth", {"state_dict": small_state()})
+    write_legacy(folder / "legacy.pth", {"state_dict": small_state()})
+    save_file(small_state(), folder / "x.safetensors")
+    model = small()
+    model.save(folder / "x.keras")
+    model.save_weights(folder / "x.weights.h5")
+    write_keras2(model, folder / "x.h5")
+    return folder
+
+
+FORMATS = ["zip.pth", "legacy.pth", "x.safetensors", "x.keras", "x.weights.h5", "x.h5"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.6, 0.999])
+def test_truncated_files(tmp_path, files, name, share):
+    data = (files / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=rf"^\S+{name} [^\n]*(truncated|damaged)[^\n]*Received: "):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html>\n<html>404</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+        (b"PK\x03\x04 and nothing more", "no checkpoint at all"),
+        (b"PK\x05\x06" + bytes(18), "not of torch.save"),  # an empty zip
+        (bytes(range(256)), "no checkpoint at all"),
+        (b"a text\nof two lines\n", "no checkpoint at all"),
+    ],
+)
+def test_no_checkpoint_at_all(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^\S+{name} [^\n]*{message}[^\n]*Received: [^\n]+$"):
+        read(tmp_path / name)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ValueError, match="x.pth can't be read. Received: No such file"):
+        read(tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="can't be read. Received: Is a directory"):
+        read(tmp_path)
+
+
+def test_hdf5_does_not_lead_out_of_the_file(tmp_path):
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(64))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("conv1_conv")
+        group.create_dataset("conv1_conv/kernel:0", (8,), "f8", external=[(str(secret), 0, 64)])
+    with pytest.raises(ValueError, match="not in the file"):
+        read(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("conv1_conv/conv1_conv/kernel:0", (2**40,), "f4", chunks=(1024,))
+    with pytest.raises(ValueError, match="not in the file"):
+        read(tmp_path / "x.h5")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """The Hugging Face Hub in small: one repository with one file, on loopback."""
+    save_file(small_state(), tmp_path / "model.safetensors")
+    data = (tmp_path / "model.safetensors").read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            found = self.path == "/some/resnet/resolve/main/model.safetensors"
+            self.send_response(200 if found else 404)
+            if found:
+                self.send_header("ETag", '"0123456789abcdef"')
+                self.send_header("X-Repo-Commit", "0" * 40)
+            elif self.path.startswith("/some/resnet/"):
+                self.send_header("X-Error-Code", "EntryNotFound")
+            else:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", str(len(data) if found else 0))
+            self.end_headers()
+            return found
+
+        def do_GET(self):
+            if self.do_HEAD():
+                self.wfile.write(data)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+FETCH = """
+import sys
+from resnet_keras.weights.files import read
+for url in sys.argv[1:]:
+    try:
+        print(*sorted(read(url).arrays))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_hub(hub, tmp_path, run_python):
+    """From a server; then, with the network off, from the cache."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    here = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
+    here |= {"HF_HUB_DISABLE_XET": "1", "KERAS_BACKEND": "numpy"}
+    names = " ".join(sorted(small_state()))
+
+    urls = ["hf:/some/resnet", "hf://some/resnet/model.safetensors", "hf://some/other"]
+    for offline in ("0", "1"):
+        done = run_python("-c", FETCH, *urls, **here, HF_HUB_OFFLINE=offline)
+        assert done.returncode == 0, done.stderr
+        found, file, other = done.stdout.splitlines()
+        assert found == file == names
+        assert other.startswith("hf://some/other has none of") and "Received: " in other
+
+
+ON_JAX = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ImportError("no TensorFlow here")
+
+sys.meta_path.insert(0, Blocked())
+import keras, numpy as np
+from resnet_keras.weights import convert
+folder = sys.argv[1]
+assert keras.backend.backend() == "jax"
+print(convert(f"{folder}/x.pth", f"{folder}/x.keras"))
+model = keras.saving.load_model(f"{folder}/x.keras")
+np.save(f"{folder}/scores.npy", model(np.load(f"{folder}/images.npy")))
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_jax_without_tensorflow(tmp_path, run_python):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    write_zip(tmp_path / "x.pth", {"state_dict": small_state()})
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    np.save(tmp_path / "images.npy", images)
+    done = run_python("-c", ON_JAX, tmp_path, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
+    here = ResNet(SMALL)
+    load_weights(here, tmp_path / "x.pth")
+    scores = keras.ops.convert_to_numpy(here(images))
+    assert relative(np.load(tmp_path / "scores.npy"), scores) < 1e-5
+
+
+MEASURE = """
+import sys, time
+import keras, tensorflow as tf
+from resnet_keras.weights import convert
+
+def memory(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+keras.Variable([0.0])
+before, start = memory("VmRSS"), time.perf_counter()
+convert(sys.argv[1], sys.argv[2])
+print(time.perf_counter() - start, memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["pth", "safetensors"])
+def test_resnet152_in_15_seconds_and_three_times_its_size(tmp_path, run_python, format_):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    path = tmp_path / f"x.{format_}"
+    save_torch(ResNet("resnet152"), tmp_path / "x.safetensors")
+    if format_ == "pth":
+        write_zip(path, {"state_dict": load_file(tmp_path / "x.safetensors")})
+    done = run_python("-c", MEASURE, path, tmp_path / "x.keras")
+    assert done.returncode == 0, done.stderr
+    seconds, memory = map(float, done.stdout.split())
+    print(f"{seconds:.1f} s, {memory / path.stat().st_size:.2f} x the file")
+    assert seconds < 15 and memory < 3 * path.stat().st_size
