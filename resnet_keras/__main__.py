@@ -1,5 +1,6 @@
 """`python -m resnet_keras VERB`, installed also as `resnet-keras`."""
 
+import dataclasses
 import json as json_format
 import os
 import sys
@@ -144,6 +145,47 @@ def export(
         raise SystemExit(1) from None
 
 
+def convert(
+    source: Positional[str],
+    out: Positional[Path],
+    *,
+    model: str | None = None,
+    classes: int | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    stride_in_1x1: bool = False,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Turn anybody's checkpoint into a .keras model, or a model into weights for PyTorch.
+
+    Args:
+        source: .pth, .safetensors, .h5, .weights.h5, .keras or hf://org/repo.
+        out: .keras, or .safetensors for PyTorch (torchvision's names).
+        model: a name in SPECS; by default what the file's names and shapes tell.
+        classes: of the head; by default as many as the file has.
+        mean: of the pixels, R,G,B, 0-255; by default ImageNet's or CIFAR-10's.
+        std: likewise.
+        stride_in_1x1: a caffe-style network, which no PyTorch file tells.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras.weights import convert
+
+    report = convert(
+        source,
+        out,
+        model=model,
+        classes=classes,
+        mean=_numbers("mean", mean),
+        std=_numbers("std", std),
+        stride_in_1x1=stride_in_1x1,
+    )
+    print(report, file=sys.stderr)
+    if out.suffix == ".keras":
+        _default_card(out, antialias=report.naming != "OpenMMLab").write(out)
+    return dataclasses.asdict(report)
+
+
 def doctor(*, json: bool = False) -> dict[str, Any]:
     """Versions, devices, and the precision that `auto` would pick here, with the reason.
 
@@ -164,7 +206,27 @@ def doctor(*, json: bool = False) -> dict[str, Any]:
     }
 
 
-VERBS = {function.__name__: function for function in (summary, predict, evaluate, export, doctor)}
+def _default_card(path: Path, *, antialias: bool):
+    """The card of a network whose recipe is not known: as the published ones were evaluated."""
+    from resnet_keras.artefact import Card, open_artefact
+
+    size = open_artefact(path).card.input_size
+    resize = 256 * size // 224 if size > 32 else None
+    return Card(input_size=size, eval_resize=resize, crop=size, antialias=antialias)
+
+
+def _numbers(field: str, text: str | None) -> list[float] | None:
+    """`123.7,116.3,103.5` as numbers."""
+    try:
+        return text and [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(f"`{field}` must be numbers, R,G,B. Received: {field}={text!r}") from None
+
+
+VERBS = {
+    function.__name__: function
+    for function in (summary, convert, predict, evaluate, export, doctor)
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -194,6 +256,8 @@ def _show(answer: dict[str, Any], stdout) -> None:
     for key, value in answer.items():
         if isinstance(value, list):  # the classes of a picture
             value = "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
+        elif isinstance(value, tuple):  # names of tensors
+            value = f"{len(value)} tensors"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {count}" for name, count in value.items())
         elif isinstance(value, int):

@@ -102,6 +102,8 @@ class Recipe:
     """Where prepared data sets lie; none: ~/tensorflow_datasets."""
     run_dir: Path | None = None
     """What the run writes; none: runs/<recipe>."""
+    backup_every: str = "10m"
+    """Time (90s, 10m, 2h) or steps (500) between backups."""
     verbose: bool = True
     """Show the progress bar."""
     dry_run: bool = False

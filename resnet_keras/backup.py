@@ -1,0 +1,115 @@
+"""Exact resume: what is saved, atomically, and where training stands."""
+
+import json
+import os
+import sys
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from resnet_keras.terminal import InputError
+
+GENERATIONS = 2
+
+
+class Saved(NamedTuple):
+    """A backup.
+
+    Attributes:
+        step: training steps done.
+        arrays: every number that the next step depends on, by name.
+        notes: what else goes on after a resume: the log's rows, say; JSON.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    notes: dict[str, Any]
+
+
+def save(folder: Path, saved: Saved) -> Path:
+    """Write a backup, whole or not at all, and keep the one before it.
+
+    Args:
+        folder: of the backups; it is made.
+        saved: what to write.
+
+    Returns:
+        The file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{saved.step:012d}.safetensors"
+    part = path.with_suffix(".part")
+    arrays = {name: np.array(array, order="C") for name, array in saved.arrays.items()}
+    metadata = {
+        "step": str(saved.step),
+        "notes": json.dumps(saved.notes),
+        "crc32": str(_checksum(arrays)),
+    }
+    save_file(arrays, part, metadata=metadata)
+    _to_disk(part)
+    os.replace(part, path)
+    _to_disk(folder)
+    for old in _generations(folder)[GENERATIONS:]:
+        old.unlink()
+    return path
+
+
+def load(folder: Path) -> Saved | None:
+    """Read the newest backup that is whole; one that is damaged is named on stderr.
+
+    Args:
+        folder: of the backups.
+
+    Returns:
+        The backup; None where none was ever made.
+
+    Raises:
+        InputError: there are backups, but all are damaged.
+    """
+    paths = _generations(folder)
+    for path in paths:
+        try:
+            return _read(path)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            print(f"{path} is damaged ({error}); the one before it is used", file=sys.stderr)
+    if paths:
+        raise InputError(
+            f"all backups in {folder} are damaged; delete the run folder to start again."
+        )
+    return None
+
+
+def _read(path: Path) -> Saved:
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    if _checksum(arrays) != int(metadata["crc32"]):
+        raise ValueError("its checksum is wrong")
+    return Saved(int(metadata["step"]), arrays, json.loads(metadata["notes"]))
+
+
+def _generations(folder: Path) -> list[Path]:
+    """The backups, newest first."""
+    return sorted(folder.glob("*.safetensors"), reverse=True)
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> int:
+    """One number that changes with any bit of names, shapes and values."""
+    value = 0
+    for name, array in sorted(arrays.items()):
+        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+    return value
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or folder has reached the disk: a machine may lose its power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

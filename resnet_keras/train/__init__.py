@@ -1,0 +1,325 @@
+"""Recipe -> run folder: policy, strategy, data, model, fit, evaluate, save."""
+
+import json
+import math
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.recipe import KNOWN, Recipe
+from resnet_keras.terminal import InputError, load_tensorflow
+from resnet_keras.train.machine import choose_precision, choose_strategy
+
+__all__ = ["choose_precision", "train", "versions"]
+
+# Rooms that load TensorFlow are imported inside functions, because a rehearsal of several replicas
+# must set the environment before.
+
+
+def train(recipe: Recipe) -> Path:
+    """Train a network as a recipe says; where it was interrupted before, go on exactly there.
+
+    Args:
+        recipe: what to do; `run_dir` must be set (`Recipe.parse` sets it).
+
+    Returns:
+        The run folder: `recipe.json`, `log.csv`, `backup/`, `model.keras`, `model.json`,
+        `labels.txt`, `results.json`. If the run is finished already, nothing is done.
+
+    Raises:
+        InputError: something that the user can mend.
+        SystemExit: 0 after `--dry-run`; 1 where the loss is no number any more; 128 + signal
+            after SIGTERM or SIGINT, when all is saved.
+    """
+    if recipe.dry_run:
+        load_tensorflow()
+        print(json.dumps(_resolved(recipe)))
+        raise SystemExit(0)
+    folder = _check_folder(recipe)
+    if (folder / "results.json").exists():
+        results = json.loads((folder / "results.json").read_text())
+        print(f"{folder} is finished: {_summary(results)}")
+        return folder
+
+    strategy = choose_strategy(recipe)
+    import keras
+    import tensorflow as tf
+
+    from resnet_keras import backup, data
+    from resnet_keras.artefact import write_text
+
+    if recipe.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    policy, reason = choose_precision(recipe.precision)
+    keras.config.set_dtype_policy(policy)
+    print(f"{policy}: {reason}", file=sys.stderr)
+
+    test = data.open_split(recipe.dataset, "test", data_dir=recipe.data_dir)
+    pictures = data.open_split(recipe.dataset, "train", data_dir=recipe.data_dir)
+    steps = recipe.steps_per_epoch(pictures.examples)
+    # After the data: preparing them draws from the same generators as the weights.
+    keras.utils.set_random_seed(recipe.seed)
+    with strategy.scope():
+        replicas = strategy.num_replicas_in_sync
+        model, metrics = _compiled(recipe, pictures, steps, replicas)
+    saved = backup.load(folder / "backup")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+    print(
+        f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
+        f"{test.examples:,} test pictures, {recipe.epochs} epochs of {steps} steps, "
+        f"{replicas} replica{'s' if replicas > 1 else ''}. Writing {folder}/"
+        + (f", going on at step {saved.step:,}" if saved else ""),
+        file=sys.stderr,
+    )
+    rows = _fit(recipe, model, metrics, pictures, test, folder, steps, saved)
+    facts = {
+        "train_seconds": round(sum(row["seconds"] for row in rows), 1),
+        "precision": policy,
+        "replicas": replicas,
+        "versions": versions(),
+    }
+    print(_summary(_publish(recipe, model, pictures, folder, facts)))
+    return folder
+
+
+def _compiled(recipe: Recipe, pictures, steps: int, replicas: int):
+    """The model of a recipe, compiled, and its metrics; to be called in the scope."""
+    import keras
+
+    from resnet_keras.optim import SGD, Table
+
+    model = _model(recipe, pictures.channels, len(pictures.labels), replicas)
+    rates = [recipe.rate(i, steps_per_epoch=steps) for i in range(recipe.epochs * steps)]
+    optimizer = SGD(
+        Table(rates),
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=metrics,
+    )
+    # Now, so that a backup finds its variables.
+    model.optimizer.build(model.trainable_variables)
+    return model, metrics
+
+
+def _fit(
+    recipe: Recipe, model, metrics, pictures, test, folder: Path, steps: int, saved
+) -> list[dict]:
+    """Train from where the backup stands to the end; gives the rows of the log."""
+    from resnet_keras import data
+    from resnet_keras.train import watch
+
+    place = watch.Place(*((saved.step, steps, saved.notes["rows"]) if saved else (0, steps, [])))
+    keep = watch.Keep(place, folder / "backup", _interval(recipe.backup_every), metrics)
+    callbacks = [
+        watch.Count(place),
+        watch.Log(place, folder / "log.csv", partial(recipe.rate, steps_per_epoch=steps)),
+        keep,
+        watch.Progress(place, recipe.epochs, recipe.batch_size),
+    ]
+    if saved:
+        keep.set_model(model)
+        keep.restore(saved)
+        watch.write_rows(folder / "log.csv", place.rows)
+
+    resizing = {"interpolation": recipe.interpolation, "antialias": recipe.antialias}
+    test_batches = data.evaluation_batches(
+        test,
+        size=recipe.eval_size,
+        resize=recipe.eval_resize,
+        batch_size=recipe.batch_size,
+        **resizing,
+    )
+    try:
+        with _signals(keep.on_signal):
+            # The rest of an epoch that was interrupted, then all the others.
+            while place.step < recipe.epochs * steps:
+                epoch, done = divmod(place.step, steps)
+                batches = data.training_batches(
+                    pictures,
+                    size=recipe.train_size,
+                    batch_size=recipe.batch_size,
+                    seed=recipe.seed,
+                    start=place.step,
+                    min_area=recipe.min_area,
+                    padding=recipe.padding,
+                    flip=recipe.flip,
+                    rotate=recipe.rotate,
+                    scale=recipe.scale,
+                    shear=recipe.shear,
+                    **resizing,
+                )
+                model.fit(
+                    batches,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1 if done else recipe.epochs,
+                    steps_per_epoch=steps - done,
+                    validation_data=test_batches,
+                    callbacks=callbacks,
+                    shuffle=False,  # the data are shuffled already
+                    verbose=int(recipe.verbose),
+                )
+    except watch.Interrupted as stop:
+        print(f"{stop}. To go on: {_command()}", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
+    except watch.Diverged as error:
+        print(
+            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
+            f"float32, in another --run-dir; the last backup is kept.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    return place.rows
+
+
+def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict[str, Any]:
+    """Write the model, its card and its accuracy, which is that of the written file."""
+    from resnet_keras.artefact import Card, write_text
+    from resnet_keras.evaluate import evaluate
+    from resnet_keras.export import save_plain
+
+    write_text(folder / "labels.txt", "".join(f"{label}\n" for label in pictures.labels))
+    card = Card(
+        input_size=recipe.eval_size,
+        eval_resize=recipe.eval_resize,
+        crop=recipe.eval_size,
+        interpolation=recipe.interpolation,
+        antialias=recipe.antialias,
+        mean=recipe.mean,
+        std=recipe.std,
+        labels=pictures.labels,
+        dataset=recipe.dataset,
+    )
+    card.write(folder / "model.keras")
+    save_plain(model, folder / "model.keras")
+    results = evaluate(folder / "model.keras", data_dir=recipe.data_dir) | facts
+    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+@contextmanager
+def _signals(handler) -> Iterator[None]:
+    """SIGTERM and SIGINT go to `handler` for a while."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+def _interval(every: str) -> tuple[int, str]:
+    """Read `500` as steps; `90s`, `10m` and `2h` as seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
+    if not number.isdigit() or int(number) == 0:
+        raise InputError(
+            "`backup_every` must be steps (500) or a time (90s, 10m, 2h). "
+            f"Received: backup_every={every!r}"
+        )
+    return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
+
+
+def _command() -> str:
+    """The command that this process was started with."""
+    return " ".join(["python", *sys.argv])
+
+
+def _model(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
+    """The network of a recipe, as training wants it: logits, fused batch norm."""
+    from resnet_keras.layers import BatchNormalization
+    from resnet_keras.models import ResNet
+
+    synchronized = recipe.sync_batch_norm and replicas > 1
+    # One size is faster; with two the network is built for any.
+    size = recipe.train_size if recipe.train_size == recipe.eval_size else None
+    try:
+        return ResNet(
+            recipe.model,
+            weights=recipe.weights,
+            input_shape=(size, size, channels),
+            classes=classes,
+            classifier_activation=None,
+            mean=recipe.mean,
+            std=recipe.std,
+            norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _check_folder(recipe: Recipe) -> Path:
+    """The run folder, unless it belongs to another recipe."""
+    from resnet_keras.specs import SPECS
+
+    if recipe.model not in SPECS:
+        raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
+    if recipe.run_dir is None:
+        raise InputError("`run_dir` must say where the run is written. Received: None")
+    folder, mine = recipe.run_dir, recipe.identity()
+    path = folder / "recipe.json"
+    theirs = json.loads(path.read_text()) if path.exists() else mine
+    changed = [field for field in mine if mine[field] != theirs.get(field)]
+    if changed:
+        raise InputError(
+            f"{folder} belongs to another recipe: {changed[0]} is {theirs.get(changed[0])!r} "
+            f"there, {mine[changed[0]]!r} here. Take another --run-dir."
+        )
+    return folder
+
+
+def _resolved(recipe: Recipe) -> dict[str, Any]:
+    """What `--dry-run` prints."""
+    from resnet_keras.models import count
+
+    examples, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
+    model = _model(recipe, channels, classes)
+    counts = count(model)
+    steps = recipe.steps_per_epoch(examples) if examples else None
+    return recipe.to_json() | {
+        "steps_per_epoch": steps,
+        "total_steps": steps and steps * recipe.epochs,
+        "params": counts["params"],
+        "macs": counts["macs"],
+        "estimated_memory_bytes": _memory(recipe, model),
+    }
+
+
+def _memory(recipe: Recipe, model) -> int:
+    """Bytes of one training step.
+
+    Weights, gradients and momentum, and what the backward pass keeps: the outputs of
+    convolutions, batch norms and additions.
+    """
+    kept = ("_conv", "_bn", "_add", "normalise")
+    activations = sum(
+        math.prod(layer.output.shape[1:]) for layer in model.layers if layer.name.endswith(kept)
+    )
+    return 3 * 4 * model.count_params() + 4 * activations * recipe.batch_size
+
+
+def versions() -> dict[str, str]:
+    """What this run stands on."""
+    names = ("resnet-keras", "keras", "tensorflow", "tensorflow-datasets", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _summary(results: dict[str, Any]) -> str:
+    return (
+        f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} % "
+        f"of {results['examples']:,} test pictures"
+    )

@@ -1,0 +1,211 @@
+"""What watches a run: log, progress bar, backups, signals, a stop at the first NaN."""
+
+import csv
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet_keras import backup
+
+
+class Interrupted(Exception):
+    """A signal has stopped the run; everything is saved."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Diverged(Exception):
+    """The loss is no number any more."""
+
+
+class Place:
+    """Where a run stands, shared by those who watch it.
+
+    Attributes:
+        step: training steps done.
+        steps_per_epoch: steps in an epoch.
+        rows: of `log.csv`, one an epoch.
+    """
+
+    def __init__(self, step: int, steps_per_epoch: int, rows: list[dict[str, Any]]):
+        self.step = step
+        self.steps_per_epoch = steps_per_epoch
+        self.rows = rows
+
+
+class Count(keras.callbacks.Callback):
+    """Counts steps, and stops where the loss is no number. The first of the callbacks."""
+
+    def __init__(self, place: Place):
+        super().__init__()
+        self.place = place
+
+    def on_train_batch_end(self, batch, logs=None):
+        """One step more."""
+        self.place.step += 1
+        # The running mean: once not a number, it stays so.
+        if not np.isfinite(float(logs["loss"])):
+            raise Diverged(f"the loss is not finite at step {self.place.step}")
+
+
+class Log(keras.callbacks.Callback):
+    """`log.csv`: one row an epoch."""
+
+    def __init__(self, place: Place, path: Path, rate: Callable[[int], float]):
+        super().__init__()
+        self.place, self.path, self.rate = place, path, rate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Look at the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add a row; the file is written whole or not at all."""
+        row = {"epoch": epoch + 1, "learning_rate": self.rate(self.place.step - 1)}
+        row |= {name: float(value) for name, value in sorted(logs.items())}
+        self.place.rows.append(row | {"seconds": round(time.perf_counter() - self.start, 2)})
+        write_rows(self.path, self.place.rows)
+
+
+class Keep(keras.callbacks.Callback):
+    """Backups: of everything that the next step depends on, every so many steps or seconds."""
+
+    def __init__(self, place: Place, folder: Path, every: tuple[int, str], metrics: list):
+        super().__init__()
+        self.place, self.folder = place, folder
+        self.compiled = metrics  # Keras lists them among the model's after the first step only
+        self.number, self.unit = every
+        self.saved_at = time.monotonic()
+        self.saved_step = place.step
+        self.signal = None
+        self.running = None  # state of the metrics within the epoch, of a resumed run
+
+    def restore(self, saved: backup.Saved) -> None:
+        """Put a backup into the model; the metrics follow when their epoch begins."""
+        for name, variable in self._variables().items():
+            if not name.startswith("metric/"):
+                variable.assign(saved.arrays[name])
+        self.running = saved.arrays
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Keras has just set the metrics to zero; in a resumed epoch they go on."""
+        if self.running and self.place.step % self.place.steps_per_epoch:
+            for name, variable in self._variables().items():
+                if name.startswith("metric/"):
+                    variable.assign(self.running[name])
+        self.running = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Save within an epoch; at its end `on_epoch_end` does, when the log has its row."""
+        if self.place.step % self.place.steps_per_epoch and (self.signal or self._due()):
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save at the end of an epoch."""
+        if self.signal or self._due():
+            self.save()
+
+    def on_train_end(self, logs=None):
+        """Save the end of the training."""
+        if self.saved_step != self.place.step:
+            self.save()
+
+    def save(self) -> None:
+        """Write a backup; then stop, if a signal asked for it."""
+        arrays = {n: keras.ops.convert_to_numpy(v.value) for n, v in self._variables().items()}
+        backup.save(self.folder, backup.Saved(self.place.step, arrays, {"rows": self.place.rows}))
+        self.saved_at, self.saved_step = time.monotonic(), self.place.step
+        if self.signal:
+            raise Interrupted(self.signal)
+
+    def on_signal(self, number, frame) -> None:
+        """Note a signal; the next step saves and stops. The second one stops at once."""
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+        print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
+
+    def _due(self) -> bool:
+        if self.unit == "steps":
+            return self.place.step % self.number == 0
+        return time.monotonic() - self.saved_at >= self.number
+
+    def _variables(self) -> dict[str, keras.Variable]:
+        """Every variable that the next step reads, by a name that a new process gives it too."""
+        metrics = {metric.name: metric for metric in (*self.model.metrics, *self.compiled)}
+        metrics.pop("compile_metrics", None)  # what holds the compiled ones
+        counted = {id(v) for metric in metrics.values() for v in metric.variables}
+        kinds = {
+            "model": [v for v in self.model.variables if id(v) not in counted],
+            "optimizer": self.model.optimizer.variables,
+            "metric": [v for name in sorted(metrics) for v in metrics[name].variables],
+        }
+        return {
+            f"{kind}/{number:05d}/{variable.path}": variable
+            for kind, variables in kinds.items()
+            for number, variable in enumerate(variables)
+        }
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar of an epoch, with images a second; above it the time left of the run."""
+
+    def __init__(self, place: Place, epochs: int, batch_size: int):
+        super().__init__()
+        self.place, self.total, self.batch_size = place, epochs, batch_size
+        self.start, self.first_step = time.perf_counter(), place.step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Say which epoch, and how long the rest will take at the speed so far."""
+        self._reset_progbar()
+        self._maybe_init_progbar()
+        if not self.verbose:
+            return
+        done = self.place.step - self.first_step
+        left = ""
+        if done:
+            rest = self.total * self.place.steps_per_epoch - self.place.step
+            left = f", {_clock((time.perf_counter() - self.start) / done * rest)} left"
+        print(f"Epoch {epoch + 1}/{self.total}{left}", flush=True)
+
+    def _maybe_init_progbar(self):
+        if self.progbar is None:
+            # Without a terminal, one line an epoch.
+            self.verbose = self.verbose and (1 if sys.stdout.isatty() else 2)
+            self.progbar = _Bar(self.batch_size, self.target, self.verbose)
+
+
+class _Bar(keras.utils.Progbar):
+    """Keras' bar, with images a second where it has milliseconds a step."""
+
+    def __init__(self, batch_size, target, verbose):
+        super().__init__(target, width=10, verbose=verbose, stateless_metrics=set())
+        self.batch_size = batch_size
+
+    def _format_time(self, time_per_unit, unit_name):
+        return f" {self.batch_size / max(time_per_unit, 1e-9):.0f} images/s"
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `log.csv`, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["epoch"])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(part, path)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

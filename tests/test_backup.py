@@ -1,0 +1,54 @@
+"""A backup is whole or not there, and a damaged one is noticed."""
+
+import numpy as np
+import pytest
+
+from resnet_keras.backup import Saved, load, save
+from resnet_keras.terminal import InputError
+
+
+def backup(step):
+    arrays = {
+        "kernel": np.random.default_rng(step).standard_normal((3, 4)).astype("float32"),
+        "iterations": np.asarray(step, "int64"),
+        "seed": np.arange(2, dtype="uint32"),
+        "transposed": np.arange(6.0).reshape(2, 3).T,
+    }
+    return Saved(step, arrays, {"rows": [{"epoch": 1, "loss": 0.1 + 0.2}]})
+
+
+def assert_equal(a, b):
+    assert (a.step, a.notes) == (b.step, b.notes) and a.arrays.keys() == b.arrays.keys()
+    for name, array in a.arrays.items():
+        assert array.dtype == b.arrays[name].dtype and array.shape == b.arrays[name].shape
+        assert array.tobytes() == b.arrays[name].tobytes()
+
+
+def test_what_is_saved_comes_back_to_the_bit(tmp_path):
+    assert load(tmp_path / "none") is None
+    save(tmp_path, backup(7))
+    assert_equal(load(tmp_path), backup(7))
+
+
+def test_two_generations_are_kept(tmp_path):
+    for step in (5, 900, 1000, 12000):
+        save(tmp_path, backup(step))
+    assert [path.stem.lstrip("0") for path in sorted(tmp_path.iterdir())] == ["1000", "12000"]
+    assert_equal(load(tmp_path), backup(12000))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "header"])
+def test_a_damaged_backup_is_named_and_the_older_one_used(tmp_path, capsys, damage):
+    save(tmp_path, backup(1))
+    path = save(tmp_path, backup(2))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-3] ^= 4
+    damaged = {"cut": whole[:-5], "bit": bytes(flipped), "empty": b"", "header": b"\xff" * 40}
+    path.write_bytes(damaged[damage])
+    assert_equal(load(tmp_path), backup(1))
+    assert str(path) in capsys.readouterr().err
+    for old in tmp_path.iterdir():
+        old.write_bytes(b"")
+    with pytest.raises(InputError, match="damaged"):
+        load(tmp_path)
