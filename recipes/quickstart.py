@@ -17,7 +17,7 @@ RECIPE = Recipe(
     optimizer="sgd", momentum=0.9, nesterov=True,
     batch_size=64, learning_rate=0.1,
     weight_decay=5e-4,
-    epochs=60, schedule="cosine", warmup_epochs=2,
+    epochs=120, schedule="cosine", warmup_epochs=2,
 )  # fmt: skip
 
 if __name__ == "__main__":

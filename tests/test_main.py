@@ -1,9 +1,14 @@
 """The command line: one line of JSON on stdout, one line for what the user can mend."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from safetensors.numpy import load_file, save_file
+
+GOLDEN = Path(__file__).parent / "golden" / "parity"
 
 
 @pytest.fixture
@@ -55,10 +60,29 @@ def test_predict_and_evaluate_and_export(command, digits_run, data_dir, tmp_path
     assert json.loads(done.stdout)["top1"] == results["top1"]
 
 
+def test_convert_there_and_back(command, tmp_path):
+    meta = json.loads((GOLDEN / "resnet18_cifar10.json").read_text())
+    state = runpy.run_path(str(GOLDEN / "make_state.py"))["make_state"](meta)
+    save_file(state, tmp_path / "theirs.safetensors")
+    done = command("convert", tmp_path / "theirs.safetensors", tmp_path / "ours.keras", "--json")
+    answer = json.loads(done.stdout)
+    assert (answer["naming"], answer["model"]) == ("OpenMMLab", "resnet18_cifar")
+    assert len(answer["matched"]) == 102 and not answer["skipped"] and not answer["new"]
+    card = json.loads((tmp_path / "ours.json").read_text())
+    assert (card["input_size"], card["eval_resize"], card["antialias"]) == (32, None, False)
+    done = command("convert", tmp_path / "ours.keras", tmp_path / "back.safetensors")
+    assert done.returncode == 0, done.stderr
+    back = load_file(tmp_path / "back.safetensors")
+    for name, array in state.items():
+        assert back[name.split(".", 1)[1]].tobytes() == array.tobytes()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("summary", "resnet5"), ("summary",), ("nosuch",), (), ("evaluate", "missing.keras"),
      ("predict", "missing.keras", "x.png"), ("summary", "resnet18", "--classes", "0"),
+     ("convert", "missing.pth", "out.keras"), ("convert", "README.md", "out.keras"),
+     ("convert", "a.pth", "b.keras", "--mean", "1,x,3"),
      ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3")],
     ids=" ".join,
 )  # fmt: skip

@@ -1,0 +1,20 @@
+"""ResNet-18 on ImageNet-1k as OpenMMLab trained it: 69.90 % top-1, 89.43 % top-5 published.
+
+Not measured here.
+
+    python recipes/imagenet_resnet18.py --data-dir ~/tensorflow_datasets
+
+Published with 8 GPUs of 32 pictures each, so batch norm saw 32 pictures at a time; on fewer GPUs it
+sees more.
+"""
+
+from dataclasses import replace
+
+import imagenet_resnet50
+
+from resnet_keras import train
+
+RECIPE = replace(imagenet_resnet50.RECIPE, model="resnet18")
+
+if __name__ == "__main__":
+    train(RECIPE.parse(__doc__))

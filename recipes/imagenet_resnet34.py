@@ -1,0 +1,20 @@
+"""ResNet-34 on ImageNet-1k as OpenMMLab trained it: 73.62 % top-1, 91.59 % top-5 published.
+
+Not measured here.
+
+    python recipes/imagenet_resnet34.py --data-dir ~/tensorflow_datasets
+
+Published with 8 GPUs of 32 pictures each, so batch norm saw 32 pictures at a time; on fewer GPUs it
+sees more.
+"""
+
+from dataclasses import replace
+
+import imagenet_resnet50
+
+from resnet_keras import train
+
+RECIPE = replace(imagenet_resnet50.RECIPE, model="resnet34")
+
+if __name__ == "__main__":
+    train(RECIPE.parse(__doc__))
