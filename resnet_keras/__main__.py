@@ -46,6 +46,7 @@ def evaluate(
     dataset: str | None = None,
     data_dir: Path | None = None,
     split: str = "test",
+    skip_bad: bool = False,
     batch_size: int = 128,
     json: bool = False,
 ) -> dict[str, Any]:
@@ -53,9 +54,10 @@ def evaluate(
 
     Args:
         artefact: a .keras or .tflite file, or a SavedModel folder.
-        dataset: digits or a TFDS name; by default what the model was trained on.
+        dataset: digits, a TFDS name or folder:PATH; by default what the model was trained on.
         data_dir: where prepared data sets lie.
         split: test, train, or a split as TFDS writes it.
+        skip_bad: go on without the bad files of a folder.
         batch_size: pictures at a time.
         json: print one line of JSON on stdout, all else on stderr.
     """
@@ -63,8 +65,36 @@ def evaluate(
     from resnet_keras.evaluate import evaluate
 
     return evaluate(
-        artefact, dataset=dataset, data_dir=data_dir, split=split, batch_size=batch_size
+        artefact,
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        skip_bad=skip_bad,
+        batch_size=batch_size,
     )
+
+
+def prepare(
+    dataset: Positional[str],
+    *,
+    manual_dir: Path | None = None,
+    data_dir: Path | None = None,
+    verify: bool = False,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Check the archives of a data set, then build it with TFDS, then check what was built.
+
+    Args:
+        dataset: a TFDS name, or folder:PATH, whose pictures are checked.
+        manual_dir: where the archives lie.
+        data_dir: where prepared data sets lie.
+        verify: decode every picture of the archives before.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras import data
+
+    return data.prepare(dataset, manual_dir=manual_dir, data_dir=data_dir, verify=verify)
 
 
 def predict(
@@ -78,7 +108,7 @@ def predict(
 
     Args:
         artefact: a .keras or .tflite file, or a SavedModel folder.
-        images: JPEG, PNG, GIF or BMP files.
+        images: JPEG, PNG, GIF, BMP or WebP files.
         top: how many classes.
         json: print one line of JSON on stdout, all else on stderr.
     """
@@ -225,7 +255,7 @@ def _numbers(field: str, text: str | None) -> list[float] | None:
 
 VERBS = {
     function.__name__: function
-    for function in (summary, convert, predict, evaluate, export, doctor)
+    for function in (summary, convert, prepare, predict, evaluate, export, doctor)
 }
 
 

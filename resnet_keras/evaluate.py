@@ -18,6 +18,7 @@ def evaluate(
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     split: str = "test",
+    skip_bad: bool = False,
     batch_size: int = 128,
 ) -> dict[str, Any]:
     """Measure an artefact on every picture of a split, none dropped, none twice.
@@ -27,6 +28,7 @@ def evaluate(
         dataset: `digits` or a TFDS name; by default what the artefact was trained on.
         data_dir: where prepared data sets lie.
         split: "test", "train", or a split as TFDS writes it.
+        skip_bad: go on without the bad files of a folder, rather than refuse it.
         batch_size: pictures at a time.
 
     Returns:
@@ -37,12 +39,16 @@ def evaluate(
     """
     artefact = artefact if isinstance(artefact, Artefact) else open_artefact(artefact)
     start = time.perf_counter()
-    ranks = [
-        _ranks(artefact.predict(images), labels)
-        for images, labels in test_batches(
-            artefact, dataset=dataset, data_dir=data_dir, split=split, batch_size=batch_size
-        )
-    ]
+    batches = test_batches(
+        artefact,
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        skip_bad=skip_bad,
+        batch_size=batch_size,
+    )
+    with data.naming_files():
+        ranks = [_ranks(artefact.predict(images), labels) for images, labels in batches]
     ranks = np.concatenate(ranks)
     return {
         "top1": float(np.mean(ranks < 1)),
@@ -58,6 +64,7 @@ def test_batches(
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     split: str = "test",
+    skip_bad: bool = False,
     batch_size: int = 128,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The pictures of a split as an artefact wants them; arguments as of `evaluate`.
@@ -72,12 +79,20 @@ def test_batches(
     dataset = dataset or card.dataset
     if dataset is None:
         raise InputError(f"no data set is known for {artefact.path}; name one with --dataset.")
-    pictures = data.open_split(dataset, split, data_dir=data_dir)
+    pictures = data.open_split(dataset, split, data_dir=data_dir, skip_bad=skip_bad)
     if pictures.channels != artefact.channels:
         raise InputError(
             f"{artefact.path} takes pictures of {artefact.channels} channels, "
             f"{dataset} has {pictures.channels}."
         )
+    if card.labels and len(pictures.labels) != len(card.labels):
+        raise InputError(
+            f"{artefact.path} knows {len(card.labels)} classes, {dataset} has "
+            f"{len(pictures.labels)}."
+        )
+    if dataset.startswith("folder:") and card.labels and pictures.labels != card.labels:
+        other = next(a for a, b in zip(pictures.labels, card.labels, strict=True) if a != b)
+        raise InputError(f"{artefact.path} knows no class {other!r}, which {dataset} has.")
     batches = data.evaluation_batches(
         pictures,
         size=card.crop,

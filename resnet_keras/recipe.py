@@ -26,6 +26,17 @@ KNOWN = {
 # What does not change the result, and so may differ when a run is resumed.
 _FREE_ON_RESUME = ("data_dir", "run_dir", "backup_every", "verbose", "dry_run")
 
+# Ranges of the numbers; none is allowed where it is the default.
+_ABOVE_0 = (
+    "train_size", "eval_size", "eval_resize", "repeats", "batch_size", "accumulate",
+    "learning_rate", "clip_norm", "epochs", "steps", "drop", "power", "loss_scale", "replicas",
+)  # fmt: skip
+_FROM_0 = (
+    "padding", "rotate", "scale", "shear", "color_jitter", "rand_ops", "rand_std", "mixup",
+    "cutmix", "epsilon", "weight_decay", "min_rate", "warmup_epochs", "warmup_steps", "seed",
+)  # fmt: skip
+_BELOW_1 = ("drop_path", "momentum", "label_smoothing", "ema")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -37,6 +48,16 @@ class Recipe:
     """A TFDS name or `digits`."""
     weights: Path | None = None
     """Checkpoint to start from."""
+    skip_head: bool = False
+    """Start from `weights` with a new last layer."""
+    freeze: int = -1
+    """Not trained: -1: nothing is; 0: the stem; 1-4: the stem and so many stages."""
+    norm_eval: bool = False
+    """Batch norm keeps the statistics of `weights`."""
+    drop_path: float = 0.0
+    """Stochastic depth: chance to drop the last block; growing linearly from 0 at the first."""
+    sync_batch_norm: bool = False
+    """Batch-norm statistics over all replicas, rather than over each one's own pictures."""
 
     train_size: int = 224
     """Height and width of the training pictures."""
@@ -52,6 +73,24 @@ class Recipe:
     """Random scaling of each axis by a factor within so much of 1."""
     shear: float = 0.0
     """Random shear by up to this share of the height."""
+    color_jitter: float = 0.0
+    """Random brightness, contrast and saturation, each by a factor within so much of 1."""
+    rand_ops: int = 0
+    """RandAugment: operations a picture."""
+    rand_magnitude: float = 7.0
+    """RandAugment: mean strength, 0-10."""
+    rand_std: float = 0.5
+    """RandAugment: standard deviation of the strength."""
+    erasing: float = 0.0
+    """Random erasing: chance that a box of a picture becomes noise."""
+    mixup: float = 0.0
+    """Mixup: alpha of its Beta distribution; 0: none. With cutmix, half of the batches each."""
+    cutmix: float = 0.0
+    """CutMix: likewise."""
+    repeats: int = 1
+    """Repeated augmentation: times that a picture comes in a batch, each time another way."""
+    skip_bad: bool = False
+    """Leave out pictures that cannot be read, naming them, rather than stop."""
     eval_resize: int | None = None
     """Evaluation: the short edge becomes this; none: pictures as they are."""
     eval_size: int = 224
@@ -65,33 +104,63 @@ class Recipe:
     std: tuple[float, ...] | None = None
     """Standard deviation of the pixels, likewise."""
 
-    optimizer: Literal["sgd"] = "sgd"
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """Cross-entropy of all classes together, or of each by itself, summed over the classes."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over all classes."""
+    optimizer: Literal["sgd", "lamb"] = "sgd"
     """How gradients become steps."""
     momentum: float = 0.9
-    """Momentum, in [0, 1)."""
+    """SGD: momentum, in [0, 1)."""
     nesterov: bool = False
-    """Nesterov's momentum."""
+    """SGD: Nesterov's momentum."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """LAMB: decay of the mean of gradients, and of their squares."""
+    epsilon: float = 1e-6
+    """LAMB: added to the root of the latter."""
     batch_size: int = 256
     """Pictures in a step, over all replicas."""
+    accumulate: int = 1
+    """Parts in which a step's pictures are computed, one after the other, to save memory."""
     learning_rate: float = 0.1
     """Highest learning rate."""
     weight_decay: float = 0.0
-    """L2 penalty in the gradient of every parameter, norms and biases too."""
+    """L2 penalty of every parameter. SGD: in the gradient, as PyTorch; LAMB: in the update."""
+    exclude: tuple[str, ...] = ()
+    """Parameters that do not decay: those whose names have one of these words."""
+    clip_norm: float | None = None
+    """The norm of all gradients together is cut to this."""
     epochs: int = 100
     """Passes over the training pictures."""
-    schedule: Literal["constant", "step", "cosine"] = "step"
-    """How the rate falls: never; by `drop` at each milestone; as a half cosine, each step."""
+    steps: int | None = None
+    """Steps in all, in the place of `epochs`; milestones are then steps too."""
+    schedule: Literal["constant", "step", "cosine", "poly"] = "step"
+    """How the rate falls: never; by `drop` at each milestone; as a half cosine; as a power."""
     milestones: tuple[int, ...] = ()
-    """Epochs at which the rate falls."""
+    """Epochs (steps where `steps` is set) at which the rate falls."""
     drop: float = 0.1
     """What the rate is multiplied with at a milestone."""
+    power: float = 1.0
+    """Power of the poly schedule; 1: linear."""
+    min_rate: float = 0.0
+    """Where cosine and poly end."""
+    rate_by: Literal["step", "epoch"] = "step"
+    """Cosine and poly change the rate each step, or each epoch."""
     warmup_epochs: float = 0.0
-    """The rate first grows linearly for so many epochs, each step."""
-    sync_batch_norm: bool = False
-    """Batch-norm statistics over all replicas, rather than over each one's own pictures."""
+    """The rate first grows for so many epochs, ..."""
+    warmup_steps: int = 0
+    """... or for so many steps: ..."""
+    warmup_curve: Literal["linear", "stairs", "constant"] = "linear"
+    """... each step; each epoch; at its end only."""
+    warmup_start: float | None = None
+    """What it is multiplied with at first; none: one part of its growth."""
+    ema: float = 0.0
+    """Decay of the running average of the weights, which is then the model; 0: none."""
 
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """Type of the convolutions. auto: half where the machine is faster with it."""
+    loss_scale: float | None = None
+    """Fixed factor of the loss under mixed_float16; none: it moves with what float16 bears."""
     replicas: int | None = None
     """Accelerators to use; none: all. On a CPU-only machine, virtual devices: a rehearsal."""
     seed: int = 0
@@ -111,50 +180,74 @@ class Recipe:
 
     def __post_init__(self):
         """Check the ranges."""
-        positive = ("train_size", "eval_size", "batch_size", "epochs", "learning_rate", "drop")
-        for field in (*positive, "eval_resize", "replicas"):
+        for field in _ABOVE_0:
             value = getattr(self, field)
             if value is not None and not (0 < value < math.inf):
                 _refuse(field, "must be above 0", value)
-        for field in (
-            "padding",
-            "rotate",
-            "scale",
-            "shear",
-            "weight_decay",
-            "warmup_epochs",
-            "seed",
-        ):
+        for field in _FROM_0:
             if not 0 <= getattr(self, field) < math.inf:
                 _refuse(field, "must be 0 or more", getattr(self, field))
-        if not 0 <= self.momentum < 1:
-            _refuse("momentum", "must be in [0, 1)", self.momentum)
+        for field in _BELOW_1:
+            if not 0 <= getattr(self, field) < 1:
+                _refuse(field, "must be in [0, 1)", getattr(self, field))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            _refuse("betas", "must be two numbers in [0, 1)", self.betas)
         if self.min_area is not None and not 0 < self.min_area <= 1:
             _refuse("min_area", "must be in (0, 1]", self.min_area)
+        if not 0 <= self.erasing <= 1:
+            _refuse("erasing", "must be in [0, 1]", self.erasing)
+        if not 0 <= self.rand_magnitude <= 10:
+            _refuse("rand_magnitude", "must be in [0, 10]", self.rand_magnitude)
+        if self.freeze not in range(-1, 5):
+            _refuse("freeze", "must be in -1..4", self.freeze)
+        if self.std is not None and min(self.std, default=0) <= 0:
+            _refuse("std", "must be above 0", self.std)
+        parts = (self.replicas or 1) * self.accumulate
+        if self.batch_size % parts:
+            _refuse(
+                "batch_size",
+                f"must divide by replicas x accumulate = {parts}; the next that does is "
+                f"{math.ceil(self.batch_size / parts) * parts}",
+                self.batch_size,
+            )
+        self._check_schedule()
+
+    def _check_schedule(self):
+        """Refuse curves that contradict themselves."""
         if (
             list(self.milestones) != sorted(set(self.milestones))
             or min(self.milestones, default=1) < 1
         ):
-            _refuse("milestones", "must be growing epochs, from 1 on", self.milestones)
-        if self.std is not None and min(self.std, default=0) <= 0:
-            _refuse("std", "must be above 0", self.std)
-        if self.batch_size % (self.replicas or 1):
-            _refuse(
-                "batch_size",
-                f"must divide by the {self.replicas} replicas; the next that does is "
-                f"{math.ceil(self.batch_size / self.replicas) * self.replicas}",
-                self.batch_size,
-            )
+            _refuse("milestones", "must be growing, from 1 on", self.milestones)
+        if self.min_rate > self.learning_rate:
+            _refuse("min_rate", "must not be above `learning_rate`", self.min_rate)
+        if self.warmup_start is not None and not 0 <= self.warmup_start <= 1:
+            _refuse("warmup_start", "must be in [0, 1]", self.warmup_start)
+        if self.warmup_epochs and (self.warmup_steps or self.steps):
+            _refuse("warmup_epochs", "must be 0 where steps are counted", self.warmup_epochs)
+        by_epoch = (
+            (self.rate_by == "epoch", "rate_by"),
+            (self.warmup_curve == "stairs", "warmup_curve"),
+        )
+        for asked, field in by_epoch:
+            if asked and (self.steps or self.warmup_steps or self.warmup_epochs % 1):
+                _refuse(
+                    field, "must not go by epochs where steps are counted", getattr(self, field)
+                )
 
     def steps_per_epoch(self, examples: int) -> int:
         """Steps in one pass over `examples` pictures; the last batch is filled, never dropped."""
         return math.ceil(examples / self.batch_size)
 
+    def total_steps(self, examples: int) -> int:
+        """Steps of the whole training on `examples` pictures."""
+        return self.steps or self.epochs * self.steps_per_epoch(examples)
+
     def rate(self, step: int, *, steps_per_epoch: int | None = None) -> float:
-        """The learning rate of a training step.
+        """The learning rate of a training step, as OpenMMLab's mmengine computes it.
 
         Args:
-            step: number of the step, from 0.
+            step: number of the step, from 0; behind the last, the rate is the last one's.
             steps_per_epoch: needed where the size of the data set is not known (see KNOWN).
 
         Returns:
@@ -163,23 +256,49 @@ class Recipe:
         Raises:
             InputError: the number of steps in an epoch is neither known nor given.
         """
-        if steps_per_epoch is None:
-            if self.dataset not in KNOWN:
-                raise InputError(
-                    "`rate` needs `steps_per_epoch` where the data set's size is not known. "
-                    f"Received: dataset={self.dataset!r}"
-                )
-            steps_per_epoch = self.steps_per_epoch(KNOWN[self.dataset][0])
-        warmup = round(self.warmup_epochs * steps_per_epoch)
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
+        if self.steps:
+            unit, end = 1, self.steps
+        else:
+            unit = steps_per_epoch or self._steps_per_epoch()
+            end = self.epochs * unit
+        warmup = self.warmup_steps or round(self.warmup_epochs * unit)
+        return self._curve(step, warmup, end, unit) * self._warmup(step, warmup, unit)
+
+    def _curve(self, step: int, begin: int, end: int, unit: int) -> float:
+        """The rate without warm-up; cosine and power run from `begin` to `end`."""
+        if self.schedule == "constant":
+            return self.learning_rate
         if self.schedule == "step":
-            epoch = step // steps_per_epoch
-            return self.learning_rate * self.drop ** sum(epoch >= m for m in self.milestones)
-        if self.schedule == "cosine":
-            share = (step - warmup) / max(self.epochs * steps_per_epoch - warmup, 1)
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
-        return self.learning_rate
+            passed = sum(step // unit >= milestone for milestone in self.milestones)
+            return self.learning_rate * self.drop**passed
+        if self.rate_by == "epoch":
+            step, begin, end = step // unit, begin // unit, end // unit
+        length = max(end - begin, 1)
+        done = min(max(step - begin, 0), length - 1)
+        if self.schedule == "cosine":  # to the end, which is the step after the last
+            share = (1 + math.cos(math.pi * done / length)) / 2
+        else:  # to the last step
+            share = (1 - done / max(length - 1, 1)) ** self.power
+        return self.min_rate + (self.learning_rate - self.min_rate) * share
+
+    def _warmup(self, step: int, end: int, unit: int) -> float:
+        """The factor of the warm-up, which reaches 1 with its last step."""
+        if step >= end:
+            return 1.0
+        if self.warmup_curve == "stairs":
+            step, end = step // unit, end // unit
+        start = 1 / end if self.warmup_start is None else self.warmup_start
+        if self.warmup_curve == "constant":
+            return start
+        return start + (1 - start) * step / max(end - 1, 1)
+
+    def _steps_per_epoch(self) -> int:
+        if self.dataset not in KNOWN:
+            raise InputError(
+                "`rate` needs `steps_per_epoch` where the data set's size is not known. "
+                f"Received: dataset={self.dataset!r}"
+            )
+        return self.steps_per_epoch(KNOWN[self.dataset][0])
 
     def parse(self, docstring: str | None = None) -> Self:
         """This recipe as the command line changes it. From now on bad input exits with code 2.
@@ -207,6 +326,28 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """The fields that the result depends on: what a run folder is told apart by."""
         return {k: v for k, v in self.to_json().items() if k not in _FREE_ON_RESUME}
+
+    def conflict(self, earlier: dict[str, Any]) -> str | None:
+        """Name the first field because of which this recipe cannot go on with another's run.
+
+        Args:
+            earlier: the other recipe, as `to_json` gave it; a field that it lacks has its default.
+
+        Returns:
+            The field. None: go on; all that is new does not change what is past.
+        """
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        for field, mine in self.identity().items():
+            theirs = earlier.get(field, defaults[field])
+            theirs = list(theirs) if isinstance(theirs, tuple) else theirs
+            if mine != theirs and not (field in ("epochs", "steps") and self._longer(mine, theirs)):
+                return field
+        return None
+
+    def _longer(self, mine: int | None, theirs: int | None) -> bool:
+        """Whether a training only goes on longer: its past rates do not depend on its end."""
+        known = isinstance(mine, int) and isinstance(theirs, int)
+        return known and mine > theirs and self.schedule in ("constant", "step")
 
 
 def one_line(parse: Callable[[], Any]) -> Any:

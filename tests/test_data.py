@@ -9,8 +9,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from resnet_keras import data
-from resnet_keras.data.pictures import decode
+from resnet_keras import augment, data
+from resnet_keras.data.pictures import decode, shape_of
 from resnet_keras.terminal import InputError
 
 
@@ -89,6 +89,107 @@ def test_augmentation_is_a_function_of_the_step_too():
     assert whole.dtype == np.uint8 and np.array_equal(pixels(3, 5), whole[3:])
     first, second = (np.sort(x.reshape(-1)) for x in (whole[:4], whole[4:]))
     assert not np.array_equal(first, second)  # new crops each epoch
+
+
+def test_repeats_are_neighbours_and_an_epoch_stays_as_long(pictures):
+    labels = labels_of(pictures, 6, repeats=3)
+    for epoch in (labels[:3], labels[3:]):
+        (distinct, count) = np.unique(sum(epoch, []), return_counts=True)
+        assert len(distinct) == 8 and count.tolist() == [3] * 8  # ceil(23 / 8) batches of 8
+        flat = sum(epoch, [])
+        assert flat[0::3] == flat[1::3] == flat[2::3]
+    assert set(sum(labels[:3], [])) != set(sum(labels[3:], []))
+    for start in (1, 3, 5):
+        assert labels_of(pictures, 6 - start, start=start, repeats=3) == labels[start:]
+    # A shorter epoch shows the beginning of the same order.
+    assert sum(labels[:3], [])[::3] == sum(labels_of(pictures, 1), [])
+
+
+def colourful(examples=12, size=32, classes=4):
+    images = np.random.default_rng(0).integers(0, 256, (examples, size, size, 3), dtype=np.uint8)
+    names = tuple(map(str, range(classes)))
+    return data.Pictures(examples, names, 3, arrays=(images, np.arange(examples) % classes))
+
+
+def drawn(pictures, start=0, steps=1, **options):
+    options = {"size": 32, "batch_size": 12, "seed": 3, **options}
+    batches = data.training_batches(pictures, start=start, **options).take(steps)
+    return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
+
+
+def test_copies_of_a_picture_are_augmented_each_in_its_own_way():
+    images, _ = drawn(colourful(), repeats=3, padding=4)
+    assert len({image.tobytes() for image in images}) == 12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"rand_ops": 2, "rand_magnitude": 9.0}, {"color_jitter": 0.4}, {"erasing": 1.0},
+     {"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}],
+)  # fmt: skip
+def test_every_augmentation_changes_pixels_as_a_function_of_the_step(options):
+    pictures = colourful()
+    plain, _ = drawn(pictures, steps=4)
+    images, labels = drawn(pictures, steps=4, **options)
+    assert images.dtype == np.uint8 and not np.array_equal(images, plain)
+    rest = drawn(pictures, start=2, steps=2, **options)
+    assert np.array_equal(rest[0], images[24:]) and np.array_equal(rest[1], labels[24:])
+
+
+def test_colour_comes_before_erasing_and_after_the_crop():
+    """Each function of `augment` draws from its own stream, so the order can be told."""
+    pictures = colourful()
+    options = {"flip": True, "padding": 3, "rand_ops": 2, "color_jitter": 0.4}
+    whole, labels = drawn(pictures, erasing=1.0, **options)
+    before, _ = drawn(pictures, **options)
+    geometry, order = drawn(pictures, flip=True, padding=3)
+    assert np.array_equal(labels, order)
+    strength = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+    for position in range(12):
+        key = augment.example_seed(3, 0, position)
+        expected = augment.rand_augment(tf.constant(geometry[position]), key, num_ops=2)
+        expected = augment.color_jitter(expected, key, **strength)
+        assert np.array_equal(before[position], expected)
+        expected = augment.random_erasing(expected, key, probability=1.0)
+        assert np.array_equal(whole[position], expected)
+
+
+def test_mixing_makes_a_distribution_of_the_labels_and_follows_the_pixels():
+    pictures = colourful()
+    plain, labels = drawn(pictures, steps=30)
+    images, mixed = drawn(pictures, steps=30, mixup=1.0, cutmix=1.0)
+    assert mixed.dtype == np.float32 and mixed.shape == (360, 4)
+    assert np.allclose(mixed.sum(1), 1, atol=1e-6)
+    cut = 0
+    for step in range(30):
+        batch = slice(12 * step, 12 * step + 12)
+        own, other = plain[batch], plain[batch][::-1]
+        pasted = (images[batch] == own) | (images[batch] == other)
+        cut += bool(pasted.all())
+        share = (mixed[batch] * np.eye(4)[labels[batch]]).sum(1)
+        different = labels[batch] != labels[batch][::-1]
+        if pasted.all():  # equal pixels by chance: one in 256
+            found = (images[batch] == own).all(-1).mean((1, 2))
+        else:
+            a, b = own.astype(float) - other, images[batch].astype(float) - other
+            found = (a * b).sum((1, 2, 3)) / (a * a).sum((1, 2, 3))
+        assert np.allclose(share[different], found[different], atol=0.01)
+    assert 5 < cut < 25  # of 30, even chances
+
+
+@pytest.mark.parametrize("option", [{"rand_ops": 2}, {"color_jitter": 0.4}])
+def test_grey_pictures_have_no_colour_to_change(option):
+    (name,) = option
+    with pytest.raises(InputError, match=rf"`{name}` needs pictures of 3 channels, these have 1"):
+        data.training_batches(numbered(8), size=4, batch_size=4, seed=0, **option)
+
+
+def test_grey_pictures_can_be_erased_and_mixed():
+    batches = data.training_batches(
+        numbered(8), size=4, batch_size=4, seed=0, erasing=1.0, mixup=0.2, cutmix=1.0
+    )
+    images, labels = next(iter(batches))
+    assert images.shape == (4, 4, 4, 1) and labels.shape == (4, 8)
 
 
 def test_evaluation_shows_every_picture_once_in_order(pictures):
@@ -185,6 +286,12 @@ def test_the_window_alone_is_decoded_as_the_whole_picture_is():
     whole = decode(jpeg, 3)[16:40, 32:72]
     # Chroma is upsampled from the window alone at its edges.
     assert np.abs(whole[2:-2, 2:-2].numpy().astype(int) - window[2:-2, 2:-2]).max() <= 1
+
+
+def test_the_shape_of_a_picture_is_read_from_its_bytes():
+    image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    for encoded in (tf.io.encode_jpeg(image), tf.io.encode_png(image), tf.constant(image)):
+        assert shape_of(encoded).numpy().tolist() == [5, 7, 3]
 
 
 def test_tfds_writes_where_it_is_told(data_dir):

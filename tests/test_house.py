@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 
 FLOORS = [
     {"specs", "terminal"},
-    {"layers", "optim", "augment", "recipe"},
+    {"layers", "optim", "losses", "augment", "recipe"},
     {"models", "data", "artefact", "backup"},
     {"weights"},
     {"evaluate"},

@@ -1,10 +1,12 @@
-"""SGD follows PyTorch's arithmetic: four steps of ResNet-18 that PyTorch computed in float64."""
+"""SGD follows PyTorch's arithmetic, LAMB its paper and timm; nothing moves where it must not."""
 
+import math
+
+import keras
 import numpy as np
 import pytest
 
-from resnet_keras import SGD
-from resnet_keras.optim import Table
+from resnet_keras.optim import LAMB, SGD, Table
 
 # In a process of its own, because the float type is a setting of the whole process.
 STEPS = """
@@ -52,11 +54,14 @@ def test_four_steps_of_resnet18_are_pytorchs(run_python):
     assert done.returncode == 0, done.stderr
 
 
+def variables(**values):
+    """Float64 variables of these names and values."""
+    return [keras.Variable(np.array(v, "float64"), name=name) for name, v in values.items()]
+
+
 def steps(optimizer, gradients, start=1.0):
     """Follow one scalar parameter through a list of gradients."""
-    import keras
-
-    variable = keras.Variable(np.array([start]), dtype="float64", name="kernel")
+    (variable,) = variables(kernel=[start])
     optimizer.build([variable])
     path = []
     for gradient in gradients:
@@ -83,10 +88,167 @@ def test_excluded_parameters_do_not_decay():
     assert steps(SGD(0.1, weight_decay=0.5, exclude=("gamma",)), [0.0]) == pytest.approx([0.95])
 
 
-@pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"weight_decay": -1}, {"nesterov": True}])
+def lamb_by_hand(kernel, bias, gradients, rate, decay, max_norm=1.0):
+    """You et al. 2019, algorithm 2, and what timm adds: see the docstring of LAMB."""
+    weights, moments = [np.array(kernel), np.array(bias)], [[0.0, 0.0], [0.0, 0.0]]
+    for t, pair in enumerate(gradients, start=1):
+        norm = math.sqrt(sum(float(np.sum(np.square(g))) for g in pair))
+        for place, g in enumerate(pair):
+            g = np.array(g) / max(1.0, norm / max_norm)
+            m, v = moments[place]
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            moments[place] = [m, v]
+            r = m / (1 - 0.9**t) / (np.sqrt(v) / math.sqrt(1 - 0.999**t) + 1e-6)
+            w = weights[place]
+            if place == 0:  # the kernel decays, and so has a trust ratio
+                r = r + decay * w
+                r = r * np.linalg.norm(w) / np.linalg.norm(r)
+            weights[place] = w - rate * r
+    return weights
+
+
+# The first pair of gradients has norm 5 and is cut to 1, the others are short enough.
+GRADIENTS = [([3.0, 0.0], [4.0]), ([-0.2, 0.1], [0.3]), ([0.1, 0.05], [-0.4])]
+
+
+def test_lamb_is_the_algorithm():
+    pair = variables(kernel=[1.0, -2.0], bias=[0.5])
+    optimizer = LAMB(Table([0.005]), weight_decay=0.02)
+    optimizer.build(pair)
+    for gradients in GRADIENTS:
+        optimizer.apply([np.array(g) for g in gradients])
+    expected = lamb_by_hand([1.0, -2.0], [0.5], GRADIENTS, 0.005, 0.02)
+    for ours, theirs in zip(pair, expected, strict=True):
+        assert np.asarray(ours) == pytest.approx(theirs, rel=1e-7)  # rates are float32
+
+
+def test_lamb_of_zeros_takes_adams_step():
+    # The norm of the parameter is 0, so the trust ratio is 1; Adam's first step is the rate.
+    path = steps(LAMB(0.125, weight_decay=0.1), [0.5], start=0.0)
+    assert path == pytest.approx([-0.125], rel=1e-5)  # epsilon
+
+
+def test_the_norm_of_all_gradients_is_clipped():
+    pair = variables(kernel=[1.0, 1.0], bias=[1.0])
+    optimizer = SGD(1.0, clip_norm=0.5)
+    optimizer.build(pair)
+    optimizer.apply([np.array([3.0, 0.0]), np.array([4.0])])  # norm 5: a tenth remains
+    assert [*np.asarray(pair[0]), *np.asarray(pair[1])] == pytest.approx([0.7, 1.0, 0.6])
+    optimizer.apply([np.array([0.3, 0.0]), np.array([0.4])])  # norm 0.5: nothing is cut
+    assert [*np.asarray(pair[0]), *np.asarray(pair[1])] == pytest.approx([0.4, 1.0, 0.2])
+
+
+def test_each_number_is_clipped():
+    assert steps(SGD(1.0, clip_value=0.25), [3.0, -3.0, 0.125]) == [0.75, 1.0, 0.875]
+
+
+def test_micro_batches_make_the_step_of_their_mean():
+    pieces, whole = [0.5, 0.25, -1.0, 2.0], [0.375, 0.5]
+    settings = {"momentum": 0.5, "weight_decay": 0.125, "clip_norm": 0.4375}
+    parts = steps(SGD(Table([0.5, 0.25]), accumulate=2, **settings), pieces)
+    batch = steps(SGD(Table([0.5, 0.25]), **settings), whole)
+    assert parts == [1.0, batch[0], batch[0], batch[1]]
+
+
+def test_average_of_the_weights():
+    optimizer = SGD(1.0, ema=0.75)
+    path = steps(optimizer, [0.5, 0.25, -1.0])
+    average = path[0]  # the first step copies
+    for weight in path[1:]:
+        average = 0.75 * average + 0.25 * weight
+    (variable,) = optimizer._trainable_variables
+    optimizer.exchange()
+    assert float(np.asarray(variable)[0]) == average
+    optimizer.exchange()
+    assert float(np.asarray(variable)[0]) == path[-1]
+
+
+BAD = float("inf")
+
+
+def test_fixed_loss_scale_leaves_out_what_is_not_finite():
+    for bad in (BAD, -BAD, float("nan")):
+        optimizer = SGD(1.0, momentum=0.5, weight_decay=0.125, ema=0.5, loss_scale=512.0)
+        first, second = steps(SGD(1.0, momentum=0.5, weight_decay=0.125), [0.5, 0.5])
+        assert steps(optimizer, [256.0, bad, 256.0]) == [first, first, second]
+        assert float(np.asarray(optimizer.scale)) == 512
+        assert int(np.asarray(optimizer.updates)) == 2
+        assert int(np.asarray(optimizer.iterations)) == 3  # the schedule goes by batches
+
+
+def test_moving_loss_scale():
+    optimizer = SGD(0.0, loss_scale=4.0, growth_steps=3)
+    (variable,) = variables(kernel=[1.0])
+    optimizer.build([variable])
+    scales = []
+    for gradient in (1, 1, 1, 1, 1, BAD, 1, 1, 1, BAD, BAD, BAD, BAD, BAD):
+        optimizer.apply([np.array([gradient], "float64")])
+        scales.append(float(np.asarray(optimizer.scale)))
+    assert scales == [4, 4, 8, 8, 8, 4, 4, 4, 8, 4, 2, 1, 1, 1]
+    assert float(optimizer.scale_loss(np.float32(3))) == 3
+
+
+def test_one_bad_micro_batch_leaves_out_the_batch():
+    optimizer = SGD(1.0, accumulate=2, loss_scale=8.0, growth_steps=2)
+    path = steps(optimizer, [BAD, 8.0, 4.0, 8.0, 8.0, 8.0])
+    # The scale is halved once, after the first batch, and doubled after two good ones.
+    assert path == [1.0, 1.0, 1.0, -0.5, -0.5, -2.5]
+    assert float(np.asarray(optimizer.scale)) == 8
+
+
+def test_fit_follows_the_same_arithmetic():
+    # Keras' compiled training step: loss scale, micro-batches, clipping and average at once.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 3)).astype("float32"), rng.standard_normal(8).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    optimizer = SGD(
+        Table([0.5, 0.25]), momentum=0.9, weight_decay=0.01, clip_norm=0.5, accumulate=2,
+        loss_scale=1024.0, ema=0.5,
+    )  # fmt: skip
+    model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
+    w, b, path = model.get_weights()[0][:, 0], 0.0, []
+    model.fit(x, y[:, None], batch_size=2, shuffle=False, verbose=0)
+    for rows, rate in ((slice(0, 4), 0.5), (slice(4, 8), 0.25)):
+        g = 2 * x[rows].T @ (x[rows] @ w - y[rows]) / 4
+        g = g / max(1, np.linalg.norm(g) / 0.5) + 0.01 * w
+        b = 0.9 * b + g
+        w = w - rate * b
+        path.append(w)
+    assert model.get_weights()[0][:, 0] == pytest.approx(w, abs=1e-6)
+    optimizer.exchange()
+    assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
+
+
+def test_jax_computes_the_same(run_python):
+    done = run_python(
+        "-m", "pytest", "-q", __file__, "-k", "hand or algorithm or scale or fit",
+        KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout or "[100%]" in done.stdout
+
+
+@pytest.mark.parametrize("kind", [SGD, LAMB])
+def test_configuration_makes_the_same_optimizer(kind):
+    first = kind(Table([0.1, 0.2]), weight_decay=0.1, exclude=("x",), accumulate=2, ema=0.5)
+    again = kind.from_config(first.get_config())
+    assert again.get_config() == first.get_config()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"momentum": 1.0}, {"weight_decay": -1}, {"nesterov": True}, {"clip_norm": 0.0},
+     {"clip_value": -1.0}, {"accumulate": 0}, {"loss_scale": 0.0}, {"ema": 1.0}],
+)  # fmt: skip
 def test_impossible_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="Received: "):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
         SGD(0.1, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"beta_1": 1.0}, {"beta_2": -0.1}, {"epsilon": -1.0}])
+def test_impossible_arguments_of_lamb_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
+        LAMB(0.1, **arguments)
 
 
 def test_table_keeps_its_last_rate():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import runpy
 import sys
 
@@ -34,6 +35,114 @@ def test_cosine_with_warm_up():
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[49] < 0.002
 
 
+def mmengine(rate, epochs, length, warmup, minimum):
+    """The rates of OpenMMLab's "ResNet strikes back", step by step.
+
+    `LinearLR(start_factor=1e-4, end=warmup, convert_to_iter_based=True)`, moved after each step,
+    and `CosineAnnealingLR(begin=warmup, end=epochs, T_max=epochs - warmup)`, moved after each
+    epoch. Both change the rate of the moment (mmengine 0.10, optim/scheduler/param_scheduler.py).
+    """
+    start, steps, half = 1e-4, warmup * length - 1, epochs - warmup
+    now, rates = rate * start, []
+    for step in range(epochs * length):
+        rates.append(now)
+        if 0 < (done := step + 1) <= steps:
+            now *= 1 + (1 - start) / (steps * start + (done - 1) * (1 - start))
+        if done % length == 0 and (epoch := done // length - warmup) > 0 and epoch < half:
+            fall = [1 + math.cos(math.pi * e / half) for e in (epoch, epoch - 1)]
+            now = fall[0] / fall[1] * (now - minimum) + minimum
+    return rates
+
+
+@pytest.mark.parametrize(("epochs", "rate"), [(600, 0.005), (300, 0.005), (100, 0.008)])
+def test_rates_of_resnet_strikes_back(epochs, rate):
+    recipe = Recipe(
+        model="resnet50", dataset="imagenet2012", optimizer="lamb", batch_size=2048,
+        learning_rate=rate, epochs=epochs, schedule="cosine", rate_by="epoch", min_rate=1e-6,
+        warmup_epochs=5, warmup_start=1e-4,
+    )  # fmt: skip
+    assert recipe.steps_per_epoch(1_281_167) == 626
+    # All steps of the warm-up at its real length, then a short epoch for the long way down.
+    expected = mmengine(rate, 7, 626, 5, 1e-6)
+    short = dataclasses.replace(recipe, epochs=7)
+    assert [short.rate(i) for i in range(7 * 626)] == pytest.approx(expected, rel=1e-9)
+    expected = mmengine(rate, epochs, 10, 5, 1e-6)
+    found = [recipe.rate(i, steps_per_epoch=10) for i in range(epochs * 10)]
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert recipe.rate(0) == rate * 1e-4 and recipe.rate(5 * 626 - 1) == rate
+    assert recipe.rate(10**9) == recipe.rate(epochs * 626 - 1) > 1e-6
+
+
+CIFAR = Recipe(model="resnet20_cifar", dataset="cifar10", batch_size=128, learning_rate=0.1)
+
+
+def test_rates_of_the_cifar_rows():
+    # OpenMMLab: 391 steps an epoch; x.1 at 100 and 150, or x.2 at 60, 120 and 160.
+    ten = dataclasses.replace(CIFAR, epochs=200, milestones=(100, 150))
+    assert ten.total_steps(50_000) == 200 * 391
+    for step, rate in {0: 0.1, 39099: 0.1, 39100: 0.01, 58649: 0.01, 58650: 1e-3}.items():
+        assert ten.rate(step) == pytest.approx(rate)
+    hundred = dataclasses.replace(ten, milestones=(60, 120, 160), drop=0.2)
+    for epoch, rate in {0: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 0.004, 160: 8e-4}.items():
+        assert hundred.rate(epoch * 391) == hundred.rate(epoch * 391 + 390) == pytest.approx(rate)
+
+
+def test_rates_of_the_papers_cifar_rows():
+    # He et al. 2015, section 4.2: by iterations; 110 layers start with .01 for 400 of them.
+    paper = dataclasses.replace(CIFAR, steps=64_000, milestones=(32_000, 48_000))
+    assert paper.total_steps(50_000) == 64_000
+    assert 163 * 391 < 64_000 < 164 * 391
+    knots = {0: 0.1, 31_999: 0.1, 32_000: 0.01, 47_999: 0.01, 48_000: 1e-3, 63_999: 1e-3}
+    for step, rate in knots.items():
+        assert paper.rate(step) == pytest.approx(rate)
+    deep = dataclasses.replace(
+        paper, warmup_steps=400, warmup_curve="constant", warmup_start=0.1, dataset="anything"
+    )
+    for step, rate in {**knots, 0: 0.01, 399: 0.01, 400: 0.1}.items():
+        assert deep.rate(step) == pytest.approx(rate)
+
+
+def test_poly_and_stairs():
+    recipe = dataclasses.replace(
+        CIFAR, schedule="poly", power=2.0, epochs=6, learning_rate=1.0, min_rate=0.1,
+        warmup_epochs=2, warmup_curve="stairs", warmup_start=0.5,
+    )  # fmt: skip
+    rates = [recipe.rate(i, steps_per_epoch=5) for i in range(30)]
+    assert rates[:11] == pytest.approx([0.5] * 5 + [1.0] * 6)
+    # mmengine's PolyLR, step by step; 20 steps, of which 19 move it.
+    now, expected = 1.0, [1.0]
+    for step in range(1, 20):
+        now = (now - 0.1) * (1 - 1 / (19 - step + 1)) ** 2 + 0.1
+        expected.append(now)
+    assert rates[10:] == pytest.approx(expected) and rates[-1] == pytest.approx(0.1)
+    by_epoch = dataclasses.replace(recipe, rate_by="epoch", power=1.0)
+    rates = [by_epoch.rate(i, steps_per_epoch=5) for i in range(10, 30)]
+    assert rates == pytest.approx([1.0] * 5 + [0.7] * 5 + [0.4] * 5 + [0.1] * 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({}, None), ({"data_dir": "x", "backup_every": "5", "verbose": False}, None),
+     ({"epochs": 120}, None), ({"epochs": 99}, "epochs"), ({"seed": 1}, "seed"),
+     ({"epochs": 120, "momentum": 0.5}, "momentum"), ({"steps": 10**6}, "steps"),
+     ({"milestones": (30, 60)}, "milestones"), ({"skip_bad": True}, "skip_bad")],
+)  # fmt: skip
+def test_what_may_change_when_a_run_goes_on(change, field):
+    earlier = json.loads(json.dumps(ROW.to_json()))
+    assert dataclasses.replace(ROW, **change).conflict(earlier) == field
+
+
+def test_a_cosine_cannot_be_prolonged():
+    recipe = dataclasses.replace(ROW, schedule="cosine", milestones=())
+    assert dataclasses.replace(recipe, epochs=120).conflict(recipe.to_json()) == "epochs"
+
+
+def test_a_run_of_an_older_version_goes_on():
+    earlier = {k: v for k, v in ROW.to_json().items() if k not in ("ema", "betas", "freeze")}
+    assert ROW.conflict(earlier) is None
+    assert dataclasses.replace(ROW, ema=0.9).conflict(earlier) == "ema"
+
+
 def test_rate_of_an_unknown_data_set_wants_the_steps():
     recipe = dataclasses.replace(ROW, dataset="imagenette")
     with pytest.raises(InputError, match="steps_per_epoch"):
@@ -45,7 +154,14 @@ def test_rate_of_an_unknown_data_set_wants_the_steps():
     "change",
     [{"batch_size": 0}, {"epochs": -1}, {"learning_rate": 0.0}, {"learning_rate": float("nan")},
      {"momentum": 1.0}, {"min_area": 0.0}, {"milestones": (60, 30)}, {"std": (0.0,)},
-     {"replicas": 0}, {"padding": -1}, {"batch_size": 255, "replicas": 2}, {"seed": -1}],
+     {"replicas": 0}, {"padding": -1}, {"batch_size": 255, "replicas": 2}, {"seed": -1},
+     {"batch_size": 256, "accumulate": 3}, {"accumulate": 0}, {"label_smoothing": 1.0},
+     {"drop_path": -0.1}, {"ema": 1.0}, {"betas": (0.9, 1.0)}, {"epsilon": -1.0},
+     {"clip_norm": 0.0}, {"loss_scale": 0.0}, {"mixup": -1.0}, {"cutmix": -1.0},
+     {"rand_magnitude": 11.0}, {"erasing": 1.5}, {"repeats": 0}, {"freeze": 5},
+     {"steps": 0}, {"power": 0.0}, {"min_rate": 1.0},
+     {"warmup_start": 2.0}, {"warmup_epochs": 5, "steps": 10}, {"warmup_steps": -1},
+     {"rate_by": "epoch", "steps": 10}, {"warmup_curve": "stairs", "warmup_epochs": 0.5}],
 )  # fmt: skip
 def test_impossible_values_are_refused_by_name(change):
     with pytest.raises(InputError, match=f"`{next(iter(change))}` must.*Received: "):

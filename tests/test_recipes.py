@@ -2,8 +2,13 @@
 
 import csv
 import json
+import runpy
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import save_file
 
 
 @pytest.mark.parametrize("recipe", ["quickstart"])
@@ -19,6 +24,48 @@ def test_the_quickstart_trains_exports_and_predicts(run_python, recipe, tmp_path
     assert done.stdout.count("is read as") == 8
     assert f"top-1 {100 * results['top1']:.2f} %" in done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        folder = tmp_path / "pictures" / f"class {number}"
+        folder.mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 40, (20 + i, 30, 3)) + 40 * number
+            Image.fromarray(pixels.astype("uint8")).save(folder / f"{i}.jpg")
+    bad = {"empty.jpg": b"", "text.jpg": b"hello", "cut.jpg": (folder / "0.jpg").read_bytes()[:200]}
+    for name, contents in bad.items():
+        (folder / name).write_bytes(contents)
+    golden = Path("tests/golden/parity")
+    state = runpy.run_path(str(golden / "make_state.py"))["make_state"](
+        json.loads((golden / "resnet18_cifar10.json").read_text())
+    )
+    save_file(state, tmp_path / "theirs.safetensors")
+    run = tmp_path / "run"
+    theirs, dataset = tmp_path / "theirs.safetensors", f"folder:{tmp_path / 'pictures'}"
+    flags = (
+        "--dataset", dataset, "--weights", theirs, "--model", "resnet18_cifar", "--freeze", "1",
+        "--train-size", "16", "--eval-size", "16", "--eval-resize", "18",
+        "--epochs", "1", "--milestones", "1", "--run-dir", run,
+    )  # fmt: skip
+
+    done = run_python("recipes/finetune_resnet50.py", *flags)
+    assert done.returncode == 2 and not run.exists()
+    line = done.stderr.splitlines()[-1]
+    assert all(name in line for name in bad) and "--skip-bad" in line
+
+    done = run_python("recipes/finetune_resnet50.py", *flags, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert "skipped: " in done.stderr and "head.fc.weight" in done.stderr
+    results = json.loads((run / "results.json").read_text())
+    assert results["skipped"]["train"] + results["skipped"]["test"] >= 3
+    assert (run / "labels.txt").read_text().splitlines() == [f"class {i}" for i in range(5)]
+    answer = run_python(
+        "-m", "resnet_keras", "predict", run / "model.keras", folder / "0.jpg", "--json"
+    )
+    (top, *_) = json.loads(answer.stdout)[str(folder / "0.jpg")]
+    assert top["label"].startswith("class ")
 
 
 @pytest.mark.slow

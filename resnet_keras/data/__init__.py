@@ -1,15 +1,25 @@
-"""TFDS data sets -> batches of `(uint8 pictures, integer labels)`."""
+"""TFDS data sets or folders of pictures -> batches of `(uint8 pictures, labels)`."""
 
+from resnet_keras.data.archives import Expected
 from resnet_keras.data.batches import evaluation_batches, training_batches
+from resnet_keras.data.builders import Digits
+from resnet_keras.data.files import Files, naming_files
+from resnet_keras.data.folders import open_folder
 from resnet_keras.data.pictures import Pictures, evaluation_picture, read_picture
-from resnet_keras.data.sets import Digits, open_split
+from resnet_keras.data.preparation import prepare
+from resnet_keras.data.sets import open_split
 
 __all__ = [
     "Digits",
+    "Expected",
+    "Files",
     "Pictures",
     "evaluation_batches",
     "evaluation_picture",
+    "naming_files",
+    "open_folder",
     "open_split",
+    "prepare",
     "read_picture",
     "training_batches",
 ]

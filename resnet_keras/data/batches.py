@@ -1,17 +1,14 @@
-"""Batches of `(uint8 pictures, integer labels)`, a pure function of the seed and the step."""
+"""Batches of `(uint8 pictures, labels)`, a pure function of the seed and the step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from resnet_keras import augment
 from resnet_keras.data.pictures import Pictures, decode, evaluation_picture, shape_of
-
-# Pictures are shuffled on disk when TFDS writes them; files in random order, so many of them at a
-# time and a buffer of so many compressed pictures make neighbours strangers.
-INTERLEAVED_FILES, SHUFFLE_BUFFER = 16, 4096
+from resnet_keras.data.streams import endless, once
+from resnet_keras.terminal import InputError
 
 
 def training_batches(
@@ -21,19 +18,33 @@ def training_batches(
     batch_size: int,
     seed: int,
     start: int = 0,
+    repeats: int = 1,
     min_area: float | None = None,
-    padding: int = 0,
-    flip: bool = False,
     rotate: float = 0.0,
     scale: float = 0.0,
     shear: float = 0.0,
+    padding: int = 0,
+    flip: bool = False,
+    rand_ops: int = 0,
+    rand_magnitude: float = 7.0,
+    rand_std: float = 0.5,
+    rand_increasing: bool = True,
+    color_jitter: float = 0.0,
+    erasing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
     interpolation: str = "bilinear",
     antialias: bool = False,
 ) -> tf.data.Dataset:
     """Endless shuffled, augmented training batches: a pure function of the seed and the step.
 
     An epoch shows every picture at least once: its last batch is filled from the next epoch's
-    order, so that all batches are whole.
+    order, so that all batches are whole. With `repeats` it has as many steps, and so shows about
+    one picture in `repeats`, a new draw each epoch: Repeated Augmentation (Hoffer et al. 2019,
+    arXiv:1901.09335) as timm's RASampler has it. Copies stand side by side, with augmentation of
+    their own.
+
+    What is done to pixels is done in the order of the arguments.
 
     Args:
         pictures: the training split.
@@ -41,44 +52,94 @@ def training_batches(
         batch_size: pictures in a batch, over all replicas.
         seed: of order and augmentation.
         start: number of the first step.
+        repeats: how often a picture comes, one copy behind the other.
         min_area: random resized crop, down to this share of the area; None: no such crop.
-        padding: random crop after so many zeros around; 0: no such crop.
-        flip: random horizontal flip.
         rotate: random rotation by up to so many degrees.
         scale: random scaling of each axis by a factor within so much of 1.
         shear: random shear by up to this share of the height.
+        padding: random crop after so many zeros around; 0: no such crop.
+        flip: random horizontal flip.
+        rand_ops: operations of RandAugment; 0: none.
+        rand_magnitude: their mean level, 0-10.
+        rand_std: its standard deviation.
+        rand_increasing: higher levels always change more.
+        color_jitter: brightness, contrast and saturation by a factor within so much of 1.
+        erasing: probability of Random Erasing, with noise; last, so that the noise stays noise.
+        mixup: alpha of mixup; 0: none. With `cutmix`, each batch does one of them, even chances.
+        cutmix: alpha of CutMix; 0: none.
         interpolation: "bilinear" or "bicubic".
         antialias: resize as Pillow does, rather than as OpenCV.
 
     Returns:
-        A data set of `(uint8 (batch, size, size, channels), int64 (batch,))`.
-    """
+        A data set of `(uint8 (batch, size, size, channels), int64 (batch,))`; labels are float32
+        `(batch, classes)` with `mixup` or `cutmix`.
 
-    def transform(picture, label, epoch, position):
-        key = augment.example_seed(seed, epoch, position)
-        resizing = {"interpolation": interpolation, "antialias": antialias}
-        if min_area is not None:
-            shape = shape_of(picture)
-            window = augment.random_crop_window(shape[0], shape[1], key, min_area=min_area)
-            image = decode(picture, pictures.channels, window)
-            image = augment.resize(image, size, size, **resizing)
-        else:
+    Raises:
+        InputError: colour augmentation for grey pictures.
+    """
+    for name, wanted in (("rand_ops", rand_ops), ("color_jitter", color_jitter)):
+        if wanted and pictures.channels != 3:
+            raise InputError(
+                f"`{name}` needs pictures of 3 channels, these have {pictures.channels}. "
+                f"Received: {name}={wanted}"
+            )
+    resizing = {"interpolation": interpolation, "antialias": antialias}
+
+    def take(picture, key):
+        if min_area is None:
             image = decode(picture, pictures.channels)
             if pictures.arrays is None or pictures.arrays[0].shape[1:3] != (size, size):
                 image = augment.resize(image, size, size, **resizing)
+            return image
+        shape = shape_of(picture)
+        window = augment.random_crop_window(shape[0], shape[1], key, min_area=min_area)
+        image = decode(picture, pictures.channels, window)
+        return augment.resize(image, size, size, **resizing)
+
+    def move(image, key):
         if rotate or scale or shear:
             image = augment.random_affine(image, key, degrees=rotate, scale=scale, shear=shear)
         if padding:
             image = augment.pad_and_crop(image, key, padding=padding)
-        if flip:
-            image = augment.flip(image, key)
-        return tf.ensure_shape(image, (size, size, pictures.channels)), label
+        return augment.flip(image, key) if flip else image
 
-    steps = math.ceil(pictures.examples / batch_size)
-    stream = _from_arrays if pictures.arrays else _from_records
-    stream = stream(pictures, seed, steps * batch_size, start * batch_size)
-    stream = stream.map(transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _tuned(stream.batch(batch_size, drop_remainder=True))
+    def colour(image, key):
+        if rand_ops:
+            image = augment.rand_augment(
+                image,
+                key,
+                num_ops=rand_ops,
+                magnitude=rand_magnitude,
+                magnitude_std=rand_std,
+                increasing=rand_increasing,
+            )
+        if color_jitter:
+            strength = dict.fromkeys(("brightness", "contrast", "saturation"), color_jitter)
+            image = augment.color_jitter(image, key, **strength)
+        return augment.random_erasing(image, key, probability=erasing) if erasing else image
+
+    def transform(picture, label, epoch, position):
+        key = augment.example_seed(seed, epoch, position)
+        image = take(picture, key)
+        # The size is known from here on: augmentation is faster so.
+        image = tf.ensure_shape(image, (size, size, pictures.channels))
+        return tf.ensure_shape(colour(move(image, key), key), image.shape), label
+
+    stream = endless(
+        pictures,
+        seed=seed,
+        per_epoch=math.ceil(pictures.examples / batch_size) * batch_size,
+        start=start * batch_size,
+        repeats=repeats,
+    )
+    batches = _map(stream, transform).batch(batch_size, drop_remainder=True)
+    if mixup or cutmix:
+        mix = _mixing(mixup, cutmix, len(pictures.labels))
+        batches = _map(
+            batches.enumerate(start),
+            lambda step, batch: mix(*batch, augment.example_seed(seed, -1, step)),
+        )
+    return _tuned(batches)
 
 
 def evaluation_batches(
@@ -114,80 +175,26 @@ def evaluation_batches(
         )
         return tf.ensure_shape(image, (size, size, pictures.channels)), label
 
-    if pictures.arrays:
-        images, labels = (tf.constant(array) for array in pictures.arrays)
-        stream = tf.data.Dataset.range(pictures.examples)
-        stream = stream.map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
-    else:
-        pieces, parse = pictures.records
-        stream = _read_pieces(_piece_tensors(pieces)).map(parse)
-    stream = stream.map(transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _tuned(stream.batch(batch_size))
+    return _tuned(_map(once(pictures), transform).batch(batch_size))
 
 
-def _from_arrays(pictures: Pictures, seed: int, per_epoch: int, start: int) -> tf.data.Dataset:
-    """Endless `(picture, label, epoch, position in it)` by random access."""
-    images, labels = (tf.constant(array) for array in pictures.arrays)
+def _mixing(mixup: float, cutmix: float, classes: int) -> Callable:
+    """The function `(images, labels, seed)` that mixes a batch with itself."""
 
-    def read(number):
-        epoch, position = number // per_epoch, number % per_epoch
-        # The n pictures behind the end of an epoch's order are the first of the next one's.
-        order = epoch + position // pictures.examples
-        index = tf.random.experimental.index_shuffle(
-            position % pictures.examples,
-            seed=tf.stack([tf.cast(seed, tf.int64), order]),
-            max_index=pictures.examples - 1,
+    def mix(images, labels, key):
+        if not cutmix:
+            return augment.mixup(images, labels, key, alpha=mixup, classes=classes)
+        if not mixup:
+            return augment.cutmix(images, labels, key, alpha=cutmix, classes=classes)
+        return augment.mixup_or_cutmix(
+            images, labels, key, mixup_alpha=mixup, cutmix_alpha=cutmix, classes=classes
         )
-        return tf.gather(images, index), tf.gather(labels, index), epoch, position
 
-    return tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(read)
-
-
-def _from_records(pictures: Pictures, seed: int, per_epoch: int, start: int) -> tf.data.Dataset:
-    """Endless `(encoded picture, label, epoch, position in it)`, each epoch in a new order."""
-    pieces, parse = pictures.records
-    tensors = _piece_tensors(pieces)
-    first = start // per_epoch
-
-    def order(epoch):
-        """The records of one epoch's order."""
-        numbers = tf.range(len(pieces), dtype=tf.int64)
-        key = tf.stack([tf.cast(seed, tf.int64), epoch])
-        shuffled = tf.random.experimental.index_shuffle(numbers, key, len(pieces) - 1)
-        records = _read_pieces([tf.gather(t, shuffled) for t in tensors])
-        number = augment.example_seed(seed, epoch, -1)[0]
-        return records.shuffle(SHUFFLE_BUFFER, seed=number, reshuffle_each_iteration=False)
-
-    def epoch_records(epoch):
-        records = order(epoch)
-        for turn in range(1, math.ceil(per_epoch / pictures.examples)):
-            records = records.concatenate(order(epoch + turn))
-        records = records.take(per_epoch).enumerate()
-        skip = tf.where(epoch == first, tf.constant(start % per_epoch, tf.int64), 0)
-        return records.skip(skip).map(lambda position, record: (*parse(record), epoch, position))
-
-    return tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch_records)
+    return mix
 
 
-def _piece_tensors(pieces: Sequence) -> list[tf.Tensor]:
-    """Files, records to skip, records to take (-1: all)."""
-    files, skip, take = zip(*pieces, strict=True)
-    return [tf.constant(files), tf.constant(skip, tf.int64), tf.constant(take, tf.int64)]
-
-
-def _read_pieces(tensors: list[tf.Tensor]) -> tf.data.Dataset:
-    """The records of pieces of files, some files at a time, in an order that does not vary."""
-
-    def read(file, skip, take):
-        return tf.data.TFRecordDataset(file, buffer_size=2**20).skip(skip).take(take)
-
-    return tf.data.Dataset.from_tensor_slices(tuple(tensors)).interleave(
-        read,
-        cycle_length=INTERLEAVED_FILES,
-        block_length=16,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+def _map(stream: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    return stream.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,6 +1,7 @@
 """Pictures of one split, and how one of them is decoded."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras import augment
+from resnet_keras.data.files import Files
+from resnet_keras.data.formats import MOST_BYTES, UnreadableError, tidy
 from resnet_keras.terminal import InputError
 
 
@@ -22,6 +25,8 @@ class Pictures:
         arrays: `(uint8 (n, h, w, c), int64 (n,))` where pictures are kept in memory; else None.
         records: else, `(files, skip, take)` of the split and the parser of one record to
             `(encoded picture, label)`.
+        files: else, the files of a folder.
+        skipped: `(path, reason)` of the bad files of a folder that were left out.
     """
 
     examples: int
@@ -29,6 +34,8 @@ class Pictures:
     channels: int
     arrays: tuple[np.ndarray, np.ndarray] | None = None
     records: tuple[Sequence, Callable] | None = None
+    files: Files | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def evaluation_picture(
@@ -59,7 +66,7 @@ def evaluation_picture(
 
 
 def read_picture(path: str | Path, channels: int = 3) -> tf.Tensor:
-    """Decode a JPEG, PNG, GIF (first frame) or BMP file.
+    """Decode a JPEG, PNG, BMP, GIF (first frame) or WebP file, as a folder's are: see `tidy`.
 
     Args:
         path: the file.
@@ -72,11 +79,43 @@ def read_picture(path: str | Path, channels: int = 3) -> tf.Tensor:
         InputError: the file is not there or is not a picture.
     """
     try:
-        return decode(tf.io.read_file(str(path)), channels)
-    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+        return decode(tidy_file(path), channels)
+    except FileNotFoundError:
         raise InputError(f"no such picture. Received: {path}") from None
-    except tf.errors.InvalidArgumentError:
-        raise InputError(f"not a JPEG, PNG, GIF or BMP picture. Received: {path}") from None
+    except UnreadableError as error:
+        raise InputError(
+            f"no JPEG, PNG, BMP, GIF or WebP picture: {error}. Received: {path}"
+        ) from None
+
+
+def tidy_file(path: str | Path) -> bytes:
+    """The bytes of a file, or those of a tidier PNG.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableError: it is not a picture.
+    """
+    with warnings.catch_warnings():
+        # Of large pictures and odd metadata; what is wrong is an error.
+        warnings.simplefilter("ignore")
+        return tidy(read_bytes(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file, unless they are too many for a picture.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableError: it cannot be read.
+    """
+    try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise UnreadableError(f"larger than {MOST_BYTES // 2**20} MiB")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError((error.strerror or "unreadable").lower()) from None
 
 
 def shape_of(picture) -> tf.Tensor:
@@ -86,7 +125,7 @@ def shape_of(picture) -> tf.Tensor:
     # TFDS keeps some PNG in data sets of JPEG (ImageNet has one); decoding them twice is rare.
     return tf.cond(
         tf.io.is_jpeg(picture),
-        lambda: tf.io.extract_jpegshape_of(picture),
+        lambda: tf.io.extract_jpeg_shape(picture),
         lambda: tf.shape(tf.io.decode_image(picture, expand_animations=False)),
     )
 
@@ -100,6 +139,8 @@ def decode(picture, channels: int, window: tuple | None = None) -> tf.Tensor:
         top, left, height, width = window
         return image[top : top + height, left : left + width]
 
+    if isinstance(picture, bytes):
+        picture = tf.constant(picture)
     if picture.dtype != tf.string:
         return crop(picture)
     # "INTEGER_ACCURATE" is libjpeg's default, which Pillow and OpenCV use.

@@ -18,6 +18,13 @@ from resnet_keras.train.machine import choose_precision, choose_strategy
 
 __all__ = ["choose_precision", "train", "versions"]
 
+# Fields of a recipe that are arguments of `data.training_batches`, by the same names.
+PIXELS = (
+    *("repeats", "min_area", "rotate", "scale", "shear", "padding", "flip", "rand_ops"),
+    *("rand_magnitude", "rand_std", "color_jitter", "erasing", "mixup", "cutmix"),
+    *("interpolation", "antialias"),
+)
+
 # Rooms that load TensorFlow are imported inside functions, because a rehearsal of several replicas
 # must set the environment before.
 
@@ -60,8 +67,9 @@ def train(recipe: Recipe) -> Path:
     keras.config.set_dtype_policy(policy)
     print(f"{policy}: {reason}", file=sys.stderr)
 
-    test = data.open_split(recipe.dataset, "test", data_dir=recipe.data_dir)
-    pictures = data.open_split(recipe.dataset, "train", data_dir=recipe.data_dir)
+    source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
+    test = data.open_split(recipe.dataset, "test", **source)
+    pictures = data.open_split(recipe.dataset, "train", **source)
     steps = recipe.steps_per_epoch(pictures.examples)
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
@@ -84,6 +92,7 @@ def train(recipe: Recipe) -> Path:
         "train_seconds": round(sum(row["seconds"] for row in rows), 1),
         "precision": policy,
         "replicas": replicas,
+        "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
         "versions": versions(),
     }
     print(_summary(_publish(recipe, model, pictures, folder, facts)))
@@ -95,8 +104,11 @@ def _compiled(recipe: Recipe, pictures, steps: int, replicas: int):
     import keras
 
     from resnet_keras.optim import SGD, Table
+    from resnet_keras.weights import load_weights
 
     model = _model(recipe, pictures.channels, len(pictures.labels), replicas)
+    if recipe.weights is not None:
+        print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
     rates = [recipe.rate(i, steps_per_epoch=steps) for i in range(recipe.epochs * steps)]
     optimizer = SGD(
         Table(rates),
@@ -135,16 +147,16 @@ def _fit(
         keep.restore(saved)
         watch.write_rows(folder / "log.csv", place.rows)
 
-    resizing = {"interpolation": recipe.interpolation, "antialias": recipe.antialias}
     test_batches = data.evaluation_batches(
         test,
         size=recipe.eval_size,
         resize=recipe.eval_resize,
         batch_size=recipe.batch_size,
-        **resizing,
+        interpolation=recipe.interpolation,
+        antialias=recipe.antialias,
     )
     try:
-        with _signals(keep.on_signal):
+        with _signals(keep.on_signal), data.naming_files():
             # The rest of an epoch that was interrupted, then all the others.
             while place.step < recipe.epochs * steps:
                 epoch, done = divmod(place.step, steps)
@@ -154,13 +166,7 @@ def _fit(
                     batch_size=recipe.batch_size,
                     seed=recipe.seed,
                     start=place.step,
-                    min_area=recipe.min_area,
-                    padding=recipe.padding,
-                    flip=recipe.flip,
-                    rotate=recipe.rotate,
-                    scale=recipe.scale,
-                    shear=recipe.shear,
-                    **resizing,
+                    **{name: getattr(recipe, name) for name in PIXELS},
                 )
                 model.fit(
                     batches,
@@ -205,7 +211,8 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     )
     card.write(folder / "model.keras")
     save_plain(model, folder / "model.keras")
-    results = evaluate(folder / "model.keras", data_dir=recipe.data_dir) | facts
+    results = evaluate(folder / "model.keras", data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
+    results |= facts
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
@@ -242,24 +249,26 @@ def _command() -> str:
 def _model(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
     """The network of a recipe, as training wants it: logits, fused batch norm."""
     from resnet_keras.layers import BatchNormalization
-    from resnet_keras.models import ResNet
+    from resnet_keras.models import ResNet, freeze
 
     synchronized = recipe.sync_batch_norm and replicas > 1
     # One size is faster; with two the network is built for any.
     size = recipe.train_size if recipe.train_size == recipe.eval_size else None
     try:
-        return ResNet(
+        model = ResNet(
             recipe.model,
-            weights=recipe.weights,
             input_shape=(size, size, channels),
             classes=classes,
             classifier_activation=None,
             mean=recipe.mean,
             std=recipe.std,
+            drop_path=recipe.drop_path,
             norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
         )
+        freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
     except ValueError as error:
         raise InputError(str(error)) from error
+    return model
 
 
 def _check_folder(recipe: Recipe) -> Path:

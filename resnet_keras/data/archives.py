@@ -1,0 +1,189 @@
+"""ImageNet's two archives, checked before hours are spent on what TFDS would build from them."""
+
+import dataclasses
+import io
+import os
+import re
+import tarfile
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from resnet_keras.data.formats import UnreadableError, tidy
+from resnet_keras.terminal import InputError
+
+TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+
+_SYNSET = re.compile(r"(n\d{8})\.tar")
+_VALIDATION_NAME = "ILSVRC2012_val_{:08}.JPEG"
+# Pictures in memory at a time while they are verified.
+_AT_A_TIME = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What archives must hold.
+
+    Attributes:
+        bytes: size of each archive by its file name.
+        classes: archives in the training archive.
+        train: training pictures.
+        validation: validation pictures.
+    """
+
+    bytes: dict[str, int]
+    classes: int
+    train: int
+    validation: int
+
+
+# Sizes as TFDS registers them, counts of Russakovsky et al. 2014, table 2.
+IMAGENET = Expected(
+    bytes={TRAIN: 147_897_477_120, VALIDATION: 6_744_924_160},
+    classes=1000,
+    train=1_281_167,
+    validation=50_000,
+)
+
+
+def check_archives(
+    folder: Path, names: Iterable[str], synsets: Iterable[str], expected: Expected, verify: bool
+) -> None:
+    """Check that archives are the published ones, whole, and laid out as TFDS reads them.
+
+    Args:
+        folder: where they lie.
+        names: which are needed.
+        synsets: the names of the classes.
+        expected: sizes and counts.
+        verify: decode every picture, too.
+
+    Raises:
+        InputError: an archive is missing or wrong; the line names it.
+    """
+    names = list(names)
+    _check_sizes(folder, names, expected)
+    if VALIDATION in names:
+        _check_validation(folder / VALIDATION, expected)
+    if TRAIN in names:
+        _check_train(folder / TRAIN, set(synsets), expected)
+    if verify:
+        _verify(folder, names, expected)
+
+
+def _check_sizes(folder: Path, names: list[str], expected: Expected) -> None:
+    """Without one of the two TFDS prepares half, and never again."""
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        wanted = ", ".join(f"{name} ({expected.bytes[name]:,} bytes)" for name in missing)
+        raise InputError(f"{folder} lacks {wanted}: put it there, then start again.")
+    for name in names:
+        size = (folder / name).stat().st_size
+        if size != expected.bytes[name]:
+            raise InputError(
+                f"{folder / name} has {size:,} bytes, the published one "
+                f"{expected.bytes[name]:,}: fetch it again."
+            )
+
+
+def _check_validation(path: Path, expected: Expected) -> None:
+    """TFDS gives the sorted names the labels in order: one name more or less shifts them all."""
+    members = _members(path)
+    if folders := [member.name for member in members if not member.isfile()]:
+        raise InputError(
+            f"{path} holds {folders[0]!r}, which is no file: every label would be shifted. It must "
+            "hold the pictures alone, without folders."
+        )
+    names = [member.name for member in members]
+    wanted = {_VALIDATION_NAME.format(i + 1) for i in range(expected.validation)}
+    if strange := sorted(set(names) - wanted):
+        raise InputError(f"{path} holds {strange[0]!r}, which the published one does not.")
+    if missing := sorted(wanted - set(names)):
+        raise InputError(
+            f"{path} lacks {len(missing):,} of {expected.validation:,} pictures, the first is "
+            f"{missing[0]}: labels would be wrong. Fetch it again."
+        )
+    if len(names) > len(wanted):
+        raise InputError(f"{path} holds pictures twice. Fetch it again.")
+
+
+def _check_train(path: Path, synsets: set[str], expected: Expected) -> None:
+    """One archive a class."""
+    found = []
+    for member in _members(path):
+        match = _SYNSET.fullmatch(member.name)
+        if not (member.isfile() and match and match[1] in synsets):
+            raise InputError(f"{path} holds {member.name!r}, which is no archive of a class.")
+        found.append(match[1])
+    if len(found) != expected.classes or len(set(found)) != expected.classes:
+        last = f", the last is {found[-1]}.tar" if found else ""
+        raise InputError(
+            f"{path} holds the archives of {len(set(found)):,} classes{last}; the published one "
+            f"those of {expected.classes:,}. Fetch it again."
+        )
+
+
+def _members(path: Path) -> list[tarfile.TarInfo]:
+    """What an archive says it holds; only the headers are read."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = archive.getmembers()
+            end = archive.offset
+    except tarfile.TarError as error:
+        raise InputError(f"{path} is no whole tar archive ({error}). Fetch it again.") from None
+    with open(path, "rb") as file:
+        file.seek(end)
+        # Python's tarfile does not miss the block of zeros that ends an archive.
+        if any(block := file.read(tarfile.BLOCKSIZE)) or len(block) < tarfile.BLOCKSIZE:
+            raise InputError(f"{path} ends behind {members[-1].name}, too soon. Fetch it again.")
+    return members
+
+
+def _verify(folder: Path, names: list[str], expected: Expected) -> None:
+    """Decode every picture of the archives."""
+    counts = {TRAIN: expected.train, VALIDATION: expected.validation}
+    bad = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+        for name in names:
+            count, pictures = 0, _pictures(folder / name)
+            while some := list(islice(pictures, _AT_A_TIME)):
+                count += len(some)
+                bad += [reason for reason in pool.map(_reason, some) if reason]
+            if count != counts[name]:
+                raise InputError(
+                    f"{folder / name} holds {count:,} pictures, the published one "
+                    f"{counts[name]:,}. Fetch it again."
+                )
+    if bad:
+        raise InputError(
+            f"{len(bad):,} pictures in {folder} cannot be read: {', '.join(bad)}. Fetch their "
+            "archives again."
+        )
+
+
+def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The pictures of an archive, or of the archives in it, as `(archive/member, bytes)`."""
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            data = archive.extractfile(member).read()
+            name = f"{path.name}/{member.name}"
+            if not member.name.endswith(".tar"):
+                yield name, data
+                continue
+            try:
+                with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as inner:
+                    for picture in inner:
+                        yield f"{name}/{picture.name}", inner.extractfile(picture).read()
+            except tarfile.TarError as error:
+                raise InputError(f"{name} is no whole tar archive ({error}).") from None
+
+
+def _reason(picture: tuple[str, bytes]) -> str | None:
+    name, data = picture
+    try:
+        tidy(data)
+    except UnreadableError as error:
+        return f"{name} ({error})"
+    return None

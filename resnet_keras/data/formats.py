@@ -1,0 +1,104 @@
+"""Any JPEG, PNG, BMP, GIF or WebP -> bytes that TensorFlow decodes to the right pixels."""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+# Twice Pillow's own limit, where it takes a file for a decompression bomb.
+MOST_PIXELS = 178_956_970
+MOST_BYTES = 2**29
+
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "MPO")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8", b"RIFF")
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+_ORIENTATION = 0x0112  # EXIF 2.3, table 4
+
+
+class UnreadableError(Exception):
+    """A file that is no picture; the message is the reason, in a few words."""
+
+
+def tidy(data: bytes) -> bytes:
+    """Give a picture in a form that TensorFlow reads as Pillow would: JPEG or PNG, 8 bits.
+
+    Most pictures are that already and come back as they are. Others are written anew without loss,
+    in RGB: a rotation in the EXIF is applied; alpha is dropped, as Pillow's `convert("RGB")`
+    drops it; of an animation the first frame is taken; 16 bits become 8 by `/ 257`, rounded
+    (65535 is white), where Pillow would cut a grey picture at 255.
+
+    Args:
+        data: a whole file.
+
+    Returns:
+        `data` itself, or a PNG.
+
+    Raises:
+        UnreadableError: empty, truncated, no picture, or too large.
+    """
+    picture = _open(data)
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        picture.load()
+    except Exception as error:  # each of Pillow's decoders has exceptions of its own
+        raise UnreadableError(_reason(data, error)) from None
+    known = picture.format in ("JPEG", "MPO", "PNG") and picture.mode in ("L", "RGB")
+    if known and orientation in range(2) and not _deep(data) and _tensorflow_decodes(data):
+        return data
+    rgb = Image.fromarray(_eight_bits(data)) if _deep(data) else _rgb(picture)
+    rgb.getexif()[_ORIENTATION] = orientation
+    rgb = ImageOps.exif_transpose(rgb)
+    written = io.BytesIO()
+    Image.fromarray(np.asarray(rgb)).save(written, "PNG", compress_level=0)  # pixels alone
+    return written.getvalue()
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header."""
+    if not data:
+        raise UnreadableError("empty")
+    if data.startswith(_APPLE_DOUBLE):
+        raise UnreadableError("macOS resource fork")
+    try:
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError:
+        raise UnreadableError(f"more than {MOST_PIXELS // 10**6} megapixels") from None
+    except Exception as error:
+        raise UnreadableError(_reason(data, error)) from None
+    if picture.width * picture.height > MOST_PIXELS:
+        raise UnreadableError(f"more than {MOST_PIXELS // 10**6} megapixels")
+    return picture
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """What is wrong with a file that Pillow does not read."""
+    if not data.startswith(_SIGNATURES):
+        return "not a picture"
+    cut = isinstance(error, Image.UnidentifiedImageError | EOFError)
+    return "truncated" if cut or "truncated" in str(error).lower() else "damaged"
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Pillow's own conversion, without its warning about palettes with transparency."""
+    return (picture.convert("RGBA") if picture.mode == "P" else picture).convert("RGB")
+
+
+def _deep(data: bytes) -> bool:
+    """Whether a file is a PNG of 16 bits a channel: so says the 25th byte."""
+    return data.startswith(_SIGNATURES[1]) and data[24] == 16
+
+
+def _eight_bits(data: bytes) -> np.ndarray:
+    """The pixels of a PNG of 16 bits; 65535 becomes 255."""
+    deep = tf.io.decode_png(data, 3, tf.uint16).numpy()
+    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _tensorflow_decodes(data: bytes) -> bool:
+    """Whether TensorFlow reads what Pillow has read; it lacks arithmetic coding, for one."""
+    try:
+        tf.io.decode_image(data, 3, expand_animations=False)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True

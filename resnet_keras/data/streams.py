@@ -1,0 +1,121 @@
+"""The order of pictures: endless and shuffled, or each once; a function of the seed alone."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras import augment
+from resnet_keras.data import files
+from resnet_keras.data.pictures import Pictures
+
+# Pictures are shuffled on disk when TFDS writes them; files in random order, so many of them at a
+# time and a buffer of so many compressed pictures make neighbours strangers.
+INTERLEAVED_FILES, SHUFFLE_BUFFER = 16, 4096
+
+_PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+
+
+def endless(
+    pictures: Pictures, *, seed: int, per_epoch: int, start: int, repeats: int = 1
+) -> tf.data.Dataset:
+    """Endless `(picture, label, epoch, position in it)`, each epoch in a new order.
+
+    Args:
+        pictures: the split.
+        seed: of the order.
+        per_epoch: pictures in an epoch, repeats counted; what the order of one epoch has too few of
+            comes from the next one's.
+        start: number of the first picture.
+        repeats: how often each picture comes, one copy behind the other.
+
+    Returns:
+        The stream; pictures are decoded where they are kept so.
+    """
+    if pictures.records:
+        return _from_records(pictures, seed, per_epoch, start, repeats)
+    read = _reader(pictures)
+
+    def draw(number):
+        epoch, position = number // per_epoch, number % per_epoch
+        place = position // repeats
+        # The n pictures behind the end of an epoch's order are the first of the next one's.
+        index = tf.random.experimental.index_shuffle(
+            place % pictures.examples,
+            seed=tf.stack([tf.cast(seed, tf.int64), epoch + place // pictures.examples]),
+            max_index=pictures.examples - 1,
+        )
+        return *read(index), epoch, position
+
+    return tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(draw, **_parallel(pictures))
+
+
+def once(pictures: Pictures) -> tf.data.Dataset:
+    """Every `(picture, label)` once, in order."""
+    if pictures.records:
+        pieces, parse = pictures.records
+        return _read_pieces(_piece_tensors(pieces)).map(parse)
+    numbers = tf.data.Dataset.range(pictures.examples)
+    return numbers.map(_reader(pictures), **_parallel(pictures))
+
+
+def _reader(pictures: Pictures) -> Callable:
+    """A function from the number of a picture to `(picture, label)`."""
+    if pictures.files:
+        return files.reader(pictures.files)
+    images, labels = (tf.constant(array) for array in pictures.arrays)
+    return lambda index: (tf.gather(images, index), tf.gather(labels, index))
+
+
+def _parallel(pictures: Pictures) -> dict:
+    """Files are worth threads, memory is not."""
+    return _PARALLEL if pictures.files else {}
+
+
+def _from_records(
+    pictures: Pictures, seed: int, per_epoch: int, start: int, repeats: int
+) -> tf.data.Dataset:
+    """Endless `(encoded picture, label, epoch, position in it)` from TFRecord files."""
+    pieces, parse = pictures.records
+    tensors = _piece_tensors(pieces)
+    first = start // per_epoch
+    distinct = math.ceil(per_epoch / repeats)
+
+    def order(epoch):
+        """The records of one epoch's order."""
+        numbers = tf.range(len(pieces), dtype=tf.int64)
+        key = tf.stack([tf.cast(seed, tf.int64), epoch])
+        shuffled = tf.random.experimental.index_shuffle(numbers, key, len(pieces) - 1)
+        records = _read_pieces([tf.gather(t, shuffled) for t in tensors])
+        number = augment.example_seed(seed, epoch, -1)[0]
+        return records.shuffle(SHUFFLE_BUFFER, seed=number, reshuffle_each_iteration=False)
+
+    def epoch_records(epoch):
+        records = order(epoch)
+        for turn in range(1, math.ceil(distinct / pictures.examples)):
+            records = records.concatenate(order(epoch + turn))
+        if repeats > 1:
+            records = records.map(lambda record: tf.repeat(record[tf.newaxis], repeats)).unbatch()
+        records = records.take(per_epoch).enumerate()
+        skip = tf.where(epoch == first, tf.constant(start % per_epoch, tf.int64), 0)
+        return records.skip(skip).map(lambda position, record: (*parse(record), epoch, position))
+
+    return tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch_records)
+
+
+def _piece_tensors(pieces: Sequence) -> list[tf.Tensor]:
+    """Files, records to skip, records to take (-1: all)."""
+    paths, skip, take = zip(*pieces, strict=True)
+    return [tf.constant(paths), tf.constant(skip, tf.int64), tf.constant(take, tf.int64)]
+
+
+def _read_pieces(tensors: list[tf.Tensor]) -> tf.data.Dataset:
+    """The records of pieces of files, some files at a time, in an order that does not vary."""
+
+    def read(file, skip, take):
+        return tf.data.TFRecordDataset(file, buffer_size=2**20).skip(skip).take(take)
+
+    return tf.data.Dataset.from_tensor_slices(tuple(tensors)).interleave(
+        read, cycle_length=INTERLEAVED_FILES, block_length=16, **_PARALLEL
+    )

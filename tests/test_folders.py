@@ -1,0 +1,342 @@
+"""A folder of one's own pictures: every kind is read right, every bad file is named."""
+
+import io
+import random
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from resnet_keras import data
+from resnet_keras.terminal import InputError
+
+RNG = np.random.default_rng(0)
+# Blocks: JPEG keeps them nearly, and every corner is another.
+PIXELS = np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+def encode(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def with_orientation(number):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+def deep_png(pixels):
+    return tf.io.encode_png(pixels.astype(np.uint16)).numpy()
+
+
+def palette_with_alpha():
+    picture = PICTURE.quantize(16)
+    picture.info["transparency"] = bytes(range(16))
+    return picture
+
+
+KINDS = {
+    "jpeg": encode(PICTURE, "JPEG", quality=95),
+    "progressive": encode(PICTURE, "JPEG", quality=95, progressive=True),
+    "no subsampling": encode(PICTURE, "JPEG", quality=95, subsampling=0),
+    "grey jpeg": encode(PICTURE.convert("L"), "JPEG"),
+    "cmyk jpeg": encode(PICTURE.convert("CMYK"), "JPEG"),
+    "png": encode(PICTURE, "PNG"),
+    "grey png": encode(PICTURE.convert("L"), "PNG"),
+    "black and white png": encode(PICTURE.convert("1"), "PNG"),
+    "palette png": encode(PICTURE.quantize(16), "PNG"),
+    "palette png with alpha": encode(palette_with_alpha(), "PNG"),
+    "rgba png": encode(Image.fromarray(np.dstack([PIXELS, PIXELS[..., :1]])), "PNG"),
+    "grey png with alpha": encode(PICTURE.convert("LA"), "PNG"),
+    "bmp": encode(PICTURE, "BMP"),
+    "palette bmp": encode(PICTURE.quantize(16), "BMP"),
+    "gif": encode(PICTURE, "GIF"),
+    "animated gif": encode(PICTURE, "GIF", save_all=True, append_images=[ImageOps.invert(PICTURE)]),
+    "webp": encode(PICTURE, "WEBP"),
+    "webp with alpha": encode(PICTURE.convert("RGBA"), "WEBP", lossless=True),
+    "two pictures": encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(90)]),
+}  # fmt: skip
+
+
+def tree(root, **folders):
+    """Write pictures: `tree(root, **{"train/cat": {"a.jpg": bytes}})`."""
+    for folder, files in folders.items():
+        (root / folder).mkdir(parents=True)
+        for name, content in files.items():
+            (root / folder / name).write_bytes(content)
+    return f"folder:{root}"
+
+
+@pytest.fixture
+def jpegs():
+    """Fifty different small JPEG files."""
+    return {f"{i:02}.jpg": encode(PICTURE.rotate(3 * i), "JPEG") for i in range(50)}
+
+
+def names(pictures):
+    return [path.decode().rsplit("/", 2)[1:] for path in pictures.files.paths]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_read_as_pillow_reads_it(kind, tmp_path):
+    path = tmp_path / "x.jpg"  # whatever its suffix says
+    path.write_bytes(KINDS[kind])
+    truth = Image.open(io.BytesIO(KINDS[kind]))
+    truth = (truth.convert("RGBA") if truth.mode == "P" else truth).convert("RGB")
+    assert np.array_equal(data.read_picture(path), truth)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(kind, orientation, tmp_path):
+    path = tmp_path / "x"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    path.write_bytes(encode(PICTURE, kind, exif=with_orientation(orientation), **options))
+    # EXIF 2.3, table 4: where the first row and the first column of the file belong.
+    turned = {
+        1: PIXELS, 2: PIXELS[:, ::-1], 3: PIXELS[::-1, ::-1], 4: PIXELS[::-1],
+        5: PIXELS.swapaxes(0, 1), 6: PIXELS[::-1].swapaxes(0, 1),
+        7: PIXELS[::-1, ::-1].swapaxes(0, 1), 8: PIXELS[:, ::-1].swapaxes(0, 1),
+    }[orientation]  # fmt: skip
+    ours = data.read_picture(path).numpy()
+    assert ours.shape == turned.shape
+    # A JPEG differs a little; any other orientation differs by dozens on average.
+    assert np.abs(ours.astype(int) - turned).mean() < (4 if kind == "JPEG" else 1e-9)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bits_become_eight(channels, tmp_path):
+    deep = RNG.integers(0, 65536, (9, 7, channels))
+    (tmp_path / "x.png").write_bytes(deep_png(deep))
+    colours = deep[..., :1] if channels < 3 else deep[..., :3]
+    expected = np.broadcast_to(np.rint(colours / 257), (9, 7, 3))
+    assert np.array_equal(data.read_picture(tmp_path / "x.png"), expected)
+
+
+def test_all_kinds_in_one_training_batch(tmp_path):
+    files = {"deep.jpg": deep_png(PIXELS.astype(int) * 257)} | {f"{k}.jpg": KINDS[k] for k in KINDS}
+    files["turned.jpg"] = encode(PICTURE, "PNG", exif=with_orientation(6))
+    name = tree(tmp_path, **{"train/a": files, "val/a": files})
+    pictures = data.open_split(name, "train")
+    assert pictures.examples == len(files) and pictures.channels == 3
+    batches = data.training_batches(pictures, size=24, batch_size=len(files), seed=0, min_area=0.9)
+    assert next(iter(batches))[0].shape == (len(files), 24, 24, 3)
+    # Whole pictures, in the order of their names.
+    images, _ = next(iter(data.evaluation_batches(pictures, size=48, batch_size=len(files))))
+    for (_, file), image in zip(names(pictures), images.numpy(), strict=True):
+        truth = data.read_picture(tmp_path / "train" / "a" / file).numpy()
+        top, left = (edge // 2 - 24 for edge in truth.shape[:2])
+        assert np.array_equal(image, truth[top : top + 48, left : left + 48]), file
+
+
+def test_plain_pictures_alone_keep_to_tensorflow(tmp_path):
+    exotic = {"turned": encode(PICTURE, "JPEG", exif=with_orientation(3)), "webp": KINDS["webp"]}
+    plain = {"jpeg": KINDS["jpeg"], "grey": KINDS["grey jpeg"], "png": KINDS["png"]}
+    plain["upright"] = encode(PICTURE, "JPEG", exif=with_orientation(1))
+    name = tree(tmp_path, **{"train/a": exotic, "train/b": plain, "test/a": plain})
+    files = data.open_split(name, "train").files
+    assert files.plain.tolist() == [False] * 2 + [True] * 4
+
+
+def bad_files():
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    claim = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", claim) + pixels + chunk(b"IEND", b"")
+    return {
+        "cut.jpg": (KINDS["jpeg"][:400], "truncated"),
+        "cut.png": (KINDS["png"][:-40], "truncated"),
+        "head.jpg": (KINDS["jpeg"][:10], "truncated"),
+        "empty.jpg": (b"", "empty"),
+        "text.jpg": (b"<html>not found</html>", "not a picture"),
+        "notes.txt": (b"my notes", "not a picture"),
+        "._00.jpg": (b"\x00\x05\x16\x07" + bytes(100), "macOS resource fork"),
+        "bomb.png": (bomb, "more than 178 megapixels"),
+    }
+
+
+def test_all_bad_files_are_named_at_once_with_the_reason(tmp_path, jpegs):
+    bad = bad_files()
+    name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
+    (tmp_path / "b" / "link.jpg").symlink_to("nowhere")
+    with pytest.raises(InputError) as error:
+        data.open_split(name, "train")
+    line = str(error.value)
+    assert line.startswith("9 of 109 files") and "--skip-bad" in line and "\n" not in line
+    for file, (_, reason) in bad.items():
+        assert f"b/{file} ({reason})" in line
+    assert "b/link.jpg (broken link)" in line
+
+
+def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
+    bad = bad_files()
+    name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
+    pictures = [data.open_split(name, split, skip_bad=True) for split in ("train", "test")]
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
+    assert "8 of 108 files left out: 3 truncated, 2 not a picture" in line
+    for split in pictures:
+        skipped = {path.rsplit("/", 1)[1]: reason for path, reason in split.skipped}
+        assert skipped == {file: reason for file, (_, reason) in bad.items()}
+    assert sum(split.examples for split in pictures) == 100
+    # As if the bad files had never been there.
+    for file in bad:
+        (tmp_path / "b" / file).unlink()
+    clean = data.open_split(name, "train")
+    assert names(clean) == names(pictures[0]) and clean.skipped == ()
+
+
+def test_what_programs_leave_behind_is_not_looked_at(tmp_path, jpegs):
+    litter = dict.fromkeys((".DS_Store", "Thumbs.db", "desktop.ini", ".nomedia"), b"x")
+    name = tree(tmp_path, a=jpegs | litter, **{".git": litter, "__MACOSX": litter})
+    (tmp_path / "README.md").write_text("not in a class folder")
+    pictures = data.open_split(name, "train")
+    assert (pictures.examples, pictures.labels, pictures.skipped) == (40, ("a",), ())
+
+
+def test_classes_are_those_of_all_splits_and_the_lacking_are_named(tmp_path, jpegs, capfd):
+    name = tree(tmp_path, **{"train/dog": jpegs, "train/ant": jpegs, "train/gnu": {},
+                             "val/dog": jpegs, "val/bee": jpegs})  # fmt: skip
+    train, val = (data.open_split(name, split) for split in ("train", "test"))
+    assert train.labels == val.labels == ("ant", "bee", "dog", "gnu")
+    assert np.bincount(train.files.labels).tolist() == [50, 0, 50]
+    assert np.bincount(val.files.labels).tolist() == [0, 50, 50]
+    said = capfd.readouterr().err
+    assert "no train pictures of bee, gnu\n" in said and "no val pictures of ant, gnu\n" in said
+    assert names(data.open_split(name, "val")) == names(val)
+    with pytest.raises(InputError, match="train, val. Received: split='validation'"):
+        data.open_split(name, "validation")
+
+
+def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
+    few = dict(list(jpegs.items())[:7])
+    one = tree(tmp_path / "one", a=jpegs, b=few, c={"x.jpg": KINDS["jpeg"]})
+    # The same files, written in another order.
+    shuffled = random.Random(0).sample(sorted(jpegs), 50)
+    tree(tmp_path / "two", c={"x.jpg": KINDS["jpeg"]}, b=few, a={n: jpegs[n] for n in shuffled})
+
+    def split(folder, seed):
+        return [
+            names(data.open_split(f"folder:{tmp_path / folder}", side, seed=seed))
+            for side in ("train", "test")
+        ]
+
+    train, test = split("one", 1)
+    assert not {*map(tuple, train)} & {*map(tuple, test)} and len(train) + len(test) == 58
+    assert [label for label, _ in test] == ["a"] * 10 + ["b"]
+    assert split("two", 1) == [train, test]
+    assert split("one", 2)[1] != test
+    # One picture more moves at most one other.
+    extra = tmp_path / "one" / "a" / "extra.jpg"
+    extra.write_bytes(KINDS["png"])
+    assert len({*map(tuple, data_names(one, 1))} ^ {*map(tuple, test)}) <= 2
+
+
+def data_names(name, seed):
+    return names(data.open_split(name, "test", seed=seed))
+
+
+def test_two_pictures_are_one_for_each_side(tmp_path, jpegs):
+    name = tree(tmp_path, a={"x": KINDS["png"], "y": KINDS["png"]})
+    assert data.open_split(name, "train").examples == data.open_split(name, "test").examples == 1
+
+
+def test_nothing_is_written_into_the_folder(tmp_path, jpegs):
+    name = tree(tmp_path, a=jpegs)
+    before = sorted(path.as_posix() for path in tmp_path.rglob("*"))
+    data.open_split(name, "train")
+    assert sorted(path.as_posix() for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [({}, "no class folders"),
+     ({"train/a": {}}, "none of test, val, validation"),
+     ({"val/a": {}}, "no train"),
+     ({"all/a": {}}, "all/a is a folder where pictures should be"),
+     ({"a": {}}, "is empty")],
+)  # fmt: skip
+def test_layouts_that_are_none(tmp_path, folders, message):
+    name = tree(tmp_path, **folders)
+    with pytest.raises(InputError, match=message):
+        data.open_split(name, "train")
+
+
+def test_preparing_a_folder_is_checking_it(tmp_path, jpegs):
+    name = tree(tmp_path, a=jpegs, b=jpegs)
+    assert data.prepare(name)["splits"] == {"train": 80, "test": 20}
+    (tmp_path / "b" / "empty.jpg").touch()
+    with pytest.raises(InputError, match=r"1 of 101 files .*: b/empty.jpg \(empty\)"):
+        data.prepare(name)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="no such folder. Received: .*nosuch"):
+        data.open_split(f"folder:{tmp_path / 'nosuch'}", "train")
+
+
+def test_training_on_a_folder_is_a_function_of_the_step(tmp_path, jpegs):
+    name = tree(tmp_path, **{"train/a": jpegs, "train/b": jpegs, "test/b": jpegs})
+    pictures = data.open_split(name, "train")
+    options = {"size": 16, "batch_size": 24, "seed": 5, "min_area": 0.3, "flip": True}
+
+    def draw(start, steps):
+        batches = data.training_batches(pictures, start=start, **options).take(steps)
+        return [(images.tobytes(), labels.tolist()) for images, labels in as_numpy(batches)]
+
+    whole = draw(0, 7)
+    assert draw(3, 4) == whole[3:]
+    labels = sum((labels for _, labels in whole[:5]), [])[:100]
+    assert np.bincount(labels).tolist() == [50, 50]
+
+
+def as_numpy(batches):
+    return batches.as_numpy_iterator()
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "another"])
+def test_a_file_that_changes_meanwhile_is_named(tmp_path, jpegs, harm):
+    name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
+    pictures = data.open_split(name, "train")
+    victim = tmp_path / "train" / "a" / "17.jpg"
+    if harm == "gone":
+        victim.unlink()
+    elif harm == "cut":
+        victim.write_bytes(jpegs["17.jpg"][:-100])
+    else:
+        shutil.copy(tmp_path / "train" / "a" / "18.jpg", victim)
+    for batches in (
+        data.training_batches(pictures, size=8, batch_size=25, seed=0).take(2),
+        data.evaluation_batches(pictures, size=8, batch_size=25),
+    ):
+        with pytest.raises(InputError, match=rf"the picture {victim} "), data.naming_files():
+            list(batches)
+
+
+def test_a_file_that_changes_is_named_out_of_fit(tmp_path, jpegs):
+    import keras
+
+    name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
+    batches = data.training_batches(data.open_split(name, "train"), size=8, batch_size=25, seed=0)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)]
+    )
+    model.compile(loss="sparse_categorical_crossentropy")
+    (tmp_path / "train" / "a" / "17.jpg").unlink()
+    with pytest.raises(InputError, match="train/a/17.jpg cannot be read"), data.naming_files():
+        model.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
+
+
+def test_other_errors_pass_by_the_naming():
+    with pytest.raises(tf.errors.InvalidArgumentError), data.naming_files():
+        tf.reshape([1, 2, 3], (2, 2))

@@ -1,0 +1,96 @@
+"""Losses are the papers' formulas, in NumPy's float64, for class numbers and mixed labels."""
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras.losses import Accuracy, CrossEntropy
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0, 4, (6, 10))
+NUMBERS = RNG.integers(0, 10, 6)
+ONE_HOT = np.eye(10)[NUMBERS]
+MIXED = 0.7 * ONE_HOT + 0.3 * ONE_HOT[::-1]
+
+
+def softmax_by_hand(targets, logits):
+    return np.mean(np.sum(-targets * (logits - np.log(np.sum(np.exp(logits), 1))[:, None]), 1))
+
+
+def sigmoid_by_hand(targets, logits):
+    p = 1 / (1 + np.exp(-logits))
+    return np.mean(np.sum(-targets * np.log(p) - (1 - targets) * np.log(1 - p), 1))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("labels", "weights"),
+    [(NUMBERS, ONE_HOT), (NUMBERS.astype("float32"), ONE_HOT), (MIXED, MIXED)],
+    ids=["integers", "floats", "mixed"],
+)
+@pytest.mark.parametrize(
+    ("sigmoid", "by_hand"), [(False, softmax_by_hand), (True, sigmoid_by_hand)]
+)
+def test_losses_are_the_formulas(sigmoid, by_hand, labels, weights, smoothing):
+    loss = CrossEntropy(sigmoid=sigmoid, label_smoothing=smoothing)
+    expected = by_hand((1 - smoothing) * weights + smoothing / 10, LOGITS)
+    assert float(loss(labels, LOGITS.astype("float32"))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_values_that_need_no_computer():
+    # Logits of 0: a softmax of 1/K, so log K; sigmoids of 1/2, so K log 2, whatever the targets.
+    zeros = np.zeros((2, 10), "float32")
+    for smoothing in (0.0, 0.1):
+        softmax = CrossEntropy(label_smoothing=smoothing)
+        sigmoid = CrossEntropy(sigmoid=True, label_smoothing=smoothing)
+        assert float(softmax(np.array([1, 2]), zeros)) == pytest.approx(np.log(10), rel=1e-6)
+        assert float(sigmoid(np.array([1, 2]), zeros)) == pytest.approx(10 * np.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_half_precision_logits_lose_nothing_more(sigmoid):
+    logits = np.full((1, 301), -6.0, "float16")
+    logits[0, 0] = 6
+    by_hand = sigmoid_by_hand if sigmoid else softmax_by_hand
+    expected = by_hand(np.eye(301)[:1], logits.astype("float64"))
+    found = float(CrossEntropy(sigmoid=sigmoid)(np.array([0]), logits))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_large_logits_stay_finite(sigmoid):
+    loss = CrossEntropy(sigmoid=sigmoid)
+    logits = np.array([[1000.0, -1000.0]], "float32")
+    assert float(loss(np.array([0]), logits)) == 0
+    assert float(loss(np.array([1]), logits)) == 2000
+
+
+def test_accuracy_of_both_kinds_of_labels():
+    logits = np.array([[3, 1, 2], [0, 5, 4], [9, 8, 7], [1, 2, 3]], "float32")
+    for labels in (
+        np.array([0, 1, 1, 0]),
+        np.array([0, 1, 1, 0], "float32"),
+        np.array([[0.7, 0, 0.3], [0.4, 0.6, 0], [0.2, 0.8, 0], [1, 0, 0]], "float32"),
+    ):
+        metric = Accuracy()
+        metric.update_state(labels, logits)
+        metric.update_state(labels[:1], logits[:1])
+        assert float(metric.result()) == pytest.approx(3 / 5)
+
+
+def test_compiled_and_saved():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    loss = CrossEntropy.from_config(CrossEntropy(sigmoid=True, label_smoothing=0.1).get_config())
+    model.compile(loss=loss, metrics=[Accuracy.from_config(Accuracy().get_config())])
+    x, y = RNG.normal(size=(8, 3)).astype("float32"), RNG.integers(0, 4, 8)
+    logits = model.predict(x, verbose=0).astype("float64")
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(
+        sigmoid_by_hand(0.9 * np.eye(4)[y] + 0.025, logits), rel=1e-5
+    )
+    assert found["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == y))
+
+
+def test_impossible_smoothing_is_refused():
+    with pytest.raises(ValueError, match="`label_smoothing`.*Received: "):
+        CrossEntropy(label_smoothing=1.0)

@@ -1,0 +1,351 @@
+"""Archives are checked before they are built: ImageNet's real builder on miniatures."""
+
+import dataclasses
+import io
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download import checksums
+
+from resnet_keras import data
+from resnet_keras.data import preparation
+from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION
+from resnet_keras.terminal import InputError
+
+# The first, the 281st and the last class of ILSVRC 2012.
+SYNSETS = ("n01440764", "n02119789", "n15075141")
+PER_CLASS, VALIDATIONS = 3, 5
+
+
+def jpeg(value):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 32), (value, value, value)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def tar(members):
+    """A tar archive; a member of None is a folder."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type = tarfile.DIRTYPE
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def train_members():
+    return {
+        f"{synset}.tar": tar(
+            {f"{synset}_{i}.JPEG": jpeg(60 * number + i) for i in range(1, PER_CLASS + 1)}
+        )
+        for number, synset in enumerate(SYNSETS)
+    }
+
+
+def validation_members():
+    return {f"ILSVRC2012_val_{i:08}.JPEG": jpeg(20 * i) for i in range(1, VALIDATIONS + 1)}
+
+
+def write(folder, train, validation):
+    """Write both archives; gives what `prepare` is to expect of them."""
+    folder.mkdir(exist_ok=True)
+    (folder / TRAIN).write_bytes(train)
+    (folder / VALIDATION).write_bytes(validation)
+    return data.Expected(
+        bytes={TRAIN: len(train), VALIDATION: len(validation)},
+        classes=len(SYNSETS),
+        train=PER_CLASS * len(SYNSETS),
+        validation=VALIDATIONS,
+    )
+
+
+@pytest.fixture
+def miniature(tmp_path):
+    """Calls `prepare` on miniature archives, `manual` and `data` beside each other."""
+
+    def prepare(*, train=None, validation=None, **options):
+        folder = tmp_path / "manual"
+        train = tar(train_members()) if train is None else train
+        validation = tar(validation_members()) if validation is None else validation
+        options = {"expected": write(folder, train, validation), **options}
+        return data.prepare(
+            "imagenet2012", manual_dir=folder, data_dir=tmp_path / "data", **options
+        )
+
+    return prepare
+
+
+def test_imagenet_from_archives_to_batches(miniature, tmp_path):
+    report = miniature(verify=True)
+    assert report["splits"] == {"train": 9, "validation": 5} and report["prepared"] == "now"
+    train, test = (
+        data.open_split("imagenet2012", split, data_dir=tmp_path / "data")
+        for split in ("train", "test")
+    )
+    assert (train.examples, test.examples, len(train.labels)) == (9, 5, 1000)
+    batches = data.training_batches(
+        train, size=24, batch_size=6, seed=0, min_area=0.08, flip=True,
+        rand_ops=2, mixup=0.1, cutmix=1.0,
+    )  # fmt: skip
+    for images, labels in batches.take(2).as_numpy_iterator():
+        assert images.shape == (6, 24, 24, 3) and images.dtype == np.uint8
+        assert labels.shape == (6, 1000) and np.allclose(labels.sum(1), 1)
+    # Every picture is grey of a value that tells its class.
+    seen = []
+    for images, labels in data.training_batches(
+        train, size=24, batch_size=9, seed=0, min_area=0.5
+    ).take(1):  # fmt: skip
+        for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+            assert train.labels[label] == SYNSETS[round(image.mean()) // 60]
+            seen.append(label)
+    assert np.unique(seen, return_counts=True)[1].tolist() == [3, 3, 3]
+
+    images, labels = (
+        np.concatenate(part)
+        for part in zip(
+            *data.evaluation_batches(test, size=24, resize=28, batch_size=2).as_numpy_iterator(),
+            strict=True,
+        )
+    )
+    # The first five of ILSVRC2012_validation_ground_truth, as the synsets of Caffe's val.txt.
+    truth = dict(zip((20, 40, 60, 80, 100), ("n01751748", "n09193705", "n02105855", "n04263257",
+                                             "n03125729"), strict=True))  # fmt: skip
+    assert {round(i.mean()): test.labels[y] for i, y in zip(images, labels, strict=True)} == truth
+
+
+def test_prepared_already(miniature, tmp_path):
+    miniature()
+    assert miniature()["prepared"] == "before"
+    expected = write(tmp_path / "manual", tar(train_members()), tar(validation_members()))
+    more = dataclasses.replace(expected, train=10)
+    with pytest.raises(InputError, match=r"9 train pictures, imagenet2012 10. Delete .*5\.1\.0"):
+        miniature(expected=more)
+
+
+def test_miniatures_are_not_the_published_archives(miniature):
+    with pytest.raises(InputError, match=r"img_train.tar has .* published one 147,897,477,120"):
+        miniature(expected=IMAGENET)
+
+
+def test_what_the_published_archives_hold_is_what_tfds_has_registered():
+    infos = tfds.builder("imagenet2012").url_infos
+    assert {url.rsplit("/")[-1]: int(info.size) for url, info in infos.items()} == IMAGENET.bytes
+
+
+def without(members, *names):
+    return {name: content for name, content in members.items() if name not in names}
+
+
+TRAIN_MEMBERS, VALIDATION_MEMBERS = train_members(), validation_members()
+LAST = f"ILSVRC2012_val_{VALIDATIONS:08}.JPEG"
+
+
+@pytest.mark.parametrize(
+    ("archives", "message"),
+    [
+        ({"validation": tar({"val/": None} | VALIDATION_MEMBERS)},
+         "img_val.tar holds 'val', which is no file: every label would be shifted"),
+        ({"validation": tar({f"val/{n}": c for n, c in VALIDATION_MEMBERS.items()})},
+         "img_val.tar holds 'val/ILSVRC2012_val_00000001.JPEG'"),
+        ({"validation": tar(without(VALIDATION_MEMBERS, LAST))},
+         f"img_val.tar lacks 1 of 5 pictures, the first is {LAST}"),
+        ({"validation": tar(VALIDATION_MEMBERS | {"ILSVRC2012_val_00000006.JPEG": b"x"})},
+         "img_val.tar holds 'ILSVRC2012_val_00000006.JPEG'"),
+        ({"train": tar(without(TRAIN_MEMBERS, "n15075141.tar"))},
+         "img_train.tar holds the archives of 2 classes, the last is n02119789.tar"),
+        ({"train": tar(TRAIN_MEMBERS | {"n00000001.tar": b""})},
+         "img_train.tar holds 'n00000001.tar', which is no archive of a class"),
+        ({"train": tar({"train/": None} | TRAIN_MEMBERS)}, "img_train.tar holds 'train'"),
+        ({"train": b"no archive" * 100}, "img_train.tar is no whole tar archive"),
+    ],
+)  # fmt: skip
+def test_archives_that_would_give_a_wrong_data_set(miniature, tmp_path, archives, message):
+    with pytest.raises(InputError, match=message):
+        miniature(**archives)
+    assert not (tmp_path / "data").exists()
+
+
+def boundary(archive, member):
+    """Where a member starts."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        return opened.getmembers()[member].offset
+
+
+@pytest.mark.parametrize("kind", ["train", "validation"])
+def test_an_archive_cut_off(miniature, kind):
+    whole = tar({"train": TRAIN_MEMBERS, "validation": VALIDATION_MEMBERS}[kind])
+    name = {"train": "img_train.tar", "validation": "img_val.tar"}[kind]
+    with pytest.raises(InputError, match=f"{name} ends behind .*, too soon"):
+        miniature(**{kind: whole[: boundary(whole, 2)]})
+    with pytest.raises(InputError, match=f"{name} is no whole tar archive"):
+        miniature(**{kind: whole[: boundary(whole, 2) - 600]})
+    # All members, and not the blocks of zeros behind them.
+    with tarfile.open(fileobj=io.BytesIO(whole)) as opened:
+        opened.getmembers()
+        end = opened.offset
+    with pytest.raises(InputError, match=f"{name} ends behind .*, too soon"):
+        miniature(**{kind: whole[:end]})
+
+
+@pytest.mark.parametrize("missing", [TRAIN, VALIDATION])
+def test_one_of_two_archives(miniature, tmp_path, missing):
+    expected = write(tmp_path / "manual", b"", b"")
+    (tmp_path / "manual" / missing).unlink()
+    with pytest.raises(InputError, match=f"lacks {missing} "):
+        data.prepare(
+            "imagenet2012",
+            manual_dir=tmp_path / "manual",
+            data_dir=tmp_path / "data",
+            expected=expected,
+        )
+
+
+def test_damaged_pictures_are_named_where_they_lie(miniature, tmp_path):
+    train = dict(TRAIN_MEMBERS)
+    train["n02119789.tar"] = tar({"n02119789_1.JPEG": jpeg(9)[:300], "n02119789_2.JPEG": jpeg(9),
+                                  "n02119789_3.JPEG": b""})  # fmt: skip
+    validation = VALIDATION_MEMBERS | {LAST: b"no picture"}
+    archives = {"train": tar(train), "validation": tar(validation)}
+    with pytest.raises(InputError) as error:
+        miniature(verify=True, **archives)
+    inner = f"{TRAIN}/n02119789.tar/n02119789"
+    for bad in (f"{inner}_1.JPEG (truncated)", f"{inner}_3.JPEG (empty)",
+                f"{VALIDATION}/{LAST} (not a picture)"):  # fmt: skip
+        assert bad in str(error.value)
+    assert str(error.value).startswith("3 pictures") and not (tmp_path / "data").exists()
+
+
+def test_a_class_archive_that_lacks_pictures(miniature):
+    train = dict(TRAIN_MEMBERS)
+    train["n15075141.tar"] = tar({"n15075141_1.JPEG": jpeg(120)})
+    with pytest.raises(InputError, match="img_train.tar holds 7 pictures, the published one 9"):
+        miniature(train=tar(train), verify=True)
+    # Without --verify it is noticed when TFDS has built it.
+    with pytest.raises(InputError, match="7 train pictures, imagenet2012 9. Delete"):
+        miniature(train=tar(train))
+
+
+def test_half_an_imagenet_is_refused(tmp_path):
+    write(tmp_path, tar(TRAIN_MEMBERS), tar(VALIDATION_MEMBERS))
+    (tmp_path / "half").mkdir()
+    shutil.copy(tmp_path / VALIDATION, tmp_path / "half")
+    builder = tfds.builder("imagenet2012", data_dir=tmp_path / "data")
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "half")
+    )
+    for split in ("train", "test"):
+        with pytest.raises(InputError, match="was built without train. Delete .*5.1.0"):
+            data.open_split("imagenet2012", split, data_dir=tmp_path / "data")
+
+
+def test_missing_records_are_named(miniature, tmp_path):
+    folder = miniature()["folder"]
+    victim = next(p for p in (tmp_path / "data").rglob("*train.tfrecord*"))
+    victim.unlink()
+    with pytest.raises(InputError, match=rf"1 of 2 files .*{victim.name}. Delete {folder}"):
+        data.open_split("imagenet2012", "test", data_dir=tmp_path / "data")
+
+
+def test_a_stopped_preparation_starts_again_and_its_rest_is_named(miniature, tmp_path, capfd):
+    parent = tmp_path / "data" / "imagenet2012"
+    rest, mine = parent / "incomplete.A1B2C3_5.1.0", parent / "incomplete work of mine"
+    for folder in (rest, mine):
+        folder.mkdir(parents=True)
+        (folder / "half").write_bytes(b"x")
+    assert miniature()["splits"]["train"] == 9
+    said = capfd.readouterr().err
+    assert f"{rest} is left of a preparation that was stopped" in said and str(mine) not in said
+    assert (rest / "half").exists() and (mine / "half").exists()
+
+
+def test_a_folder_where_the_data_set_would_go(miniature, tmp_path):
+    (tmp_path / "data" / "imagenet2012" / "5.1.0").mkdir(parents=True)
+    with pytest.raises(InputError, match="5.1.0 holds no prepared data set. Delete"):
+        miniature()
+
+
+def test_too_little_space_is_noticed_before(tmp_path):
+    expected = write(tmp_path, tar(TRAIN_MEMBERS), tar(VALIDATION_MEMBERS))
+    builder = tfds.builder("imagenet2012", data_dir=tmp_path / "data")
+    # Sparse: what the file system says is its size.
+    with open(tmp_path / VALIDATION, "r+b") as file:
+        size = shutil.disk_usage(tmp_path).free + 2**30
+        file.truncate(size)
+    large = dataclasses.replace(expected, bytes=expected.bytes | {VALIDATION: size})
+    with pytest.raises(InputError, match="bytes free, imagenet2012 takes about"):
+        preparation._check_imagenet(builder, tmp_path, large, verify=False)
+
+
+def cifar10(folder):
+    """The binary version's archive with few pictures."""
+    rng = np.random.default_rng(0)
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    words = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    members = {"cifar-10-batches-bin/batches.meta.txt": "\n".join(words).encode()}
+    for name in names:
+        records = np.concatenate(
+            [np.arange(10, dtype=np.uint8)[:, None], rng.integers(0, 256, (10, 3072), np.uint8)], 1
+        )
+        members[f"cifar-10-batches-bin/{name}"] = records.tobytes()
+    path = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_another_file_than_the_published_one_is_named(tmp_path):
+    path = cifar10(tmp_path)
+    with pytest.raises(InputError, match=rf"{path} is not the published file"):
+        data.prepare("cifar10", manual_dir=tmp_path, data_dir=tmp_path / "data")
+
+
+def test_a_registered_archive_is_built(tmp_path, monkeypatch):
+    path = cifar10(tmp_path)
+    builder = tfds.builder("cifar10", data_dir=tmp_path / "data")
+    ((url, _),) = builder.url_infos.items()
+    monkeypatch.setitem(builder.url_infos, url, checksums.compute_url_info(path))
+    preparation._build(builder, tmp_path)
+    train = data.open_split("cifar10", "train", data_dir=tmp_path / "data")
+    assert train.arrays[0].shape == (50, 32, 32, 3)
+    assert np.bincount(train.arrays[1]).tolist() == [5] * 10
+    assert data.prepare("cifar10", data_dir=tmp_path / "data")["splits"] == {
+        "train": 50,
+        "test": 10,
+    }
+
+
+def test_digits_are_prepared_without_files(tmp_path):
+    report = data.prepare("digits", data_dir=tmp_path)
+    assert report["splits"] == {"train": 1437, "test": 360}
+
+
+@pytest.mark.parametrize("name", ["imagenet_v2", "imagenet_a", "imagenet_r"])
+def test_robustness_sets_have_imagenets_classes(name, tmp_path):
+    builder = preparation.find_builder(name, tmp_path)
+    assert preparation.image_and_label(builder) == ("image", "label")
+    imagenet = preparation.find_builder("imagenet2012", tmp_path)
+    assert builder.info.features["label"].names == imagenet.info.features["label"].names
+
+
+def test_several_right_classes_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"several right classes for a picture \(real_label\)"):
+        data.open_split("imagenet2012_real", "test", data_dir=tmp_path)
+
+
+def test_the_corrupted_imagenet_wants_a_corruption(tmp_path):
+    with pytest.raises(InputError, match="is 95 data sets: name one"):
+        data.open_split("imagenet2012_corrupted", "test", data_dir=tmp_path)
+    one = preparation.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
+    assert preparation.image_and_label(one) == ("image", "label")
