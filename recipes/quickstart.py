@@ -2,8 +2,9 @@
 
     python recipes/quickstart.py
 
-The recipe is ours; nobody published one. The test pictures are the last 360, by other writers than
-the 1437 training pictures.
+The recipe is ours; nobody published one.
+
+The test pictures are the last 360, by other writers than the 1437 training pictures.
 """
 
 from resnet_keras import Recipe, train

@@ -22,7 +22,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # The one step up: `ResNet(weights=...)` is a contract.
 ALLOWED_UP = {("models", "weights")}
 
-WITHOUT_TENSORFLOW = {"specs", "layers", "optim", "models", "weights", "recipe"}
+WITHOUT_TENSORFLOW = {"specs", "layers", "losses", "optim", "models", "weights", "recipe"}
 
 
 def sources(room):

@@ -49,8 +49,7 @@ def train(recipe: Recipe) -> Path:
         print(json.dumps(_resolved(recipe)))
         raise SystemExit(0)
     folder = _check_folder(recipe)
-    if (folder / "results.json").exists():
-        results = json.loads((folder / "results.json").read_text())
+    if (results := _finished(recipe, folder)) is not None:
         print(f"{folder} is finished: {_summary(results)}")
         return folder
 
@@ -75,14 +74,16 @@ def train(recipe: Recipe) -> Path:
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         replicas = strategy.num_replicas_in_sync
-        model, metrics = _compiled(recipe, pictures, steps, replicas)
+        model, metrics = _compiled(recipe, pictures, policy, replicas)
     saved = backup.load(folder / "backup")
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
     write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+    total = recipe.total_steps(pictures.examples)
     print(
         f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
-        f"{test.examples:,} test pictures, {recipe.epochs} epochs of {steps} steps, "
+        f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
         f"{replicas} replica{'s' if replicas > 1 else ''}. Writing {folder}/"
         + (f", going on at step {saved.step:,}" if saved else ""),
         file=sys.stderr,
@@ -99,32 +100,60 @@ def train(recipe: Recipe) -> Path:
     return folder
 
 
-def _compiled(recipe: Recipe, pictures, steps: int, replicas: int):
+def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
     """The model of a recipe, compiled, and its metrics; to be called in the scope."""
-    import keras
-
-    from resnet_keras.optim import SGD, Table
+    from resnet_keras.losses import Accuracy, CrossEntropy
     from resnet_keras.weights import load_weights
 
     model = _model(recipe, pictures.channels, len(pictures.labels), replicas)
     if recipe.weights is not None:
         print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
-    rates = [recipe.rate(i, steps_per_epoch=steps) for i in range(recipe.epochs * steps)]
-    optimizer = SGD(
-        Table(rates),
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
-    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    metrics = [Accuracy()]
     model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        _optimizer(recipe, pictures.examples, policy),
+        CrossEntropy(sigmoid=recipe.loss == "sigmoid", label_smoothing=recipe.label_smoothing),
         metrics=metrics,
+        auto_scale_loss=False,  # our optimizers scale it themselves, and hear every replica
     )
     # Now, so that a backup finds its variables.
     model.optimizer.build(model.trainable_variables)
+    if recipe.ema:
+        model.optimizer.follow(model.non_trainable_variables)
     return model, metrics
+
+
+def _optimizer(recipe: Recipe, examples: int, policy: str):
+    """The optimizer of a recipe."""
+    from resnet_keras.optim import LAMB, SGD, Table
+
+    steps = recipe.steps_per_epoch(examples)
+    total = recipe.total_steps(examples)
+    rates = Table([recipe.rate(i, steps_per_epoch=steps) for i in range(total)])
+    half = policy == "mixed_float16"
+    shared = {
+        "weight_decay": recipe.weight_decay,
+        "exclude": recipe.exclude,
+        "accumulate": recipe.accumulate,
+        "ema": recipe.ema,
+        "loss_scale": (recipe.loss_scale or 2.0**15) if half else None,
+        "growth_steps": 2000 if half and recipe.loss_scale is None else None,
+    }
+    if recipe.optimizer == "lamb":
+        return LAMB(
+            rates,
+            beta_1=recipe.betas[0],
+            beta_2=recipe.betas[1],
+            epsilon=recipe.epsilon,
+            max_grad_norm=recipe.clip_norm,
+            **shared,
+        )
+    return SGD(
+        rates,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        clip_norm=recipe.clip_norm,
+        **shared,
+    )
 
 
 def _fit(
@@ -134,13 +163,16 @@ def _fit(
     from resnet_keras import data
     from resnet_keras.train import watch
 
-    place = watch.Place(*((saved.step, steps, saved.notes["rows"]) if saved else (0, steps, [])))
+    step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
+    total = recipe.total_steps(pictures.examples)
+    place = watch.Place(step, recipe.accumulate, steps, total, rows)
     keep = watch.Keep(place, folder / "backup", _interval(recipe.backup_every), metrics)
     callbacks = [
         watch.Count(place),
         watch.Log(place, folder / "log.csv", partial(recipe.rate, steps_per_epoch=steps)),
         keep,
-        watch.Progress(place, recipe.epochs, recipe.batch_size),
+        watch.Progress(place, recipe.batch_size // recipe.accumulate),
+        *([watch.Average()] if recipe.ema else []),
     ]
     if saved:
         keep.set_model(model)
@@ -158,8 +190,8 @@ def _fit(
     try:
         with _signals(keep.on_signal), data.naming_files():
             # The rest of an epoch that was interrupted, then all the others.
-            while place.step < recipe.epochs * steps:
-                epoch, done = divmod(place.step, steps)
+            while place.step < total:
+                first, end, length = place.next_epochs()
                 batches = data.training_batches(
                     pictures,
                     size=recipe.train_size,
@@ -169,10 +201,10 @@ def _fit(
                     **{name: getattr(recipe, name) for name in PIXELS},
                 )
                 model.fit(
-                    batches,
-                    initial_epoch=epoch,
-                    epochs=epoch + 1 if done else recipe.epochs,
-                    steps_per_epoch=steps - done,
+                    batches.rebatch(recipe.batch_size // recipe.accumulate),
+                    initial_epoch=first,
+                    epochs=end,
+                    steps_per_epoch=length * recipe.accumulate,
                     validation_data=test_batches,
                     callbacks=callbacks,
                     shuffle=False,  # the data are shuffled already
@@ -188,6 +220,8 @@ def _fit(
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+    if recipe.ema:
+        model.optimizer.exchange()
     return place.rows
 
 
@@ -279,16 +313,25 @@ def _check_folder(recipe: Recipe) -> Path:
         raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
     if recipe.run_dir is None:
         raise InputError("`run_dir` must say where the run is written. Received: None")
-    folder, mine = recipe.run_dir, recipe.identity()
-    path = folder / "recipe.json"
-    theirs = json.loads(path.read_text()) if path.exists() else mine
-    changed = [field for field in mine if mine[field] != theirs.get(field)]
-    if changed:
+    path = recipe.run_dir / "recipe.json"
+    theirs = json.loads(path.read_text()) if path.exists() else recipe.to_json()
+    field = recipe.conflict(theirs)
+    if field is not None:
         raise InputError(
-            f"{folder} belongs to another recipe: {changed[0]} is {theirs.get(changed[0])!r} "
-            f"there, {mine[changed[0]]!r} here. Take another --run-dir."
+            f"{recipe.run_dir} belongs to another recipe: {field} is {theirs.get(field)!r} there, "
+            f"{recipe.to_json()[field]!r} here. Take another --run-dir."
         )
-    return folder
+    return recipe.run_dir
+
+
+def _finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """The results of a run that has nothing left to do."""
+    if not (folder / "results.json").exists():
+        return None
+    theirs = json.loads((folder / "recipe.json").read_text())
+    if (theirs["epochs"], theirs["steps"]) != (recipe.epochs, recipe.steps):
+        return None
+    return json.loads((folder / "results.json").read_text())
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
@@ -301,10 +344,22 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     steps = recipe.steps_per_epoch(examples) if examples else None
     return recipe.to_json() | {
         "steps_per_epoch": steps,
-        "total_steps": steps and steps * recipe.epochs,
+        "total_steps": recipe.total_steps(examples) if examples else recipe.steps,
+        "rates": _knots(recipe, examples) if examples else None,
         "params": counts["params"],
         "macs": counts["macs"],
         "estimated_memory_bytes": _memory(recipe, model),
+    }
+
+
+def _knots(recipe: Recipe, examples: int) -> dict[int, float]:
+    """The learning rate at the steps where its curve bends."""
+    steps, total = recipe.steps_per_epoch(examples), recipe.total_steps(examples)
+    unit = 1 if recipe.steps else steps
+    warm = recipe.warmup_steps or round(recipe.warmup_epochs * steps)
+    bends = {0, warm, *(m * unit for m in recipe.milestones), total - 1}
+    return {
+        step: recipe.rate(step, steps_per_epoch=steps) for step in sorted(bends) if step < total
     }
 
 
@@ -318,7 +373,7 @@ def _memory(recipe: Recipe, model) -> int:
     activations = sum(
         math.prod(layer.output.shape[1:]) for layer in model.layers if layer.name.endswith(kept)
     )
-    return 3 * 4 * model.count_params() + 4 * activations * recipe.batch_size
+    return 3 * 4 * model.count_params() + 4 * activations * recipe.batch_size // recipe.accumulate
 
 
 def versions() -> dict[str, str]:

@@ -31,30 +31,70 @@ class Place:
     """Where a run stands, shared by those who watch it.
 
     Attributes:
-        step: training steps done.
+        batch: batches done; several make a step where gradients are accumulated.
+        accumulate: how many.
         steps_per_epoch: steps in an epoch.
+        total: steps of the whole run.
         rows: of `log.csv`, one an epoch.
     """
 
-    def __init__(self, step: int, steps_per_epoch: int, rows: list[dict[str, Any]]):
-        self.step = step
+    def __init__(self, step: int, accumulate: int, steps_per_epoch: int, total: int, rows: list):
+        self.batch = step * accumulate
+        self.accumulate = accumulate
         self.steps_per_epoch = steps_per_epoch
+        self.total = total
         self.rows = rows
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self.batch // self.accumulate
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no step is half done."""
+        return self.batch % self.accumulate == 0
+
+    @property
+    def within_epoch(self) -> bool:
+        """Whether the epoch goes on after this step; the run's last one may be short."""
+        return self.step % self.steps_per_epoch != 0 and self.step < self.total
+
+    def next_epochs(self) -> tuple[int, int, int]:
+        """What to fit next: first epoch, the one behind the last, and steps in each."""
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        whole = self.total // self.steps_per_epoch
+        if not done and epoch < whole:
+            return epoch, whole, self.steps_per_epoch
+        end = min((epoch + 1) * self.steps_per_epoch, self.total)
+        return epoch, epoch + 1, end - self.step
 
 
 class Count(keras.callbacks.Callback):
-    """Counts steps, and stops where the loss is no number. The first of the callbacks."""
+    """Counts, and stops where the loss is no number. The first of the callbacks."""
 
     def __init__(self, place: Place):
         super().__init__()
         self.place = place
 
     def on_train_batch_end(self, batch, logs=None):
-        """One step more."""
-        self.place.step += 1
+        """One batch more."""
+        self.place.batch += 1
         # The running mean: once not a number, it stays so.
         if not np.isfinite(float(logs["loss"])):
             raise Diverged(f"the loss is not finite at step {self.place.step}")
+
+
+class Average(keras.callbacks.Callback):
+    """Validates the running average of the weights, which is what will be saved."""
+
+    def on_test_begin(self, logs=None):
+        """Take the averages."""
+        self.model.optimizer.exchange()
+
+    def on_test_end(self, logs=None):
+        """Take the weights again."""
+        self.model.optimizer.exchange()
 
 
 class Log(keras.callbacks.Callback):
@@ -98,7 +138,7 @@ class Keep(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Keras has just set the metrics to zero; in a resumed epoch they go on."""
-        if self.running and self.place.step % self.place.steps_per_epoch:
+        if self.running and self.place.within_epoch:
             for name, variable in self._variables().items():
                 if name.startswith("metric/"):
                     variable.assign(self.running[name])
@@ -106,12 +146,12 @@ class Keep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Save within an epoch; at its end `on_epoch_end` does, when the log has its row."""
-        if self.place.step % self.place.steps_per_epoch and (self.signal or self._due()):
+        if self.place.between_steps and self.place.within_epoch and self._due():
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
         """Save at the end of an epoch."""
-        if self.signal or self._due():
+        if self._due():
             self.save()
 
     def on_train_end(self, logs=None):
@@ -135,6 +175,8 @@ class Keep(keras.callbacks.Callback):
         print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
 
     def _due(self) -> bool:
+        if self.signal:
+            return True
         if self.unit == "steps":
             return self.place.step % self.number == 0
         return time.monotonic() - self.saved_at >= self.number
@@ -159,9 +201,9 @@ class Keep(keras.callbacks.Callback):
 class Progress(keras.callbacks.ProgbarLogger):
     """Keras' progress bar of an epoch, with images a second; above it the time left of the run."""
 
-    def __init__(self, place: Place, epochs: int, batch_size: int):
+    def __init__(self, place: Place, batch_size: int):
         super().__init__()
-        self.place, self.total, self.batch_size = place, epochs, batch_size
+        self.place, self.batch_size = place, batch_size
         self.start, self.first_step = time.perf_counter(), place.step
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -173,9 +215,10 @@ class Progress(keras.callbacks.ProgbarLogger):
         done = self.place.step - self.first_step
         left = ""
         if done:
-            rest = self.total * self.place.steps_per_epoch - self.place.step
+            rest = self.place.total - self.place.step
             left = f", {_clock((time.perf_counter() - self.start) / done * rest)} left"
-        print(f"Epoch {epoch + 1}/{self.total}{left}", flush=True)
+        epochs = -(-self.place.total // self.place.steps_per_epoch)
+        print(f"Epoch {epoch + 1}/{epochs}{left}", flush=True)
 
     def _maybe_init_progbar(self):
         if self.progbar is None:
