@@ -17,7 +17,7 @@ FLOORS = [
     {"train"},
     {"__main__"},
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 
 # The one step up: `ResNet(weights=...)` is a contract.
 ALLOWED_UP = {("models", "weights")}

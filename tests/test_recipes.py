@@ -90,3 +90,103 @@ def test_fashion_mnist_trains_an_epoch_on_the_real_pictures(run_python, tmp_path
     assert results["examples"] == 10_000 and results["top1"] > 0.7
     with open(tmp_path / "run" / "log.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 1
+
+
+IMAGENET = {
+    "dataset": "imagenet2012", "batch_size": 256, "learning_rate": 0.1, "weight_decay": 1e-4,
+    "momentum": 0.9, "nesterov": False, "exclude": (), "clip_norm": None, "label_smoothing": 0.0,
+    "epochs": 100, "schedule": "step", "milestones": (30, 60, 90), "drop": 0.1, "warmup_epochs": 0,
+    "train_size": 224, "min_area": 0.08, "flip": True, "padding": 0, "interpolation": "bilinear",
+    "antialias": False, "eval_resize": 256, "eval_size": 224, "ema": 0.0, "loss": "softmax",
+    "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "optimizer": "sgd",
+}  # fmt: skip
+CIFAR = {
+    **IMAGENET, "dataset": "cifar10", "batch_size": 128, "epochs": 200, "milestones": (100, 150),
+    "train_size": 32, "min_area": None, "padding": 4, "eval_resize": None, "eval_size": 32,
+    "mean": (125.307, 122.961, 113.8575), "std": (51.5865, 50.847, 51.255),
+}  # fmt: skip
+RSB = {
+    **IMAGENET, "batch_size": 2048, "optimizer": "lamb", "learning_rate": 0.005,
+    "weight_decay": 0.01, "exclude": ("bias", "gamma", "beta"), "betas": (0.9, 0.999),
+    "epsilon": 1e-6, "clip_norm": 1.0, "epochs": 600, "schedule": "cosine", "milestones": (),
+    "min_rate": 1e-6, "rate_by": "epoch", "warmup_epochs": 5, "warmup_start": 1e-4,
+    "sync_batch_norm": True, "drop_path": 0.05, "loss": "sigmoid", "label_smoothing": 0.1,
+    "mixup": 0.2, "cutmix": 1.0, "repeats": 3, "interpolation": "bicubic", "antialias": True,
+    "rand_ops": 2, "rand_magnitude": 7, "rand_std": 0.5, "eval_resize": 236,
+}  # fmt: skip
+PAPER = {**CIFAR, "epochs": 100, "steps": 64_000, "milestones": (32_000, 48_000)}
+
+# The published rows: the recipe's values, steps in an epoch and in all, and rates at some steps.
+ROWS = {
+    **{f"cifar10_resnet{n}": (CIFAR | {"model": f"resnet{n}_cifar"}, 391, 78_200,
+                              {39_099: 0.1, 39_100: 0.01, 58_650: 0.001})
+       for n in (18, 34, 50, 101, 152)},
+    "cifar100_resnet50": (
+        CIFAR | {"model": "resnet50_cifar", "dataset": "cifar100", "weight_decay": 5e-4,
+                 "milestones": (60, 120, 160), "drop": 0.2, "mean": (129.304, 124.070, 112.434),
+                 "std": (68.170, 65.392, 70.418)},
+        391, 78_200, {23_459: 0.1, 23_460: 0.02, 46_920: 0.004, 62_560: 0.0008}),
+    **{f"imagenet_resnet{n}": (IMAGENET | {"model": f"resnet{n}"}, 5005, 500_500,
+                               {150_149: 0.1, 150_150: 0.01, 300_300: 0.001, 450_450: 1e-4})
+       for n in (18, 34, 50, 101, 152)},
+    **{f"imagenet_resnetv1d{n}": (IMAGENET | {"model": f"resnetv1d{n}", "antialias": True},
+                                  5005, 500_500, {150_150: 0.01}) for n in (50, 101, 152)},
+    "imagenet_resnet50_fp16": (
+        IMAGENET | {"model": "resnet50", "precision": "mixed_float16", "loss_scale": 512.0},
+        5005, 500_500, {150_150: 0.01}),
+    "imagenet_resnet50_rsb_a1": (RSB | {"model": "resnet50"}, 626, 375_600,
+                                 {0: 5e-7, 3129: 0.005, 3130: 0.005}),
+    "imagenet_resnet50_rsb_a2": (
+        RSB | {"weight_decay": 0.02, "label_smoothing": 0.0, "mixup": 0.1, "epochs": 300},
+        626, 187_800, {0: 5e-7, 3130: 0.005}),
+    "imagenet_resnet50_rsb_a3": (
+        RSB | {"learning_rate": 0.008, "weight_decay": 0.02, "label_smoothing": 0.0, "mixup": 0.1,
+               "drop_path": 0.0, "repeats": 1, "rand_magnitude": 6, "epochs": 100},
+        626, 62_600, {0: 8e-7, 3130: 0.008}),
+    **{f"cifar10_resnet{n}": (PAPER | {"model": f"resnet{n}_cifar"}, 391, 64_000,
+                              {0: 0.1, 31_999: 0.1, 32_000: 0.01, 48_000: 0.001})
+       for n in (20, 56)},
+    "cifar10_resnet110": (PAPER | {"model": "resnet110_cifar"}, 391, 64_000,
+                          {0: 0.01, 399: 0.01, 400: 0.1, 32_000: 0.01}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
+    from resnet_keras.train import _optimizer
+
+    monkeypatch.syspath_prepend("recipes")
+    recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
+    fields, steps, total, rates = ROWS[name]
+    assert {field: getattr(recipe, field) for field in fields} == fields
+    examples = {"imagenet2012": 1_281_167}.get(recipe.dataset, 50_000)
+    assert recipe.steps_per_epoch(examples) == steps and recipe.total_steps(examples) == total
+    for step, rate in rates.items():
+        assert recipe.rate(step) == pytest.approx(rate, rel=1e-6), step
+
+    optimizer = _optimizer(recipe, examples, "mixed_float16" if "fp16" in name else "float32")
+    config = optimizer.get_config()
+    assert type(optimizer).__name__.lower() == recipe.optimizer
+    assert config["weight_decay"] == fields["weight_decay"]
+    assert tuple(config["exclude"]) == fields["exclude"]
+    assert config.get("momentum", 0.9) == 0.9
+    assert optimizer.loss_scale == (512.0 if "fp16" in name else None)
+    table = optimizer._learning_rate.rates
+    assert len(table) == total and table[-1] == recipe.rate(total - 1)
+
+
+def test_every_recipe_file_opens_with_its_claim_and_stands_on_one_page():
+    files = sorted(Path("recipes").glob("*.py"))
+    assert {path.stem for path in files} == {*ROWS, *OURS}
+    for path in files:
+        text = path.read_text()
+        claim = text.split('"""')[1]
+        assert f"python recipes/{path.name}" in claim
+        assert "published" in claim and ("Not measured here" in claim or path.stem == "quickstart")
+        hops = [line for line in text.splitlines() if line.startswith("import ")]
+        assert len(hops) <= 1  # one named change of a recipe that is complete
+        for hop in hops:
+            assert "\nimport " not in Path(f"recipes/{hop.split()[1]}.py").read_text()
+
+
+OURS = ("quickstart", "fashion_mnist_resnet20", "finetune_resnet50")
