@@ -14,11 +14,12 @@ from safetensors.numpy import save_file
 @pytest.mark.parametrize("recipe", ["quickstart"])
 def test_the_quickstart_trains_exports_and_predicts(run_python, recipe, tmp_path):
     run = tmp_path / "run"
-    flags = ("--run-dir", run, "--data-dir", tmp_path / "data")
+    # Shorter than the recipe; the slow test below holds what the whole of it reaches.
+    flags = ("--epochs", "20", "--run-dir", run, "--data-dir", tmp_path / "data")
     done = run_python(f"recipes/{recipe}.py", *flags)
     assert done.returncode == 0, done.stderr
     results = json.loads((run / "results.json").read_text())
-    assert results["examples"] == 360 and results["top1"] >= 0.97
+    assert results["examples"] == 360 and results["top1"] >= 0.9
     report = json.loads((run / "model.tflite.report.json").read_text())
     assert report["max_difference"] < 1e-4
     assert done.stdout.count("is read as") == 8

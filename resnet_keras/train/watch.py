@@ -161,7 +161,9 @@ class Keep(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Write a backup; then stop, if a signal asked for it."""
-        arrays = {n: keras.ops.convert_to_numpy(v.value) for n, v in self._variables().items()}
+        to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
+        # Read first: what lives on several replicas is no array by itself.
+        arrays = {name: to_numpy(read(v)) for name, v in self._variables().items()}
         backup.save(self.folder, backup.Saved(self.place.step, arrays, {"rows": self.place.rows}))
         self.saved_at, self.saved_step = time.monotonic(), self.place.step
         if self.signal:
