@@ -110,6 +110,13 @@ def test_another_recipe_is_refused_and_nothing_is_changed(quickstart, digits_run
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_damaged_recipe_file_is_named(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"model": "resn')
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
+    with pytest.raises(ValueError, match="recipe.json is damaged.*--run-dir"):
+        train(recipe)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [(("--model", "resnet5"), "resnet18"), (("--dataset", "no_such_set"), "no such data set"),

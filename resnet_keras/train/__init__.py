@@ -314,7 +314,10 @@ def _check_folder(recipe: Recipe) -> Path:
     if recipe.run_dir is None:
         raise InputError("`run_dir` must say where the run is written. Received: None")
     path = recipe.run_dir / "recipe.json"
-    theirs = json.loads(path.read_text()) if path.exists() else recipe.to_json()
+    try:
+        theirs = json.loads(path.read_text()) if path.exists() else recipe.to_json()
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). Take another --run-dir.") from None
     field = recipe.conflict(theirs)
     if field is not None:
         raise InputError(
@@ -329,7 +332,7 @@ def _finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     if not (folder / "results.json").exists():
         return None
     theirs = json.loads((folder / "recipe.json").read_text())
-    if (theirs["epochs"], theirs["steps"]) != (recipe.epochs, recipe.steps):
+    if (theirs.get("epochs"), theirs.get("steps")) != (recipe.epochs, recipe.steps):
         return None
     return json.loads((folder / "results.json").read_text())
 
