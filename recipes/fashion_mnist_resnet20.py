@@ -5,7 +5,8 @@ Not measured here.
     python recipes/fashion_mnist_resnet20.py
 
 The pictures are taken from Debian's package dataset-fashion-mnist where it is installed, else they
-are downloaded. The published figure is for an earlier release of the data set.
+are downloaded. The published figure is for an earlier release of the data set; the epochs at which
+the rate drops are from memory of the authors' code, not checked.
 """
 
 from resnet_keras import Recipe, train

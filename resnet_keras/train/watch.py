@@ -51,7 +51,7 @@ class Place:
         return self.batch // self.accumulate
 
     @property
-    def between_steps(self) -> bool:
+    def at_step_end(self) -> bool:
         """Whether no step is half done."""
         return self.batch % self.accumulate == 0
 
@@ -146,7 +146,7 @@ class Keep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Save within an epoch; at its end `on_epoch_end` does, when the log has its row."""
-        if self.place.between_steps and self.place.within_epoch and self._due():
+        if self.place.at_step_end and self.place.within_epoch and self._due():
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
