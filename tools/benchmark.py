@@ -158,7 +158,7 @@ def torchvision(folder: str) -> float:
     return _speed(endless())
 
 
-def _speed(batches, warm_up: int = 4, measured: int = 20) -> float:
+def _speed(batches, warm_up: int = 8, measured: int = 50) -> float:
     """Images a second of batches of 64."""
     import time
 

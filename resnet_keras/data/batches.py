@@ -127,17 +127,19 @@ def training_batches(
 
     stream = endless(
         pictures,
+        transform,
         seed=seed,
         per_epoch=math.ceil(pictures.examples / batch_size) * batch_size,
         start=start * batch_size,
         repeats=repeats,
     )
-    batches = _map(stream, transform).batch(batch_size, drop_remainder=True)
+    batches = stream.batch(batch_size, drop_remainder=True)
     if mixup or cutmix:
         mix = _mixing(mixup, cutmix, len(pictures.labels))
-        batches = _map(
-            batches.enumerate(start),
+        batches = batches.enumerate(start).map(
             lambda step, batch: mix(*batch, augment.example_seed(seed, -1, step)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
     return _tuned(batches)
 
@@ -175,7 +177,7 @@ def evaluation_batches(
         )
         return tf.ensure_shape(image, (size, size, pictures.channels)), label
 
-    return _tuned(_map(once(pictures), transform).batch(batch_size))
+    return _tuned(once(pictures, transform).batch(batch_size))
 
 
 def _mixing(mixup: float, cutmix: float, classes: int) -> Callable:
@@ -191,10 +193,6 @@ def _mixing(mixup: float, cutmix: float, classes: int) -> Callable:
         )
 
     return mix
-
-
-def _map(stream: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
-    return stream.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -45,15 +45,19 @@ def reader(files: Files) -> Callable:
     Before a picture is decoded its bytes are compared with those that were checked, so that no
     decoder fails without saying on which file.
     """
-    columns = [tf.constant(getattr(files, f.name)) for f in dataclasses.fields(files)]
+    paths, plain = tf.constant(files.paths), tf.constant(files.plain)
+    numbers = tf.constant(np.stack([files.labels, files.fingerprints], 1))
 
     def read(index):
-        path, label, expected, plain = (tf.gather(column, index) for column in columns)
+        path = tf.gather(paths, index)
+        label, expected = tf.unstack(tf.gather(numbers, index))
         data = tf.io.read_file(path)
         same = tf.debugging.Assert(fingerprint(data) == expected, [_CHANGED, path])
         with tf.control_dependencies([same]):
             data = tf.identity(data)
-        return tf.cond(plain, lambda: data, lambda: _tidy_in_graph(data)), label
+        if not files.plain.all():
+            data = tf.cond(tf.gather(plain, index), lambda: data, lambda: _tidy_in_graph(data))
+        return data, label
 
     return read
 

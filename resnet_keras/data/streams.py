@@ -18,12 +18,20 @@ _PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
 def endless(
-    pictures: Pictures, *, seed: int, per_epoch: int, start: int, repeats: int = 1
+    pictures: Pictures,
+    transform: Callable,
+    *,
+    seed: int,
+    per_epoch: int,
+    start: int,
+    repeats: int = 1,
 ) -> tf.data.Dataset:
-    """Endless `(picture, label, epoch, position in it)`, each epoch in a new order.
+    """What `transform` makes of pictures, endlessly, each epoch in a new order.
 
     Args:
         pictures: the split.
+        transform: of `(picture, label, epoch, position in it)`; pictures are encoded where they
+            are kept so.
         seed: of the order.
         per_epoch: pictures in an epoch, repeats counted; what the order of one epoch has too few of
             comes from the next one's.
@@ -31,10 +39,11 @@ def endless(
         repeats: how often each picture comes, one copy behind the other.
 
     Returns:
-        The stream; pictures are decoded where they are kept so.
+        The stream.
     """
     if pictures.records:
-        return _from_records(pictures, seed, per_epoch, start, repeats)
+        records = _from_records(pictures, seed, per_epoch, start, repeats)
+        return records.map(transform, **_PARALLEL)
     read = _reader(pictures)
 
     def draw(number):
@@ -46,18 +55,20 @@ def endless(
             seed=tf.stack([tf.cast(seed, tf.int64), epoch + place // pictures.examples]),
             max_index=pictures.examples - 1,
         )
-        return *read(index), epoch, position
+        return transform(*read(index), epoch, position)
 
-    return tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(draw, **_parallel(pictures))
+    # Read and transformed in one function: handing pictures from thread to thread takes time.
+    return tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(draw, **_PARALLEL)
 
 
-def once(pictures: Pictures) -> tf.data.Dataset:
-    """Every `(picture, label)` once, in order."""
+def once(pictures: Pictures, transform: Callable) -> tf.data.Dataset:
+    """What `transform` makes of every `(picture, label)`, once, in order."""
     if pictures.records:
         pieces, parse = pictures.records
-        return _read_pieces(_piece_tensors(pieces)).map(parse)
+        return _read_pieces(_piece_tensors(pieces)).map(parse).map(transform, **_PARALLEL)
+    read = _reader(pictures)
     numbers = tf.data.Dataset.range(pictures.examples)
-    return numbers.map(_reader(pictures), **_parallel(pictures))
+    return numbers.map(lambda number: transform(*read(number)), **_PARALLEL)
 
 
 def _reader(pictures: Pictures) -> Callable:
@@ -66,11 +77,6 @@ def _reader(pictures: Pictures) -> Callable:
         return files.reader(pictures.files)
     images, labels = (tf.constant(array) for array in pictures.arrays)
     return lambda index: (tf.gather(images, index), tf.gather(labels, index))
-
-
-def _parallel(pictures: Pictures) -> dict:
-    """Files are worth threads, memory is not."""
-    return _PARALLEL if pictures.files else {}
 
 
 def _from_records(
