@@ -163,6 +163,10 @@ def bad_files():
         "notes.txt": (b"my notes", "not a picture"),
         "._00.jpg": (b"\x00\x05\x16\x07" + bytes(100), "macOS resource fork"),
         "bomb.png": (bomb, "more than 178 megapixels"),
+        "cut.gif": (KINDS["gif"][:-60], "truncated"),
+        "cut.webp": (KINDS["webp"][:-20], "damaged"),
+        "cut.bmp": (KINDS["bmp"][:-100], "truncated"),
+        "scan.jpg": (encode(PICTURE, "TIFF"), "not a picture"),
     }
 
 
@@ -173,7 +177,7 @@ def test_all_bad_files_are_named_at_once_with_the_reason(tmp_path, jpegs):
     with pytest.raises(InputError) as error:
         data.open_split(name, "train")
     line = str(error.value)
-    assert line.startswith("9 of 109 files") and "--skip-bad" in line and "\n" not in line
+    assert line.startswith("13 of 113 files") and "--skip-bad" in line and "\n" not in line
     for file, (_, reason) in bad.items():
         assert f"b/{file} ({reason})" in line
     assert "b/link.jpg (broken link)" in line
@@ -184,7 +188,7 @@ def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
     name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
     pictures = [data.open_split(name, split, skip_bad=True) for split in ("train", "test")]
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
-    assert "8 of 108 files left out: 3 truncated, 2 not a picture" in line
+    assert "12 of 112 files left out: 5 truncated, 3 not a picture" in line
     for split in pictures:
         skipped = {path.rsplit("/", 1)[1]: reason for path, reason in split.skipped}
         assert skipped == {file: reason for file, (_, reason) in bad.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import shutil
 import tarfile
 
@@ -120,6 +121,24 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     truth = dict(zip((20, 40, 60, 80, 100), ("n01751748", "n09193705", "n02105855", "n04263257",
                                              "n03125729"), strict=True))  # fmt: skip
     assert {round(i.mean()): test.labels[y] for i, y in zip(images, labels, strict=True)} == truth
+
+
+def test_a_recipe_trains_on_miniature_archives(miniature, tmp_path, run_python):
+    miniature()
+    flags = (
+        "--data-dir", tmp_path / "data", "--run-dir", tmp_path / "run", "--steps", "2",
+        "--batch-size", "4", "--train-size", "32", "--eval-resize", "36", "--eval-size", "32",
+    )  # fmt: skip
+    done = run_python("recipes/imagenet_resnet18.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "9 training pictures, 5 test pictures, 2 steps" in done.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["examples"] == 5
+    model = tmp_path / "run" / "model.keras"
+    done = run_python(
+        "-m", "resnet_keras", "evaluate", model, "--data-dir", tmp_path / "data",
+        "--split", "train", "--json",
+    )  # fmt: skip
+    assert json.loads(done.stdout)["examples"] == 9, done.stderr
 
 
 def test_prepared_already(miniature, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
+from test_folders import bad_files
 
 
 @pytest.mark.parametrize("recipe", ["quickstart"])
@@ -35,8 +36,8 @@ def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
         for i in range(6):
             pixels = rng.integers(0, 40, (20 + i, 30, 3)) + 40 * number
             Image.fromarray(pixels.astype("uint8")).save(folder / f"{i}.jpg")
-    bad = {"empty.jpg": b"", "text.jpg": b"hello", "cut.jpg": (folder / "0.jpg").read_bytes()[:200]}
-    for name, contents in bad.items():
+    bad = bad_files()
+    for name, (contents, _) in bad.items():
         (folder / name).write_bytes(contents)
     golden = Path("tests/golden/parity")
     state = runpy.run_path(str(golden / "make_state.py"))["make_state"](
@@ -54,13 +55,14 @@ def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
     done = run_python("recipes/finetune_resnet50.py", *flags)
     assert done.returncode == 2 and not run.exists()
     line = done.stderr.splitlines()[-1]
-    assert all(name in line for name in bad) and "--skip-bad" in line
+    assert len(bad) == 12 and "--skip-bad" in line
+    assert all(f"{name} ({reason})" in line for name, (_, reason) in bad.items())
 
     done = run_python("recipes/finetune_resnet50.py", *flags, "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert "skipped: " in done.stderr and "head.fc.weight" in done.stderr
     results = json.loads((run / "results.json").read_text())
-    assert results["skipped"]["train"] + results["skipped"]["test"] >= 3
+    assert results["skipped"] == {"train": 12, "test": 12}  # of the folder, not of one split
     assert (run / "labels.txt").read_text().splitlines() == [f"class {i}" for i in range(5)]
     answer = run_python(
         "-m", "resnet_keras", "predict", run / "model.keras", folder / "0.jpg", "--json"

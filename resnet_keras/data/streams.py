@@ -95,6 +95,9 @@ def _from_records(
         shuffled = tf.random.experimental.index_shuffle(numbers, key, len(pieces) - 1)
         records = _read_pieces([tf.gather(t, shuffled) for t in tensors])
         number = augment.example_seed(seed, epoch, -1)[0]
+        # The seed of this graph alone; the process's would change the order, and where it is 0
+        # TensorFlow asks whether `number` is, too, which a graph can't answer.
+        tf.random.set_seed(1)
         return records.shuffle(SHUFFLE_BUFFER, seed=number, reshuffle_each_iteration=False)
 
     def epoch_records(epoch):
