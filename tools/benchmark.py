@@ -1,81 +1,590 @@
 """Ours against what people would use instead, alternated in one run on one machine.
 
-    python tools/benchmark.py pipeline [--rounds 5] [--peer-python /usr/bin/python3]
+    pip install -r tools/benchmark-requirements.txt
+    python tools/benchmark.py {train,infer,pipeline,export,startup,backup,growth,all} [--rounds 5]
+    KERAS_BACKEND=jax python tools/benchmark.py train --net resnet50 --batch-size 256
 
-Every number is images a second, the median of several rounds; every ratio is taken within a round,
-and the median of the ratios is shown. Each measurement is a process of its own, with a warm-up.
-A peer that is missing is a row that says so.
+Every measurement is a process of its own, with a warm-up; ours and its peers take turns. Shown are
+medians over the rounds; a ratio is taken within a round, and the median of the ratios is shown:
+above 1, ours is better. A peer that is missing is a row that says so. What was measured, and on
+which machine, is written to benchmark.json.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-PICTURES, HEIGHT, WIDTH = 256, 375, 500
+NETS = {"resnet50": (224, 1000), "resnet18_cifar": (32, 10)}  # picture size, classes
 
 
 def main() -> None:
-    """Measure, print one table, write one JSON file."""
+    """Measure, print a table for each comparison, write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("pipeline",))
+    parser.add_argument("what", choices=(*COMPARISONS, "growth", "all"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--net", choices=NETS, help="train: this network only")
+    parser.add_argument("--batch-size", type=int, help="train: rather than 32 (CIFAR: 128)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="train: this type only")
     parser.add_argument("--peer-python", default="/usr/bin/python3", help="has torchvision")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--arguments", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        # One core, before any library looks.
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
-        print(json.dumps({"images_per_second": WORKERS[options.worker](options.folder)}))
+        work(options.worker, options.arguments)
         return
+    if options.what == "growth":
+        growth(options)
+        return
+    names = [options.what] if options.what != "all" else list(COMPARISONS)
+    answers = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder))
-        rounds = [one_round(options, folder) for _ in range(options.rounds)]
-    report(rounds, options.out)
+        for name in names:
+            for title, unit, rows in COMPARISONS[name](options, folder):
+                print(f"\n{title}", flush=True)
+                rounds = [
+                    {row: measure(*command, options) for row, command in rows.items()}
+                    for _ in range(options.rounds)
+                ]
+                answers[title] = {"unit": unit, "rounds": rounds, "table": table(rounds, unit)}
+    written = {"machine": machine(), "command": " ".join(sys.argv), "measured": answers}
+    options.out.write_text(json.dumps(written, indent=1) + "\n")
 
 
-def one_round(options, folder: str) -> dict[str, float | None]:
-    """Every worker once, one after the other."""
-    results = {}
-    for name in WORKERS:
-        python = options.peer_python if name == "torchvision" else sys.executable
-        command = [python, __file__, options.what, "--worker", name, "--folder", folder]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip() or "no message").splitlines()[-1]
-            print(f"{name}: not measured ({reason})", file=sys.stderr)
-            results[name] = None
-        else:
-            results[name] = json.loads(done.stdout.splitlines()[-1])["images_per_second"]
-            print(f"{name}: {results[name]:.0f} images/s", file=sys.stderr)
-    return results
+def measure(worker: str, arguments: dict, options) -> dict | None:
+    """One measurement in a fresh process; None where it cannot be made."""
+    peer = worker == "pipeline_torchvision"
+    command = [options.peer_python if peer else sys.executable, __file__, options.what]
+    command += ["--worker", worker, "--arguments", json.dumps(arguments)]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        print(f"  {worker}: not measured ({reason})", file=sys.stderr, flush=True)
+        return None
+    return {"process_seconds": seconds, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def report(rounds: list[dict], out: Path) -> None:
-    """Medians, and ratios of ours to the others."""
-    machine = {"python": platform.python_version(), "processor": _processor(), "cores_used": 1}
-    table = {}
-    for name in WORKERS:
-        speeds = [r[name] for r in rounds if r[name]]
-        ratios = [r["ours"] / r[name] for r in rounds if r["ours"] and r[name]]
-        table[name] = {
-            "images_per_second": speeds and statistics.median(speeds),
-            "ours_over_it": ratios and statistics.median(ratios),
+def work(worker: str, arguments: dict) -> None:
+    """What the fresh process does: the worker named, and its peak of memory."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print, too
+    answer = WORKERS[worker](**arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    print(json.dumps({"peak_MiB": peak, **answer}), file=out, flush=True)
+    os._exit(0)  # threads of a pipeline may still run
+
+
+def table(rounds: list[dict], unit: str) -> dict[str, dict]:
+    """Print medians, and how often better the first row is than the others."""
+    lower = unit in ("seconds", "process_seconds", "percent", "MiB")
+    first, *_ = rounds[0]
+    print(f"  {'':34}{unit.replace('_', ' '):>20}{'ours is':>12}{'peak MiB':>10}")
+    answer = {}
+    for name in rounds[0]:
+        found = [r[name] for r in rounds if r[name]]
+        if not found:
+            print(f"  {name:34}{'not measured':>20}")
+            continue
+        pairs = [(r[first][unit], r[name][unit]) for r in rounds if r[first] and r[name]]
+        ratios = [theirs / ours if lower else ours / theirs for ours, theirs in pairs]
+        answer[name] = {
+            unit: statistics.median(f[unit] for f in found),
+            "ours_is": statistics.median(ratios) if ratios and name != first else None,
+            "peak_MiB": statistics.median(f["peak_MiB"] for f in found),
         }
-    out.write_text(json.dumps({"machine": machine, "table": table, "rounds": rounds}, indent=1))
-    print(f"{'':24}{'images/s':>12}{'ours over it':>16}")
-    for name, row in table.items():
-        if row["images_per_second"]:
-            print(f"{name:24}{row['images_per_second']:12.0f}{row['ours_over_it'] or 0:16.2f}")
-        else:
-            print(f"{name:24}{'not measured':>12}")
+        ratio = f"{answer[name]['ours_is']:10.2f} x" if answer[name]["ours_is"] else ""
+        number = answer[name][unit]
+        shown = f"{number:20,.0f}" if number >= 100 else f"{number:20.3g}"
+        print(f"  {name:34}{shown}{ratio:>12}{answer[name]['peak_MiB']:10,.0f}", flush=True)
+    return answer
+
+
+def machine() -> dict:
+    """What the numbers were measured on."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    model = next((x.split(":")[1].strip() for x in lines if "model name" in x), "unknown")
+    flags = next((x.split(":")[1].split() for x in lines if x.startswith("flags")), [])
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    return {
+        "processor": model,
+        "has": [flag for flag in wanted if flag in flags],
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+    }
+
+
+# --- what is compared -------------------------------------------------------------------------
+
+
+def compare_training(options, folder):
+    """Training steps of the whole network on pictures that lie in memory."""
+    for net, size in (("resnet50", 32), ("resnet18_cifar", 128)):
+        for dtype in ("float32", "bfloat16"):
+            if options.net not in (None, net) or options.dtype not in (None, dtype):
+                continue
+            work = {"net": net, "dtype": dtype, "batch": options.batch_size or size}
+            rows = {"ours": ("train_ours", work)}
+            if net == "resnet50" and _backend() == "tensorflow":
+                rows["keras.applications"] = ("train_applications", work)
+                rows["keras-hub"] = ("train_hub", work)
+            rows["torch, eager"] = ("train_torch", work)
+            rows["torch, compiled"] = ("train_torch", {**work, "compiled": True})
+            title = f"training {net}, {dtype}, batch {work['batch']}"
+            yield title, "images_per_second", rows
+
+
+def compare_inference(options, folder):
+    """Prediction: batches of pictures in memory; one picture on one thread for edge files."""
+    yield (
+        "predicting with ResNet-50, batch 32",
+        "images_per_second",
+        {
+            "our predict loop": ("predict_ours", {"folder": folder}),
+            "keras.applications' predict": ("predict_applications", {}),
+        },
+    )
+    yield (
+        "ONNX ResNet-50 in onnxruntime, batch 1, one thread",
+        "images_per_second",
+        {
+            "our export": ("onnx_ours", {"folder": folder}),
+            "torch's export": ("onnx_torch", {"folder": folder}),
+        },
+    )
+    for kind in ("none", "int8"):
+        name = {"none": "float", "int8": "int8"}[kind]
+        yield (
+            f"TFLite ResNet-50, {name}, batch 1, one thread (theirs has fewer multiply-adds)",
+            "GMAC_per_second",
+            {
+                "our export": ("tflite_ours", {"folder": folder, "quantize": kind}),
+                "keras.applications, converted": ("tflite_applications", {"quantize": kind}),
+            },
+        )
+
+
+def compare_pipelines(options, folder):
+    """JPEG files to augmented training batches on one core."""
+    write_pictures(Path(folder))
+    rows = ("ours", "torchvision", "bare_decode", "ours_with_rand_augment")
+    yield (
+        "training pipeline, 500x375 JPEG to 224x224, one core",
+        "images_per_second",
+        {name.replace("_", " "): (f"pipeline_{name}", {"folder": folder}) for name in rows},
+    )
+    yield (
+        "memory that 20 epochs of the pipeline add",
+        "MiB",
+        {"ours": ("pipeline_memory", {"folder": folder})},
+    )
+
+
+def compare_exports(options, folder):
+    """A trained network to files."""
+    yield (
+        "ResNet-50 to SavedModel, TFLite int8 and ONNX",
+        "process_seconds",
+        {"ours": ("export_all", {"folder": folder})},
+    )
+
+
+def compare_startup(options, folder):
+    """What a user waits for before anything happens."""
+    yield (
+        "to the first training step of ResNet-50, batch 8",
+        "process_seconds",
+        {"ours": ("first_step_ours", {}), "keras.applications": ("first_step_applications", {})},
+    )
+    yield "python -m resnet_keras --help", "seconds", {"ours": ("help_text", {})}
+
+
+def compare_backups(options, folder):
+    """What exact resume costs a run, at its default interval."""
+    yield (
+        "backup of ResNet-50 with SGD's momentum, share of the default interval of 10 minutes",
+        "percent",
+        {"ours": ("backup_save", {"folder": folder})},
+    )
+
+
+COMPARISONS = {
+    "train": compare_training,
+    "infer": compare_inference,
+    "pipeline": compare_pipelines,
+    "export": compare_exports,
+    "startup": compare_startup,
+    "backup": compare_backups,
+}
+
+
+def growth(options) -> None:
+    """Time and memory of a training step as batch, depth and picture grow: growth.png."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    base = {"net": "resnet50", "dtype": options.dtype or "float32", "batch": 8}
+    lines = {
+        "batch size": ("batch", [2, 4, 8, 16, 32]),
+        "depth": ("net", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]),
+        "picture's edge, pixels": ("size", [128, 192, 224, 320, 448]),
+    }
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharey="row", layout="constrained")
+    for column, (label, (field, values)) in enumerate(lines.items()):
+        work = [{**base, field: value} for value in values]
+        found = [measure("train_ours", one, options) for one in work]
+        x = [int("".join(filter(str.isdigit, str(value)))) for value in values]
+        pairs = [(a, w, f) for a, w, f in zip(x, work, found, strict=True) if f]
+        x = [a for a, _, _ in pairs]
+        seconds = [w["batch"] / f["images_per_second"] for _, w, f in pairs]
+        axes[0][column].plot(x, seconds, "o-")
+        axes[1][column].plot(x, [f["peak_MiB"] / 1024 for _, _, f in pairs], "o-")
+        axes[1][column].set_xlabel(label)
+    axes[0][0].set_ylabel("seconds a step")
+    axes[1][0].set_ylabel("peak memory, GiB")
+    figure.suptitle(f"A training step of ResNet-50, {base['dtype']}, batch 8, 224x224, but for x")
+    figure.savefig(options.out.with_suffix(".png"), dpi=100)
+    print(f"wrote {options.out.with_suffix('.png')}")
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+def train_ours(net: str, dtype: str, batch: int, size: int | None = None) -> dict:
+    """Our network as `train` builds it."""
+    keras = _keras(dtype)
+    from resnet_keras.layers import BatchNormalization
+    from resnet_keras.losses import CrossEntropy
+    from resnet_keras.models import ResNet
+    from resnet_keras.optim import SGD
+
+    default, classes = NETS.get(net, NETS["resnet50"])
+    size = size or default
+    model = ResNet(
+        net,
+        input_shape=(size, size, 3),
+        classes=classes,
+        classifier_activation=None,
+        norm=BatchNormalization,
+    )
+    optimizer = SGD(0.1, momentum=0.9, weight_decay=1e-4)
+    model.compile(optimizer, CrossEntropy(), auto_scale_loss=False)
+    assert keras.backend.backend() == _backend()
+    return _fit_speed(model, batch, size, classes, "uint8")
+
+
+def train_applications(net: str, dtype: str, batch: int) -> dict:
+    """The network of keras.applications, given floats."""
+    keras = _keras(dtype)
+    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    return _stock_fit(keras, model, batch)
+
+
+def train_hub(net: str, dtype: str, batch: int) -> dict:
+    """The network of keras-hub, version 1 with the strides where ours are."""
+    keras = _keras(dtype)
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        [64],
+        [7],
+        [64, 128, 256, 512],
+        [3, 4, 6, 3],
+        [1, 2, 2, 2],
+        "bottleneck_block",
+        image_shape=(224, 224, 3),
+    )
+    x = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    x = keras.layers.Dense(1000, dtype="float32")(x)
+    return _stock_fit(keras, keras.Model(backbone.input, x), batch)
+
+
+def _stock_fit(keras, model, batch: int) -> dict:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4), loss)
+    return _fit_speed(model, batch, 224, 1000, "float32")
+
+
+def _fit_speed(model, batch: int, size: int, classes: int, dtype: str) -> dict:
+    """Images a second of `fit` on one batch that comes again and again."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch, size, size, 3)).astype(dtype)
+    labels = rng.integers(0, classes, batch)
+    if _backend() == "tensorflow":
+        import tensorflow as tf
+
+        batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    else:  # a machine that has no TensorFlow
+        import jax
+
+        on_device = jax.device_put(images), jax.device_put(labels)
+        batches = iter(lambda: on_device, None)
+
+    def steps(number):
+        model.fit(batches, steps_per_epoch=number, verbose=0)
+
+    return {"images_per_second": batch * _steps_per_second(steps)}
+
+
+def train_torch(net: str, dtype: str, batch: int, compiled: bool = False) -> dict:
+    """The same network in PyTorch: channels last, autocast, fused SGD."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, classes = NETS[net]
+    model = _torch_resnet(net).to(device, memory_format=torch.channels_last).train()
+    images = torch.randn(batch, 3, size, size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, classes, (batch,), device=device)
+    fused = {"fused": True} if device == "cuda" else {"foreach": True}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4, **fused)
+    forward = torch.compile(model) if compiled else model
+
+    def steps(number):
+        for _ in range(number):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+                loss = torch.nn.functional.cross_entropy(forward(images), labels)
+            loss.backward()
+            optimizer.step()
+        loss.item()  # waits for the device
+
+    answer = {"images_per_second": batch * _steps_per_second(steps)}
+    if device == "cuda":
+        answer |= {"peak_MiB": torch.cuda.max_memory_allocated() / 2**20} | _matrix_peak(torch)
+    return answer
+
+
+def _matrix_peak(torch) -> dict:
+    """The device's rate of bfloat16 matrix products, by measurement."""
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+
+    def steps(number):
+        for _ in range(number):
+            a @ a
+        torch.cuda.synchronize()
+
+    return {"matrix_TFLOPS": 2 * 8192**3 * _steps_per_second(steps) / 1e12}
+
+
+def _torch_resnet(net: str):
+    """ResNet-50 v1.5 or the CIFAR ResNet-18 of the tables, in PyTorch's own layers."""
+    from torch import nn
+
+    def norm(width):
+        return nn.BatchNorm2d(width)
+
+    def conv(inputs, outputs, kernel, stride=1):
+        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, inputs, width, stride, bottleneck):
+            super().__init__()
+            outputs = 4 * width if bottleneck else width
+            layers = [conv(inputs, width, 1), norm(width), nn.ReLU(True)] if bottleneck else []
+            layers += [conv(width if bottleneck else inputs, width, 3, stride), norm(width)]
+            layers += [nn.ReLU(True), conv(width, outputs, 1 if bottleneck else 3), norm(outputs)]
+            self.body = nn.Sequential(*layers)
+            changes = stride > 1 or inputs != outputs
+            shortcut = [conv(inputs, outputs, 1, stride), norm(outputs)] if changes else []
+            self.shortcut = nn.Sequential(*shortcut)
+            self.relu = nn.ReLU(True)
+
+        def forward(self, x):
+            return self.relu(self.body(x) + self.shortcut(x))
+
+    bottleneck = net == "resnet50"
+    depths = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2)
+    stem = [conv(3, 64, 7, 2), norm(64), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)]
+    layers = stem if bottleneck else [conv(3, 64, 3), norm(64), nn.ReLU(True)]
+    inputs = 64
+    for stage, depth in enumerate(depths):
+        for number in range(depth):
+            width, stride = 64 * 2**stage, 2 if stage and not number else 1
+            layers.append(Block(inputs, width, stride, bottleneck))
+            inputs = 4 * width if bottleneck else width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, NETS[net][1])]
+    return nn.Sequential(*layers, *head)
+
+
+# --- prediction -------------------------------------------------------------------------------
+
+
+def predict_ours(folder: str) -> dict:
+    """What `evaluate` and `predict` do with a .keras file."""
+    from resnet_keras.artefact import open_artefact
+
+    artefact = open_artefact(_our_model(folder))
+    return _predict_speed(artefact.predict, 32, "uint8")
+
+
+def predict_applications() -> dict:
+    """keras.applications and Keras' own loop."""
+    import keras
+
+    model = keras.applications.ResNet50(weights=None)
+    return _predict_speed(lambda images: model.predict(images, verbose=0), 32, "float32")
+
+
+def _predict_speed(predict: Callable, batch: int, dtype: str) -> dict:
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3)).astype(dtype)
+
+    def steps(number):
+        for _ in range(number):
+            predict(images)
+
+    return {"images_per_second": batch * _steps_per_second(steps)}
+
+
+def onnx_ours(folder: str) -> dict:
+    """Our ONNX file."""
+    from resnet_keras.export import write
+
+    path = Path(folder) / "ours.onnx"
+    if not path.exists():
+        write(_our_model(folder), path)
+    return _onnx_speed(path, (1, 224, 224, 3))
+
+
+def onnx_torch(folder: str) -> dict:
+    """PyTorch's export of the same network."""
+    import torch
+
+    path = Path(folder) / "torch.onnx"
+    if not path.exists():
+        network = torch.nn.Sequential(_torch_resnet("resnet50"), torch.nn.Softmax(1)).eval()
+        torch.onnx.export(network, torch.randn(1, 3, 224, 224), str(path), dynamo=False)
+    return _onnx_speed(path, (1, 3, 224, 224))
+
+
+def _onnx_speed(path: Path, shape: tuple) -> dict:
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    dtype = "uint8" if "uint8" in entry.type else "float32"
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+    def steps(number):
+        for _ in range(number):
+            session.run(None, {entry.name: image})
+
+    return {"images_per_second": _steps_per_second(steps)}
+
+
+def tflite_ours(folder: str, quantize: str) -> dict:
+    """Our TFLite file; multiply-adds as `summary` counts them."""
+    from resnet_keras.export import write
+    from resnet_keras.models import ResNet, count
+
+    path = Path(folder) / f"ours-{quantize}.tflite"
+    if not path.exists():
+        write(_our_model(folder), path, quantize=quantize, calibration=_calibration())
+    return _tflite_speed(path.read_bytes(), count(ResNet("resnet50"))["macs"])
+
+
+def tflite_applications(quantize: str) -> dict:
+    """TensorFlow's converter run on keras.applications' ResNet-50."""
+    from dataclasses import replace
+
+    import keras
+    import tensorflow as tf
+
+    from resnet_keras.models import SPECS, ResNet, count
+
+    model = keras.applications.ResNet50(weights=None)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if quantize == "int8":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            [batch.astype("float32")] for batch in _calibration()
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+    # Its strides are in the first convolution of a block.
+    theirs = ResNet(replace(SPECS["resnet50"], stride_in_1x1=True))
+    return _tflite_speed(converter.convert(), count(theirs)["macs"])
+
+
+def _tflite_speed(content: bytes, macs: int) -> dict:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3)).astype(entry["dtype"])
+
+    def steps(number):
+        for _ in range(number):
+            interpreter.set_tensor(entry["index"], image)
+            interpreter.invoke()
+
+    speed = _steps_per_second(steps)
+    return {"images_per_second": speed, "GMAC_per_second": speed * macs / 1e9}
+
+
+def _our_model(folder: str) -> Path:
+    """A ResNet-50 as `.keras`; speed does not ask how well it was trained."""
+    from resnet_keras.terminal import load_tensorflow
+
+    load_tensorflow()
+    from resnet_keras import ResNet
+    from resnet_keras.export import save_plain
+
+    path = Path(folder) / "model.keras"
+    if not path.exists():
+        save_plain(ResNet("resnet50"), path)
+    return path
+
+
+def _calibration():
+    """A hundred windows of photos, uint8 `(1, 224, 224, 3)`, to find the ranges with."""
+    import numpy as np
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photos = load_sample_images().images
+    for number in range(100):
+        top, left = rng.integers(0, 200), rng.integers(0, 400)
+        yield photos[number % 2][top : top + 224, left : left + 224][None]
+
+
+def export_all(folder: str) -> dict:
+    """The three files, one after the other."""
+    from resnet_keras.export import write
+
+    model = _our_model(folder)
+    write(model, Path(folder) / "all")
+    write(model, Path(folder) / "all.tflite", quantize="int8", calibration=_calibration())
+    write(model, Path(folder) / "all.onnx")
+    return {}
+
+
+# --- pipeline ---------------------------------------------------------------------------------
+
+PICTURES, HEIGHT, WIDTH = 256, 375, 500
 
 
 def write_pictures(folder: Path) -> None:
@@ -91,30 +600,48 @@ def write_pictures(folder: Path) -> None:
         window.save(folder / "class" / f"{i:04d}.jpg", quality=88)
 
 
-def ours(folder: str, **options) -> float:
+def pipeline_ours(folder: str, **options) -> dict:
     """Our training pipeline from a folder: random resized crop, flip, batches of uint8."""
+    _one_core()
+    return _pipeline_speed(_our_batches(folder, **options))
+
+
+def pipeline_ours_with_rand_augment(folder: str) -> dict:
+    """The same with RandAugment as ResNet strikes back has it."""
+    return pipeline_ours(folder, rand_ops=2)
+
+
+def pipeline_memory(folder: str) -> dict:
+    """What memory 20 epochs add, after five."""
+    batches = _our_batches(folder)
+    epoch = PICTURES // 64
+
+    def epochs(number):
+        for _ in range(number * epoch):
+            next(batches)
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+    before = epochs(5)
+    return {"MiB": epochs(20) - before}
+
+
+def _our_batches(folder: str, **options):
     from resnet_keras.terminal import load_tensorflow
 
     load_tensorflow()
     from resnet_keras import data
 
-    return _speed(iter(_batches(data, folder, **options).as_numpy_iterator()))
-
-
-def _batches(data, folder: str, **options):
     pictures = data.open_split(f"folder:{folder}", "train")
-    return data.training_batches(
+    batches = data.training_batches(
         pictures, size=224, batch_size=64, seed=0, min_area=0.08, flip=True, **options
     )
+    return iter(batches.as_numpy_iterator())
 
 
-def with_rand_augment(folder: str) -> float:
-    """The same with RandAugment as ResNet strikes back has it."""
-    return ours(folder, rand_ops=2)
-
-
-def bare_decode(folder: str) -> float:
+def pipeline_bare_decode(folder: str) -> dict:
     """Nothing but decoding a random window: what no pipeline can beat."""
+    _one_core()
     from resnet_keras.terminal import load_tensorflow
 
     load_tensorflow()
@@ -134,11 +661,12 @@ def bare_decode(folder: str) -> float:
 
     stream = tf.data.Dataset.from_tensor_slices(files).repeat().enumerate()
     stream = stream.map(decode, tf.data.AUTOTUNE).batch(64).prefetch(2)
-    return _speed(iter(stream.as_numpy_iterator()))
+    return _pipeline_speed(iter(stream.as_numpy_iterator()))
 
 
-def torchvision(folder: str) -> float:
+def pipeline_torchvision(folder: str) -> dict:
     """Torchvision's reference pipeline in the main process, its best on one core."""
+    _one_core()
     import torch
     from torchvision import datasets, transforms
 
@@ -155,31 +683,140 @@ def torchvision(folder: str) -> float:
         while True:
             yield from loader
 
-    return _speed(endless())
+    return _pipeline_speed(endless())
 
 
-def _speed(batches, warm_up: int = 8, measured: int = 50) -> float:
+def _one_core() -> None:
+    """Before any library looks."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+
+
+def _pipeline_speed(batches, warm_up: int = 8, measured: int = 50) -> dict:
     """Images a second of batches of 64."""
-    import time
-
     for _ in range(warm_up):
         next(batches)
     start = time.perf_counter()
     for _ in range(measured):
         next(batches)
-    return 64 * measured / (time.perf_counter() - start)
+    return {"images_per_second": 64 * measured / (time.perf_counter() - start)}
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+# --- startup, backup --------------------------------------------------------------------------
+
+
+def first_step_ours() -> dict:
+    """One step of our network, from a cold process."""
+    import resnet_keras  # noqa: F401
+
+    return _one_step(_build_ours)
+
+
+def _build_ours(keras):
+    from resnet_keras.layers import BatchNormalization
+    from resnet_keras.losses import CrossEntropy
+    from resnet_keras.models import ResNet
+    from resnet_keras.optim import SGD
+
+    shape = (224, 224, 3)
+    model = ResNet(
+        "resnet50", input_shape=shape, classifier_activation=None, norm=BatchNormalization
+    )
+    model.compile(SGD(0.1, momentum=0.9), CrossEntropy(), auto_scale_loss=False)
+    return model
+
+
+def first_step_applications() -> dict:
+    """One step of keras.applications' network, from a cold process."""
+
+    def build(keras):
+        model = keras.applications.ResNet50(weights=None, classifier_activation=None)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+        return model
+
+    return _one_step(build)
+
+
+def _one_step(build: Callable) -> dict:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    batch = np.zeros((8, 224, 224, 3), np.uint8), np.zeros(8, np.int64)
+    build(keras).fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    return {}
+
+
+def help_text() -> dict:
+    """The command line's help, the best of five: files are in memory then."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "resnet_keras", "--help"]
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return {"seconds": min(times)}
+
+
+def backup_save(folder: str) -> dict:
+    """A backup of ResNet-50 and its momentum."""
+    from resnet_keras.terminal import load_tensorflow
+
+    load_tensorflow()
+    import keras
+
+    from resnet_keras import backup
+
+    model = _build_ours(keras)
+    model.optimizer.build(model.trainable_variables)
+    times = []
+    for step in range(1, 6):
+        start = time.perf_counter()
+        variables = [*model.variables, *model.optimizer.variables]
+        arrays = {f"{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+        backup.save(Path(folder) / "backup", backup.Saved(step, arrays, {}))
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times)
+    return {"seconds": seconds, "percent": 100 * seconds / 600}
+
+
+# --- shared -----------------------------------------------------------------------------------
+
+
+def _backend() -> str:
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+def _keras(dtype: str):
+    """Keras under the policy of a type."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    keras.config.set_dtype_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
+    return keras
+
+
+def _steps_per_second(steps: Callable[[int], None], seconds: float = 8.0) -> float:
+    """How many a second `steps(number)` does, after a warm-up that also tells how many to ask."""
+    steps(2)
+    start = time.perf_counter()
+    steps(1)
+    number = max(3, round(seconds / (time.perf_counter() - start)))
+    start = time.perf_counter()
+    steps(number)
+    return number / (time.perf_counter() - start)
 
 
 WORKERS = {
-    "ours": ours,
-    "torchvision": torchvision,
-    "bare decode+crop": bare_decode,
-    "ours with RandAugment": with_rand_augment,
+    function.__name__: function
+    for function in (
+        *(train_ours, train_applications, train_hub, train_torch),
+        *(predict_ours, predict_applications, onnx_ours, onnx_torch),
+        *(tflite_ours, tflite_applications, export_all),
+        *(pipeline_ours, pipeline_ours_with_rand_augment, pipeline_memory),
+        *(pipeline_bare_decode, pipeline_torchvision),
+        *(first_step_ours, first_step_applications, help_text, backup_save),
+    )
 }
 
 
