@@ -5,8 +5,11 @@ Not measured here.
     python recipes/fashion_mnist_resnet20.py
 
 The pictures are taken from Debian's package dataset-fashion-mnist where it is installed, else they
-are downloaded. The published figure is for an earlier release of the data set; the epochs at which
-the rate drops are from memory of the authors' code, not checked.
+are downloaded. All values are those of the authors' code (github.com/zhunzhong07/Random-Erasing,
+fashionmnist.py). Theirs differs in two ways: the figure is that of the best epoch on the test
+pictures, where ours is the last epoch's; and its shortcuts project where ours pad with zeros (the
+paper's option A). With Random Erasing (`--erasing 0.5`) 95.98 % are published; theirs fills the box
+with one grey, ours with noise.
 """
 
 from resnet_keras import Recipe, train
@@ -16,7 +19,7 @@ RECIPE = Recipe(
     dataset="fashion_mnist",
     train_size=28, padding=4, flip=True,
     eval_size=28,
-    mean=(72.94,), std=(90.02,),              # of the training pictures
+    mean=(33.33,), std=(78.57,),              # as in the original: those of MNIST
     optimizer="sgd", momentum=0.9,
     batch_size=128, learning_rate=0.1,
     weight_decay=5e-4,

@@ -16,6 +16,7 @@ from resnet_keras import train
 
 RECIPE = replace(
     fashion_mnist_resnet20.RECIPE,
+    mean=(72.94,), std=(90.02,),              # of the training pictures
     nesterov=True, batch_size=64, weight_decay=2e-4,
     epochs=60, schedule="cosine", milestones=(), warmup_epochs=1,
 )  # fmt: skip
