@@ -200,6 +200,8 @@ class Recipe:
             _refuse("rand_magnitude", "must be in [0, 10]", self.rand_magnitude)
         if self.freeze not in range(-1, 5):
             _refuse("freeze", "must be in -1..4", self.freeze)
+        if self.mean is not None and not self.mean:
+            _refuse("mean", "must be a number for each channel", self.mean)
         if self.std is not None and min(self.std, default=0) <= 0:
             _refuse("std", "must be above 0", self.std)
         parts = (self.replicas or 1) * self.accumulate

@@ -6,7 +6,9 @@ import sys
 import tempfile
 
 # TensorFlow prints these on every machine without a GPU; no setting of its own silences them.
-_NOISE = re.compile(r"cudart_stub|cuda_platform|cuInit|before absl::InitializeLog|^$")
+_NOISE = re.compile(
+    r"cudart_stub|cuda_platform|cuInit|oneDNN custom operations|before absl::InitializeLog|^$"
+)
 
 
 class InputError(ValueError):
@@ -45,8 +47,13 @@ def load_tensorflow() -> None:
                     print(line, file=sys.stderr)
 
 
+def printable(text: str) -> str:
+    """Show what would steer the terminal (names of files, of classes) as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _one_line(kind, error, trace):
     if not issubclass(kind, InputError):
         return sys.__excepthook__(kind, error, trace)
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
     raise SystemExit(2)  # Python takes the exit code of a hook that raises this
