@@ -18,7 +18,14 @@ _PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
 def endless(
-    pictures: Pictures, *, seed: int, per_epoch: int, start: int, repeats: int = 1
+    pictures: Pictures,
+    *,
+    seed: int,
+    per_epoch: int,
+    start: int,
+    repeats: int = 1,
+    rows: np.ndarray | None = None,
+    batch_size: int = 1,
 ) -> tf.data.Dataset:
     """Endless `(picture, label, epoch, position in it)`, each epoch in a new order.
 
@@ -29,15 +36,22 @@ def endless(
             comes from the next one's.
         start: number of the first picture.
         repeats: how often each picture comes, one copy behind the other.
+        rows: which of each `batch_size` pictures are given, growing; None: all. The others are
+            not read where pictures can be read in any order.
+        batch_size: `per_epoch` and `start` are multiples of it.
 
     Returns:
         The stream; pictures are decoded where they are kept so.
     """
+    if rows is None:
+        rows, batch_size = np.zeros(1, np.int64), 1
     if pictures.records:
-        return _from_records(pictures, seed, per_epoch, start, repeats)
+        wanted = np.isin(np.arange(batch_size), rows)
+        return _from_records(pictures, seed, per_epoch, start, repeats, wanted)
     read = _reader(pictures)
 
-    def draw(number):
+    def draw(place):
+        number = place // len(rows) * batch_size + tf.gather(rows, place % len(rows))
         epoch, position = number // per_epoch, number % per_epoch
         place = position // repeats
         # The n pictures behind the end of an epoch's order are the first of the next one's.
@@ -48,15 +62,17 @@ def endless(
         )
         return *read(index), epoch, position
 
-    return tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(draw, **_parallel(pictures))
+    first = start // batch_size * len(rows)
+    return tf.data.Dataset.range(first, np.iinfo(np.int64).max).map(draw, **_parallel(pictures))
 
 
-def once(pictures: Pictures) -> tf.data.Dataset:
-    """Every `(picture, label)` once, in order."""
+def once(pictures: Pictures, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+    """Every `(picture, label)` once, in order; or of each `share[1]` the one at `share[0]`."""
+    number, of = share
     if pictures.records:
         pieces, parse = pictures.records
-        return _read_pieces(_piece_tensors(pieces)).map(parse)
-    numbers = tf.data.Dataset.range(pictures.examples)
+        return _read_pieces(_piece_tensors(pieces)).shard(of, number).map(parse)
+    numbers = tf.data.Dataset.range(number, pictures.examples, of)
     return numbers.map(_reader(pictures), **_parallel(pictures))
 
 
@@ -74,9 +90,18 @@ def _parallel(pictures: Pictures) -> dict:
 
 
 def _from_records(
-    pictures: Pictures, seed: int, per_epoch: int, start: int, repeats: int
+    pictures: Pictures, seed: int, per_epoch: int, start: int, repeats: int, wanted: np.ndarray
 ) -> tf.data.Dataset:
-    """Endless `(encoded picture, label, epoch, position in it)` from TFRecord files."""
+    """Endless `(encoded picture, label, epoch, position in it)` from TFRecord files.
+
+    Args:
+        pictures: see `endless`, and so the next four.
+        seed: of the order.
+        per_epoch: pictures in an epoch.
+        start: number of the first picture.
+        repeats: how often each picture comes.
+        wanted: bool; which of each `len(wanted)` pictures are given.
+    """
     pieces, parse = pictures.records
     tensors = _piece_tensors(pieces)
     first = start // per_epoch
@@ -99,7 +124,11 @@ def _from_records(
             records = records.map(lambda record: tf.repeat(record[tf.newaxis], repeats)).unbatch()
         records = records.take(per_epoch).enumerate()
         skip = tf.where(epoch == first, tf.constant(start % per_epoch, tf.int64), 0)
-        return records.skip(skip).map(lambda position, record: (*parse(record), epoch, position))
+        records = records.skip(skip)
+        if not wanted.all():
+            here = tf.constant(wanted)
+            records = records.filter(lambda position, _: tf.gather(here, position % len(wanted)))
+        return records.map(lambda position, record: (*parse(record), epoch, position))
 
     return tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch_records)
 

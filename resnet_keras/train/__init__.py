@@ -1,12 +1,13 @@
 """Recipe -> run folder: policy, strategy, data, model, fit, evaluate, save."""
 
 import json
-import math
+import os
 import platform
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
 from resnet_keras.terminal import InputError, load_tensorflow
-from resnet_keras.train.machine import choose_precision, choose_strategy
+from resnet_keras.train import memory
+from resnet_keras.train.machine import HOSTS, Replicas, choose_precision, choose_replicas
 
 __all__ = ["choose_precision", "train", "versions"]
 
@@ -53,7 +55,17 @@ def train(recipe: Recipe) -> Path:
         print(f"{folder} is finished: {_summary(results)}")
         return folder
 
-    strategy = choose_strategy(recipe)
+    with ExitStack() as stack:
+        replicas = choose_replicas(recipe)
+        with replicas.together():
+            model, pictures, facts = _trained(recipe, folder, replicas, stack)
+        if replicas.process == 0:
+            print(_summary(_publish(recipe, model, pictures, folder, facts)))
+    return folder
+
+
+def _trained(recipe: Recipe, folder: Path, replicas: Replicas, stack: ExitStack):
+    """The model at the end of its training, its pictures, and facts about the run."""
     import keras
     import tensorflow as tf
 
@@ -67,37 +79,72 @@ def train(recipe: Recipe) -> Path:
     print(f"{policy}: {reason}", file=sys.stderr)
 
     source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
+    if replicas.process:
+        replicas.gather(0)  # until the first process has prepared them
     test = data.open_split(recipe.dataset, "test", **source)
     pictures = data.open_split(recipe.dataset, "train", **source)
+    if not replicas.process:
+        replicas.gather(0)
     steps = recipe.steps_per_epoch(pictures.examples)
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
-    with strategy.scope():
-        replicas = strategy.num_replicas_in_sync
-        model, metrics = _compiled(recipe, pictures, policy, replicas)
-    saved = backup.load(folder / "backup")
+    with replicas.scope():
+        model, metrics = _compiled(recipe, pictures, policy, replicas.count)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
-    write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+    if replicas.process == 0:
+        stack.enter_context(backup.alone(folder))
+    saved = backup.load(folder / "backup")
+    _check_backup(recipe, folder, saved, replicas)
     total = recipe.total_steps(pictures.examples)
-    print(
-        f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
-        f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
-        f"{replicas} replica{'s' if replicas > 1 else ''}. Writing {folder}/"
-        + (f", going on at step {saved.step:,}" if saved else ""),
-        file=sys.stderr,
+    if replicas.process == 0:
+        (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
+        write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+        print(
+            f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
+            f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
+            f"{replicas.count} replica{'s' if replicas.count > 1 else ''}. Writing {folder}/"
+            + (f", going on at step {saved.step:,}" if saved else ""),
+            file=sys.stderr,
+        )
+    try:
+        with replicas.scope():
+            rows = _fit(recipe, model, metrics, pictures, test, folder, steps, saved, replicas)
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
+        need = memory.estimate(recipe, model, policy, replicas.count)
+        raise InputError(
+            f"{memory.advice(need, recipe)}; in another --run-dir. The last backup is kept."
+        ) from error
+    return (
+        model,
+        pictures,
+        {
+            "train_seconds": round(sum(row["seconds"] for row in rows), 1),
+            "precision": policy,
+            "replicas": replicas.count,
+            "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
+            "versions": versions(),
+        },
     )
-    rows = _fit(recipe, model, metrics, pictures, test, folder, steps, saved)
-    facts = {
-        "train_seconds": round(sum(row["seconds"] for row in rows), 1),
-        "precision": policy,
-        "replicas": replicas,
-        "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
-        "versions": versions(),
-    }
-    print(_summary(_publish(recipe, model, pictures, folder, facts)))
-    return folder
+
+
+def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> None:
+    """Refuse a backup of another backend, and processes that stand at different steps."""
+    import keras
+
+    backend = keras.backend.backend()
+    theirs = saved.notes.get("backend", backend) if saved else backend
+    if theirs != backend:
+        raise InputError(
+            f"{folder} was trained with KERAS_BACKEND={theirs}. Received: KERAS_BACKEND={backend}"
+        )
+    here = json.dumps([saved.step if saved else 0, recipe.identity()], sort_keys=True)
+    if len(set(replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:
+        raise InputError(
+            "the processes differ in their recipes or in what they see of the run folder, which "
+            f"must be on a file system that all of them share. Received: {folder.absolute()}"
+        )
 
 
 def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
@@ -109,10 +156,11 @@ def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
     if recipe.weights is not None:
         print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
     metrics = [Accuracy()]
+    _follow_on_jax(model)
     model.compile(
         _optimizer(recipe, pictures.examples, policy),
         CrossEntropy(sigmoid=recipe.loss == "sigmoid", label_smoothing=recipe.label_smoothing),
-        metrics=metrics,
+        weighted_metrics=metrics,  # pictures that fill a batch weigh nothing
         auto_scale_loss=False,  # our optimizers scale it themselves, and hear every replica
     )
     # Now, so that a backup finds its variables.
@@ -120,6 +168,23 @@ def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
     if recipe.ema:
         model.optimizer.follow(model.non_trainable_variables)
     return model, metrics
+
+
+def _follow_on_jax(model) -> None:
+    """On JAX, let each step move the averages of batch norm's statistics, too."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return
+    step = model.train_step
+
+    def train_step(state, data):
+        logs, (trainable, others, optimizer, metrics) = step(state, data)
+        values = {id(v): x for v, x in zip(model.non_trainable_variables, others, strict=True)}
+        optimizer = model.optimizer.follow_stateless(state[2], optimizer, values)
+        return logs, (trainable, others, optimizer, metrics)
+
+    model.train_step = train_step
 
 
 def _optimizer(recipe: Recipe, examples: int, policy: str):
@@ -157,7 +222,15 @@ def _optimizer(recipe: Recipe, examples: int, policy: str):
 
 
 def _fit(
-    recipe: Recipe, model, metrics, pictures, test, folder: Path, steps: int, saved
+    recipe: Recipe,
+    model,
+    metrics,
+    pictures,
+    test,
+    folder: Path,
+    steps: int,
+    saved,
+    replicas: Replicas,
 ) -> list[dict]:
     """Train from where the backup stands to the end; gives the rows of the log."""
     from resnet_keras import data
@@ -166,49 +239,57 @@ def _fit(
     step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
     total = recipe.total_steps(pictures.examples)
     place = watch.Place(step, recipe.accumulate, steps, total, rows)
-    keep = watch.Keep(place, folder / "backup", _interval(recipe.backup_every), metrics)
+    every = _interval(recipe.backup_every)
+    first = replicas.process == 0
+    path = folder / "log.csv" if first else None
+    keep = watch.Keep(place, folder / "backup", every, metrics, replicas)
     callbacks = [
         watch.Count(place),
-        watch.Log(place, folder / "log.csv", partial(recipe.rate, steps_per_epoch=steps)),
+        watch.Log(place, path, partial(recipe.rate, steps_per_epoch=steps)),
         keep,
-        watch.Progress(place, recipe.batch_size // recipe.accumulate),
+        *([watch.Progress(place, recipe.batch_size // recipe.accumulate)] if first else []),
         *([watch.Average()] if recipe.ema else []),
     ]
     if saved:
         keep.set_model(model)
         keep.restore(saved)
-        watch.write_rows(folder / "log.csv", place.rows)
+        if first:
+            watch.write_rows(path, place.rows)
 
     test_batches = data.evaluation_batches(
         test,
         size=recipe.eval_size,
         resize=recipe.eval_resize,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.batch_size // replicas.processes,
         interpolation=recipe.interpolation,
         antialias=recipe.antialias,
+        share=(replicas.process, replicas.processes) if _shares_must_be_whole(replicas) else None,
     )
+    micro = recipe.batch_size // recipe.accumulate // replicas.processes
+    rows = replicas.rows(recipe.batch_size, recipe.accumulate)
     try:
         with _signals(keep.on_signal), data.naming_files():
             # The rest of an epoch that was interrupted, then all the others.
             while place.step < total:
-                first, end, length = place.next_epochs()
+                epoch, end, length = place.next_epochs()
                 batches = data.training_batches(
                     pictures,
                     size=recipe.train_size,
                     batch_size=recipe.batch_size,
                     seed=recipe.seed,
                     start=place.step,
+                    rows=rows,
                     **{name: getattr(recipe, name) for name in PIXELS},
                 )
                 model.fit(
-                    batches.rebatch(recipe.batch_size // recipe.accumulate),
-                    initial_epoch=first,
+                    batches.rebatch(micro),
+                    initial_epoch=epoch,
                     epochs=end,
                     steps_per_epoch=length * recipe.accumulate,
                     validation_data=test_batches,
                     callbacks=callbacks,
                     shuffle=False,  # the data are shuffled already
-                    verbose=int(recipe.verbose),
+                    verbose=int(recipe.verbose and first),
                 )
     except watch.Interrupted as stop:
         print(f"{stop}. To go on: {_command()}", file=sys.stderr)
@@ -277,14 +358,26 @@ def _interval(every: str) -> tuple[int, str]:
 
 def _command() -> str:
     """The command that this process was started with."""
-    return " ".join(["python", *sys.argv])
+    set_ = [f"{n}={os.environ[n]}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)]
+    return " ".join([*set_, "python", *sys.argv])
+
+
+def _shares_must_be_whole(replicas: Replicas) -> bool:
+    """Whether the last test batch must be filled: JAX shares out whole batches only."""
+    import keras
+
+    return keras.backend.backend() == "jax" and replicas.count > 1
 
 
 def _model(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
     """The network of a recipe, as training wants it: logits, fused batch norm."""
+    import keras
+
     from resnet_keras.layers import BatchNormalization
     from resnet_keras.models import ResNet, freeze
 
+    if keras.backend.backend() == "jax":
+        replicas = 1  # a batch is one array there, whose statistics are all replicas' anyway
     synchronized = recipe.sync_batch_norm and replicas > 1
     # One size is faster; with two the network is built for any.
     size = recipe.train_size if recipe.train_size == recipe.eval_size else None
@@ -345,13 +438,15 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     model = _model(recipe, channels, classes)
     counts = count(model)
     steps = recipe.steps_per_epoch(examples) if examples else None
+    policy, _ = choose_precision(recipe.precision)
+    need = memory.estimate(recipe, model, policy, recipe.replicas or 1)
     return recipe.to_json() | {
         "steps_per_epoch": steps,
         "total_steps": recipe.total_steps(examples) if examples else recipe.steps,
         "rates": _knots(recipe, examples) if examples else None,
         "params": counts["params"],
         "macs": counts["macs"],
-        "estimated_memory_bytes": _memory(recipe, model),
+        "estimated_memory_bytes": need.total,
     }
 
 
@@ -366,22 +461,13 @@ def _knots(recipe: Recipe, examples: int) -> dict[int, float]:
     }
 
 
-def _memory(recipe: Recipe, model) -> int:
-    """Bytes of one training step.
-
-    Weights, gradients and momentum, and what the backward pass keeps: the outputs of
-    convolutions, batch norms and additions.
-    """
-    kept = ("_conv", "_bn", "_add", "normalise")
-    activations = sum(
-        math.prod(layer.output.shape[1:]) for layer in model.layers if layer.name.endswith(kept)
-    )
-    return 3 * 4 * model.count_params() + 4 * activations * recipe.batch_size // recipe.accumulate
-
-
 def versions() -> dict[str, str]:
     """What this run stands on."""
+    import keras
+
+    backend = keras.backend.backend()
     names = ("resnet-keras", "keras", "tensorflow", "tensorflow-datasets", "numpy")
+    names += () if backend in names else (backend,)
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

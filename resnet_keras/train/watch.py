@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
+from resnet_keras.train.machine import Replicas
 
 
 class Interrupted(Exception):
@@ -98,9 +99,9 @@ class Average(keras.callbacks.Callback):
 
 
 class Log(keras.callbacks.Callback):
-    """`log.csv`: one row an epoch."""
+    """`log.csv`: one row an epoch. Of several processes one writes it, all know it."""
 
-    def __init__(self, place: Place, path: Path, rate: Callable[[int], float]):
+    def __init__(self, place: Place, path: Path | None, rate: Callable[[int], float]):
         super().__init__()
         self.place, self.path, self.rate = place, path, rate
 
@@ -113,20 +114,32 @@ class Log(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": self.rate(self.place.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
         self.place.rows.append(row | {"seconds": round(time.perf_counter() - self.start, 2)})
-        write_rows(self.path, self.place.rows)
+        if self.path:
+            write_rows(self.path, self.place.rows)
 
 
 class Keep(keras.callbacks.Callback):
-    """Backups: of everything that the next step depends on, every so many steps or seconds."""
+    """Backups: of everything that the next step depends on, every so many steps or seconds.
 
-    def __init__(self, place: Place, folder: Path, every: tuple[int, str], metrics: list):
+    Of several processes the first one writes, and a signal to one of them stops all at the same
+    step.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        folder: Path,
+        every: tuple[int, str],
+        metrics: list,
+        replicas: Replicas,
+    ):
         super().__init__()
-        self.place, self.folder = place, folder
+        self.place, self.folder, self.replicas = place, folder, replicas
         self.compiled = metrics  # Keras lists them among the model's after the first step only
         self.number, self.unit = every
         self.saved_at = time.monotonic()
         self.saved_step = place.step
-        self.signal = None
+        self.signal = self.stop = 0  # what this process heard; what all of them know
         self.running = None  # state of the metrics within the epoch, of a resumed run
 
     def restore(self, saved: backup.Saved) -> None:
@@ -161,13 +174,20 @@ class Keep(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Write a backup; then stop, if a signal asked for it."""
+        if self.replicas.process == 0:
+            self._write()
+        self.saved_at, self.saved_step = time.monotonic(), self.place.step
+        if self.stop:
+            raise Interrupted(self.stop)
+
+    def _write(self) -> None:
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # within an epoch the variables are empty
         to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
         # Read first: what lives on several replicas is no array by itself.
         arrays = {name: to_numpy(read(v)) for name, v in self._variables().items()}
-        backup.save(self.folder, backup.Saved(self.place.step, arrays, {"rows": self.place.rows}))
-        self.saved_at, self.saved_step = time.monotonic(), self.place.step
-        if self.signal:
-            raise Interrupted(self.signal)
+        notes = {"rows": self.place.rows, "backend": keras.backend.backend()}
+        backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
     def on_signal(self, number, frame) -> None:
         """Note a signal; the next step saves and stops. The second one stops at once."""
@@ -177,7 +197,8 @@ class Keep(keras.callbacks.Callback):
         print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
 
     def _due(self) -> bool:
-        if self.signal:
+        self.stop = max(self.replicas.gather(self.signal))
+        if self.stop:
             return True
         if self.unit == "steps":
             return self.place.step % self.number == 0
