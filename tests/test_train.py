@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_keras import Recipe, train
+from resnet_keras import Recipe, backup, train
+from resnet_keras.terminal import InputError
 
 SMALL = (
     "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
@@ -108,6 +109,14 @@ def test_another_recipe_is_refused_and_nothing_is_changed(quickstart, digits_run
     (line,) = done.stderr.splitlines()
     assert "belongs to another recipe" in line and "--run-dir" in line
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_second_training_in_the_same_folder_is_refused(digits_run, tmp_path, data_dir):
+    fields = json.loads((digits_run / "recipe.json").read_text())
+    recipe = Recipe(**fields | {"run_dir": tmp_path, "data_dir": data_dir})
+    with backup.alone(tmp_path), pytest.raises(InputError, match="another training is at work"):
+        train(recipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_damaged_recipe_file_is_named(tmp_path):

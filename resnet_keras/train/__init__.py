@@ -1,31 +1,21 @@
 """Recipe -> run folder: policy, strategy, data, model, fit, evaluate, save."""
 
 import json
-import os
 import platform
-import signal
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
 from resnet_keras.terminal import InputError, load_tensorflow
-from resnet_keras.train import memory
-from resnet_keras.train.machine import HOSTS, Replicas, choose_precision, choose_replicas
+from resnet_keras.train import memory, tracking
+from resnet_keras.train.building import compiled, network
+from resnet_keras.train.machine import Replicas, choose_precision, choose_replicas
 
 __all__ = ["choose_precision", "train", "versions"]
-
-# Fields of a recipe that are arguments of `data.training_batches`, by the same names.
-PIXELS = (
-    *("repeats", "min_area", "rotate", "scale", "shear", "padding", "flip", "rand_ops"),
-    *("rand_magnitude", "rand_std", "color_jitter", "erasing", "mixup", "cutmix"),
-    *("interpolation", "antialias"),
-)
 
 # Rooms that load TensorFlow are imported inside functions, because a rehearsal of several replicas
 # must set the environment before.
@@ -55,6 +45,7 @@ def train(recipe: Recipe) -> Path:
         print(f"{folder} is finished: {_summary(results)}")
         return folder
 
+    tracking.demand(recipe)
     with ExitStack() as stack:
         replicas = choose_replicas(recipe)
         with replicas.together():
@@ -71,6 +62,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, stack: ExitStack)
 
     from resnet_keras import backup, data
     from resnet_keras.artefact import write_text
+    from resnet_keras.train.fitting import fit
 
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -89,7 +81,10 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, stack: ExitStack)
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
     with replicas.scope():
-        model, metrics = _compiled(recipe, pictures, policy, replicas.count)
+        model, metrics = compiled(recipe, pictures, policy, replicas.count)
+    need = memory.estimate(recipe, model, policy, replicas.count)
+    here = replicas.count // replicas.processes
+    memory.demand(need, recipe, here)
 
     if replicas.process == 0:
         stack.enter_context(backup.alone(folder))
@@ -108,14 +103,11 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, stack: ExitStack)
         )
     try:
         with replicas.scope():
-            rows = _fit(recipe, model, metrics, pictures, test, folder, steps, saved, replicas)
+            rows = fit(recipe, model, metrics, pictures, test, folder, saved, replicas)
     except Exception as error:
         if not memory.ran_out(error):
             raise
-        need = memory.estimate(recipe, model, policy, replicas.count)
-        raise InputError(
-            f"{memory.advice(need, recipe)}; in another --run-dir. The last backup is kept."
-        ) from error
+        raise InputError(memory.advice(need, recipe, memory.available(here))) from error
     return (
         model,
         pictures,
@@ -147,165 +139,6 @@ def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> No
         )
 
 
-def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
-    """The model of a recipe, compiled, and its metrics; to be called in the scope."""
-    from resnet_keras.losses import Accuracy, CrossEntropy
-    from resnet_keras.weights import load_weights
-
-    model = _model(recipe, pictures.channels, len(pictures.labels), replicas)
-    if recipe.weights is not None:
-        print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
-    metrics = [Accuracy()]
-    _follow_on_jax(model)
-    model.compile(
-        _optimizer(recipe, pictures.examples, policy),
-        CrossEntropy(sigmoid=recipe.loss == "sigmoid", label_smoothing=recipe.label_smoothing),
-        weighted_metrics=metrics,  # pictures that fill a batch weigh nothing
-        auto_scale_loss=False,  # our optimizers scale it themselves, and hear every replica
-    )
-    # Now, so that a backup finds its variables.
-    model.optimizer.build(model.trainable_variables)
-    if recipe.ema:
-        model.optimizer.follow(model.non_trainable_variables)
-    return model, metrics
-
-
-def _follow_on_jax(model) -> None:
-    """On JAX, let each step move the averages of batch norm's statistics, too."""
-    import keras
-
-    if keras.backend.backend() != "jax":
-        return
-    step = model.train_step
-
-    def train_step(state, data):
-        logs, (trainable, others, optimizer, metrics) = step(state, data)
-        values = {id(v): x for v, x in zip(model.non_trainable_variables, others, strict=True)}
-        optimizer = model.optimizer.follow_stateless(state[2], optimizer, values)
-        return logs, (trainable, others, optimizer, metrics)
-
-    model.train_step = train_step
-
-
-def _optimizer(recipe: Recipe, examples: int, policy: str):
-    """The optimizer of a recipe."""
-    from resnet_keras.optim import LAMB, SGD, Table
-
-    steps = recipe.steps_per_epoch(examples)
-    total = recipe.total_steps(examples)
-    rates = Table([recipe.rate(i, steps_per_epoch=steps) for i in range(total)])
-    half = policy == "mixed_float16"
-    shared = {
-        "weight_decay": recipe.weight_decay,
-        "exclude": recipe.exclude,
-        "accumulate": recipe.accumulate,
-        "ema": recipe.ema,
-        "loss_scale": (recipe.loss_scale or 2.0**15) if half else None,
-        "growth_steps": 2000 if half and recipe.loss_scale is None else None,
-    }
-    if recipe.optimizer == "lamb":
-        return LAMB(
-            rates,
-            beta_1=recipe.betas[0],
-            beta_2=recipe.betas[1],
-            epsilon=recipe.epsilon,
-            max_grad_norm=recipe.clip_norm,
-            **shared,
-        )
-    return SGD(
-        rates,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        clip_norm=recipe.clip_norm,
-        **shared,
-    )
-
-
-def _fit(
-    recipe: Recipe,
-    model,
-    metrics,
-    pictures,
-    test,
-    folder: Path,
-    steps: int,
-    saved,
-    replicas: Replicas,
-) -> list[dict]:
-    """Train from where the backup stands to the end; gives the rows of the log."""
-    from resnet_keras import data
-    from resnet_keras.train import watch
-
-    step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
-    total = recipe.total_steps(pictures.examples)
-    place = watch.Place(step, recipe.accumulate, steps, total, rows)
-    every = _interval(recipe.backup_every)
-    first = replicas.process == 0
-    path = folder / "log.csv" if first else None
-    keep = watch.Keep(place, folder / "backup", every, metrics, replicas)
-    callbacks = [
-        watch.Count(place),
-        watch.Log(place, path, partial(recipe.rate, steps_per_epoch=steps)),
-        keep,
-        *([watch.Progress(place, recipe.batch_size // recipe.accumulate)] if first else []),
-        *([watch.Average()] if recipe.ema else []),
-    ]
-    if saved:
-        keep.set_model(model)
-        keep.restore(saved)
-        if first:
-            watch.write_rows(path, place.rows)
-
-    test_batches = data.evaluation_batches(
-        test,
-        size=recipe.eval_size,
-        resize=recipe.eval_resize,
-        batch_size=recipe.batch_size // replicas.processes,
-        interpolation=recipe.interpolation,
-        antialias=recipe.antialias,
-        share=(replicas.process, replicas.processes) if _shares_must_be_whole(replicas) else None,
-    )
-    micro = recipe.batch_size // recipe.accumulate // replicas.processes
-    rows = replicas.rows(recipe.batch_size, recipe.accumulate)
-    try:
-        with _signals(keep.on_signal), data.naming_files():
-            # The rest of an epoch that was interrupted, then all the others.
-            while place.step < total:
-                epoch, end, length = place.next_epochs()
-                batches = data.training_batches(
-                    pictures,
-                    size=recipe.train_size,
-                    batch_size=recipe.batch_size,
-                    seed=recipe.seed,
-                    start=place.step,
-                    rows=rows,
-                    **{name: getattr(recipe, name) for name in PIXELS},
-                )
-                model.fit(
-                    batches.rebatch(micro),
-                    initial_epoch=epoch,
-                    epochs=end,
-                    steps_per_epoch=length * recipe.accumulate,
-                    validation_data=test_batches,
-                    callbacks=callbacks,
-                    shuffle=False,  # the data are shuffled already
-                    verbose=int(recipe.verbose and first),
-                )
-    except watch.Interrupted as stop:
-        print(f"{stop}. To go on: {_command()}", file=sys.stderr)
-        raise SystemExit(128 + stop.number) from None
-    except watch.Diverged as error:
-        print(
-            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
-            f"float32, in another --run-dir; the last backup is kept.",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
-    if recipe.ema:
-        model.optimizer.exchange()
-    return place.rows
-
-
 def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict[str, Any]:
     """Write the model, its card and its accuracy, which is that of the written file."""
     from resnet_keras.artefact import Card, write_text
@@ -330,72 +163,6 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     results |= facts
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
-
-
-@contextmanager
-def _signals(handler) -> Iterator[None]:
-    """SIGTERM and SIGINT go to `handler` for a while."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)
-
-
-def _interval(every: str) -> tuple[int, str]:
-    """Read `500` as steps; `90s`, `10m` and `2h` as seconds."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
-    if not number.isdigit() or int(number) == 0:
-        raise InputError(
-            "`backup_every` must be steps (500) or a time (90s, 10m, 2h). "
-            f"Received: backup_every={every!r}"
-        )
-    return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
-
-
-def _command() -> str:
-    """The command that this process was started with."""
-    set_ = [f"{n}={os.environ[n]}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)]
-    return " ".join([*set_, "python", *sys.argv])
-
-
-def _shares_must_be_whole(replicas: Replicas) -> bool:
-    """Whether the last test batch must be filled: JAX shares out whole batches only."""
-    import keras
-
-    return keras.backend.backend() == "jax" and replicas.count > 1
-
-
-def _model(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
-    """The network of a recipe, as training wants it: logits, fused batch norm."""
-    import keras
-
-    from resnet_keras.layers import BatchNormalization
-    from resnet_keras.models import ResNet, freeze
-
-    if keras.backend.backend() == "jax":
-        replicas = 1  # a batch is one array there, whose statistics are all replicas' anyway
-    synchronized = recipe.sync_batch_norm and replicas > 1
-    # One size is faster; with two the network is built for any.
-    size = recipe.train_size if recipe.train_size == recipe.eval_size else None
-    try:
-        model = ResNet(
-            recipe.model,
-            input_shape=(size, size, channels),
-            classes=classes,
-            classifier_activation=None,
-            mean=recipe.mean,
-            std=recipe.std,
-            drop_path=recipe.drop_path,
-            norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
-        )
-        freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    return model
 
 
 def _check_folder(recipe: Recipe) -> Path:
@@ -435,7 +202,7 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     from resnet_keras.models import count
 
     examples, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
-    model = _model(recipe, channels, classes)
+    model = network(recipe, channels, classes)
     counts = count(model)
     steps = recipe.steps_per_epoch(examples) if examples else None
     policy, _ = choose_precision(recipe.precision)

@@ -6,6 +6,7 @@ import resource
 from typing import NamedTuple
 
 from resnet_keras.recipe import Recipe
+from resnet_keras.terminal import InputError
 
 # What the backward pass keeps: the outputs of convolutions, batch norms and additions.
 _KEPT = ("_conv", "_bn", "_add", "normalise")
@@ -53,16 +54,32 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     return Need(fixed, (2 if half else 4) * activations, pictures)
 
 
-def advice(need: Need, recipe: Recipe) -> str:
-    """What to do when the memory did not suffice: one sentence with numbers."""
-    there = available()
-    # What did not fit was as large as this at least; kernels need some, too.
+def demand(need: Need, recipe: Recipe, replicas: int = 1) -> None:
+    """Refuse a step that surely does not fit; on a CPU the system would kill the process for it.
+
+    Raises:
+        InputError: with the need, and the batch that fits.
+    """
+    there = available(replicas)
+    if there is not None and need.total > there:
+        raise InputError(advice(need, recipe, there))
+
+
+def advice(need: Need, recipe: Recipe, there: int | None) -> str:
+    """What to do when the memory does not suffice: one line with numbers.
+
+    Args:
+        need: of a step on one replica.
+        recipe: which asks for it.
+        there: bytes that one replica has, if that is known.
+    """
+    # Twice as much did not fit; kernels need some, too.
     fitting = need.pictures // 2
     if there is not None:
         fitting = min(fitting, int((there * 0.8 - need.fixed) // need.each))
     text = f"out of memory: a step needs about {_gigabytes(need.total)} (estimated)"
     if there is not None:
-        text += f", the device has {_gigabytes(there)}"
+        text += f", there are {_gigabytes(there)}"
     if fitting < 1:
         return f"{text}; not even one picture would fit."
     shares = recipe.batch_size // need.pictures  # replicas x accumulate
@@ -71,12 +88,16 @@ def advice(need: Need, recipe: Recipe) -> str:
         parts += 1
     return (
         f"{text}; --batch-size {fitting * shares} would fit, or --accumulate {parts}, which "
-        f"computes the same steps in parts"
+        f"computes the same steps in parts; in another --run-dir. The last backup is kept."
     )
 
 
-def available() -> int | None:
-    """Bytes that one device may use in all; None where it does not tell."""
+def available(replicas: int = 1) -> int | None:
+    """Bytes that one replica may use in all; None where its device does not tell.
+
+    Args:
+        replicas: of this machine; they share the memory of a CPU.
+    """
     import keras
 
     if keras.backend.backend() == "jax":
@@ -93,7 +114,7 @@ def available() -> int | None:
             return min(d.memory_limit for d in gpus)
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return physical if limit == resource.RLIM_INFINITY else min(limit, physical)
+    return (physical if limit == resource.RLIM_INFINITY else min(limit, physical)) // replicas
 
 
 def ran_out(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """What watches a run: log, progress bar, backups, signals, a stop at the first NaN."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 
 from resnet_keras import backup
 from resnet_keras.train.machine import Replicas
+from resnet_keras.train.tracking import Report, profiling
 
 
 class Interrupted(Exception):
@@ -98,24 +100,62 @@ class Average(keras.callbacks.Callback):
         self.model.optimizer.exchange()
 
 
-class Log(keras.callbacks.Callback):
-    """`log.csv`: one row an epoch. Of several processes one writes it, all know it."""
+class Row(keras.callbacks.Callback):
+    """Adds a row to the log, once an epoch; in every process."""
 
-    def __init__(self, place: Place, path: Path | None, rate: Callable[[int], float]):
+    def __init__(self, place: Place, rate: Callable[[int], float]):
         super().__init__()
-        self.place, self.path, self.rate = place, path, rate
+        self.place, self.rate = place, rate
 
     def on_epoch_begin(self, epoch, logs=None):
         """Look at the clock."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Add a row; the file is written whole or not at all."""
+        """Add a row."""
         row = {"epoch": epoch + 1, "learning_rate": self.rate(self.place.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
         self.place.rows.append(row | {"seconds": round(time.perf_counter() - self.start, 2)})
-        if self.path:
-            write_rows(self.path, self.place.rows)
+
+
+class Log(keras.callbacks.Callback):
+    """Shows each row: `log.csv`, written whole or not at all, and the recipe's logger."""
+
+    def __init__(self, place: Place, path: Path, report: Report):
+        super().__init__()
+        self.place, self.path, self.report = place, path, report
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write."""
+        write_rows(self.path, self.place.rows)
+        row = self.place.rows[-1]
+        self.report(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
+
+
+class Profile(keras.callbacks.Callback):
+    """Traces some steps."""
+
+    def __init__(self, place: Place, steps: range, folder: Path):
+        super().__init__()
+        self.place, self.steps, self.folder = place, steps, folder
+        self.open = contextlib.ExitStack()
+        self.running = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start before the first of the steps, or where the run goes on among them."""
+        if not self.running and self.place.step in self.steps:
+            self.open.enter_context(profiling(self.folder))
+            self.running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop behind the last."""
+        if self.running and self.place.step not in self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """Write the trace, if one was started."""
+        self.open.close()
+        self.running = False
 
 
 class Keep(keras.callbacks.Callback):
