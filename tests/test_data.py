@@ -70,6 +70,15 @@ def test_batches_are_a_function_of_the_step(pictures):
     assert labels_of(pictures, 3, seed=2) != whole[:3]
 
 
+def test_the_seed_of_the_process_changes_nothing(pictures):
+    found = []
+    for number in (0, 7):
+        tf.random.set_seed(number)  # as `train` does
+        found.append(labels_of(pictures, 4))
+    assert found[0] == found[1]
+    assert labels_of(pictures, 4, seed=2) != found[0]
+
+
 def test_a_batch_may_be_larger_than_the_data_set(pictures):
     (batch,) = labels_of(pictures, 1, batch_size=60)
     assert sorted(batch[:46]) == sorted([*range(23)] * 2)

@@ -1,7 +1,6 @@
 """Memory that is not there: one line with the need, and a batch that fits."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -101,11 +100,13 @@ def test_a_batch_that_no_machine_holds_is_one_line_and_code_2(run_python, tmp_pa
     assert "--batch-size" in line and "--accumulate" in line and not (tmp_path / "run").exists()
 
 
-def test_dry_run_tells_the_need_in_the_precision_asked_for(run_python):
+def test_dry_run_tells_the_need_in_the_precision_asked_for():
+    from resnet_keras.train import _resolved
+
     needs = {}
     for precision in ("float32", "mixed_bfloat16"):
-        done = run_python("recipes/imagenet_resnet50.py", "--dry-run", "--precision", precision)
-        needs[precision] = json.loads(done.stdout)["estimated_memory_bytes"]
+        recipe = Recipe(model="resnet50", dataset="imagenet2012", precision=precision)
+        needs[precision] = _resolved(recipe)["estimated_memory_bytes"]
     assert 0.5 < needs["mixed_bfloat16"] / needs["float32"] < 0.55
 
 

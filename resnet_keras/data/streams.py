@@ -114,6 +114,8 @@ def _from_records(
         shuffled = tf.random.experimental.index_shuffle(numbers, key, len(pieces) - 1)
         records = _read_pieces([tf.gather(t, shuffled) for t in tensors])
         number = augment.example_seed(seed, epoch, -1)[0]
+        # Of this graph alone: else `shuffle` mixes the process' seed in, and fails where that is 0.
+        tf.compat.v1.set_random_seed(1)
         return records.shuffle(SHUFFLE_BUFFER, seed=number, reshuffle_each_iteration=False)
 
     def epoch_records(epoch):
