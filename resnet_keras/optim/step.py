@@ -143,7 +143,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def exchange(self) -> None:
         """Swap the weights and their averages, once the first step is made; twice: as before."""
-        if not self.ema or not int(ops.convert_to_numpy(self.updates.value)):
+        if not self.ema or not int(_copy(self.updates)):
             return
         weights = [*self._trainable_variables, *self._followed.variables]
         for weight, average in zip(weights, self.averages, strict=True):
@@ -293,7 +293,8 @@ def norm(tensors: Iterable):
 def _copy(variable):
     """A variable's value, which does not change when the variable does."""
     if keras.backend.backend() == "tensorflow":
-        return np.array(ops.convert_to_numpy(variable.value))
+        # A tensor first: what lives on several replicas is no array by itself.
+        return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)))
     return variable.value  # values of other backends never change
 
 

@@ -49,13 +49,15 @@ def train(recipe: Recipe) -> Path:
     with ExitStack() as stack:
         replicas = choose_replicas(recipe)
         with replicas.together():
-            model, pictures, facts = _trained(recipe, folder, replicas, stack)
+            policy, reason = choose_precision(recipe.precision)
+            print(f"{policy}: {reason}", file=sys.stderr)
+            model, pictures, facts = _trained(recipe, folder, replicas, policy, stack)
         if replicas.process == 0:
             print(_summary(_publish(recipe, model, pictures, folder, facts)))
     return folder
 
 
-def _trained(recipe: Recipe, folder: Path, replicas: Replicas, stack: ExitStack):
+def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stack: ExitStack):
     """The model at the end of its training, its pictures, and facts about the run."""
     import keras
     import tensorflow as tf
@@ -66,9 +68,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, stack: ExitStack)
 
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    policy, reason = choose_precision(recipe.precision)
     keras.config.set_dtype_policy(policy)
-    print(f"{policy}: {reason}", file=sys.stderr)
 
     source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
     if replicas.process:

@@ -16,7 +16,7 @@ def compiled(recipe: Recipe, pictures, policy: str, replicas: int):
     if recipe.weights is not None:
         print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
     metrics = [Accuracy()]
-    _follow_on_jax(model)
+    follow_on_jax(model)
     model.compile(
         optimizer(recipe, pictures.examples, policy),
         CrossEntropy(sigmoid=recipe.loss == "sigmoid", label_smoothing=recipe.label_smoothing),
@@ -93,7 +93,7 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
     return model
 
 
-def _follow_on_jax(model) -> None:
+def follow_on_jax(model) -> None:
     """On JAX, let each step move the averages of batch norm's statistics, too."""
     import keras
 
