@@ -67,13 +67,15 @@ class Replicas(NamedTuple):
         try:
             yield
             jax.distributed.shutdown()  # waits for the others, and so must all
-        except SystemExit:  # agreed upon by all
-            jax.distributed.shutdown()
-            raise
         except BaseException as error:
-            text = " ".join(str(error).split())
-            if isinstance(error, InputError):
+            text, code = " ".join(str(error).split()), 1
+            if isinstance(error, SystemExit):
+                if error.code > 128:  # a signal: all stop here
+                    jax.distributed.shutdown()
+                    raise
+            elif isinstance(error, InputError):
                 print("error:", text, file=sys.stderr)
+                code = 2
             elif any(word in text.lower() for word in _LOST):
                 print(
                     f"error: another process of this run is gone ({text[:120]}). Start all of "
@@ -85,7 +87,7 @@ class Replicas(NamedTuple):
             sys.stderr.flush()
             sys.stdout.flush()
             # A usual exit would wait minutes for the others.
-            os._exit(2 if isinstance(error, InputError) else 1)
+            os._exit(code)
 
 
 def choose_precision(asked: str = "auto") -> tuple[str, str]:

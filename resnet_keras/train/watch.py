@@ -226,6 +226,10 @@ class Keep(keras.callbacks.Callback):
         to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
         # Read first: what lives on several replicas is no array by itself.
         arrays = {name: to_numpy(read(v)) for name, v in self._variables().items()}
+        for name, array in arrays.items():
+            # The loss tells one step late; what is lost already would replace a good backup.
+            if name.startswith("model/") and not np.isfinite(array).all():
+                raise Diverged(f"{name.split('/', 2)[2]} is not finite at step {self.place.step}")
         notes = {"rows": self.place.rows, "backend": keras.backend.backend()}
         backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
