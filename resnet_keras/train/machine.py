@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,6 +136,8 @@ def choose_replicas(recipe: Recipe) -> Replicas:
     if (recipe.replicas or 1) > 1 and "tensorflow" not in sys.modules:
         # oneDNN crashes on virtual CPU devices; only heeded before TensorFlow is loaded.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0" if not _has_gpu() else "1"
+    if os.environ.get("KERAS_BACKEND") == "jax" and find_spec("jax") is None:
+        raise InputError("KERAS_BACKEND=jax needs a package that is not there: pip install jax.")
     load_tensorflow()
     import keras
 

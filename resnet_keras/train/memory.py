@@ -107,10 +107,12 @@ def available(replicas: int = 1) -> int | None:
         if limit or jax.default_backend() != "cpu":
             return limit
     else:
-        from tensorflow.python.client import device_lib
+        import tensorflow as tf
 
-        gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
-        if gpus:
+        if tf.config.list_physical_devices("GPU"):
+            from tensorflow.python.client import device_lib
+
+            gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
             return min(d.memory_limit for d in gpus)
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
