@@ -18,10 +18,16 @@ from resnet_keras.train.machine import HOSTS, Replicas, choose_replicas
 
 ROOT = Path(__file__).parents[1]
 
-CODE = (
-    "import runpy; RECIPE = runpy.run_path('recipes/quickstart.py')['RECIPE'];"
-    "from resnet_keras import train; train(RECIPE.parse())"
-)
+# A network that is soon compiled.
+CODE = """
+from dataclasses import replace
+from runpy import run_path
+
+from resnet_keras import SPECS, Spec, train
+
+SPECS["tiny"] = Spec("basic", (1, 1, 1), (8, 16, 16), stem="cifar", shortcut="pad")
+train(replace(run_path("recipes/quickstart.py")["RECIPE"], model="tiny").parse())
+"""
 
 # All that must survive: random crops and warps, mixing, dropout, micro-batches, averages, clipping.
 FLAGS = (
