@@ -26,6 +26,13 @@ if __name__ == "__main__":
     run = train(recipe)
 
     # Imported here, so that --help needs no TensorFlow.
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise SystemExit(
+            f"TensorFlow exports it: python -m resnet_keras export {run}/model.keras ..."
+        )
+
     from resnet_keras import export
     from resnet_keras.artefact import open_artefact
     from resnet_keras.evaluate import test_batches

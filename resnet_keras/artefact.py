@@ -132,6 +132,8 @@ def _open_keras(path: Path, threads: int):
     import tensorflow as tf
 
     model = keras.saving.load_model(path, compile=False)
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch, model.input_shape
     # A traced call: `model.predict` costs several times more for a small batch.
     forward = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
     return lambda images: forward(tf.convert_to_tensor(images)).numpy(), model.input_shape

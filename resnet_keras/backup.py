@@ -1,9 +1,13 @@
 """Exact resume: what is saved, atomically, and where training stands."""
 
+import fcntl
 import json
 import os
+import socket
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +32,34 @@ class Saved(NamedTuple):
     step: int
     arrays: dict[str, np.ndarray]
     notes: dict[str, Any]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep every other training out of a run folder, which is made.
+
+    The lock is the operating system's: it ends with the process, however that ends. Network file
+    systems may not know it.
+
+    Raises:
+        InputError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another training is at work in {folder} ({file.read().strip()}): wait for its "
+                f"end, or take another --run-dir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def save(folder: Path, saved: Saved) -> Path:

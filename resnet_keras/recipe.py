@@ -24,7 +24,9 @@ KNOWN = {
 }
 
 # What does not change the result, and so may differ when a run is resumed.
-_FREE_ON_RESUME = ("data_dir", "run_dir", "backup_every", "verbose", "dry_run")
+_FREE_ON_RESUME = (
+    "data_dir", "run_dir", "backup_every", "logger", "profile", "verbose", "dry_run",
+)  # fmt: skip
 
 # Ranges of the numbers; none is allowed where it is the default.
 _ABOVE_0 = (
@@ -173,6 +175,10 @@ class Recipe:
     """What the run writes; none: runs/<recipe>."""
     backup_every: str = "10m"
     """Time (90s, 10m, 2h) or steps (500) between backups."""
+    logger: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Where the rows of log.csv are shown, too."""
+    profile: str | None = None
+    """START:STOP: trace these steps, from 0, for TensorBoard's profiler."""
     verbose: bool = True
     """Show the progress bar."""
     dry_run: bool = False
@@ -212,6 +218,8 @@ class Recipe:
                 f"{math.ceil(self.batch_size / parts) * parts}",
                 self.batch_size,
             )
+        if self.profile is not None:
+            self.profiled()
         self._check_schedule()
 
     def _check_schedule(self):
@@ -236,6 +244,15 @@ class Recipe:
                 _refuse(
                     field, "must not go by epochs where steps are counted", getattr(self, field)
                 )
+
+    def profiled(self) -> range:
+        """The steps that `profile` asks for; none where it is none."""
+        if self.profile is None:
+            return range(0)
+        start, colon, stop = self.profile.partition(":")
+        if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
+            _refuse("profile", "must be START:STOP, two growing steps", self.profile)
+        return range(int(start), int(stop))
 
     def steps_per_epoch(self, examples: int) -> int:
         """Steps in one pass over `examples` pictures; the last batch is filled, never dropped."""

@@ -1,9 +1,13 @@
 """A backup is whole or not there, and a damaged one is noticed."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from resnet_keras.backup import Saved, load, save
+from resnet_keras.backup import Saved, alone, load, save
 from resnet_keras.terminal import InputError
 
 
@@ -52,3 +56,24 @@ def test_a_damaged_backup_is_named_and_the_older_one_used(tmp_path, capsys, dama
         old.write_bytes(b"")
     with pytest.raises(InputError, match="damaged"):
         load(tmp_path)
+
+
+def test_a_folder_is_locked_until_its_process_is_dead(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from resnet_keras.backup import alone\n"
+        "with alone(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(InputError, match=f"{tmp_path} .process {other.pid} on .*--run-dir"):
+            with alone(tmp_path):
+                raise AssertionError("two at once")
+        other.kill()
+    with alone(tmp_path), pytest.raises(InputError, match=f"process {os.getpid()} on"):
+        with alone(tmp_path):
+            raise AssertionError("two at once")
+    with alone(tmp_path):
+        pass

@@ -70,6 +70,15 @@ def test_batches_are_a_function_of_the_step(pictures):
     assert labels_of(pictures, 3, seed=2) != whole[:3]
 
 
+def test_the_seed_of_the_process_changes_nothing(pictures):
+    found = []
+    for number in (0, 7):
+        tf.random.set_seed(number)  # as `train` does
+        found.append(labels_of(pictures, 4))
+    assert found[0] == found[1]
+    assert labels_of(pictures, 4, seed=2) != found[0]
+
+
 def test_a_batch_may_be_larger_than_the_data_set(pictures):
     (batch,) = labels_of(pictures, 1, batch_size=60)
     assert sorted(batch[:46]) == sorted([*range(23)] * 2)
@@ -298,3 +307,32 @@ def test_tfds_writes_where_it_is_told(data_dir):
     data.open_split("digits", "test", data_dir=data_dir)
     assert (data_dir / "digits" / "1.0.0" / "dataset_info.json").exists()
     assert tfds.core.Version("1.0.0") == data.Digits.VERSION
+
+
+@pytest.mark.parametrize("options", [{}, {"mixup": 1.0}, {"cutmix": 1.0, "repeats": 2}])
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 3, 4], [1, 7]])
+def test_rows_are_those_of_the_whole_batches(pictures, rows, options):
+    options = {"size": 4, "batch_size": 8, "seed": 1, "padding": 1, "start": 2, **options}
+    whole = data.training_batches(pictures, **options).take(5)
+    share = data.training_batches(pictures, rows=np.array(rows), **options).take(5)
+    for some, every in zip(share.as_numpy_iterator(), whole.as_numpy_iterator(), strict=True):
+        for part, all_ in zip(some, every, strict=True):
+            assert np.array_equal(part, all_[rows])
+
+
+@pytest.mark.parametrize("of", [2, 3])
+def test_shares_of_an_evaluation_are_whole_batches_that_show_each_picture_once(pictures, of):
+    shares = [
+        list(
+            data.evaluation_batches(
+                pictures, size=4, batch_size=5, share=(number, of)
+            ).as_numpy_iterator()
+        )
+        for number in range(of)
+    ]
+    assert {len(batches) for batches in shares} == {{2: 3, 3: 2}[of]}
+    flat = [batch for batches in shares for batch in batches]
+    assert {len(labels) for _, labels, _ in flat} == {5}
+    labels, weights = (np.concatenate([batch[i] for batch in flat]) for i in (1, 2))
+    assert sorted(labels[weights > 0]) == list(range(23))
+    assert weights.mean() == pytest.approx(1) and len(set(weights[weights > 0])) == 1

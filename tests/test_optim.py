@@ -219,6 +219,36 @@ def test_fit_follows_the_same_arithmetic():
     assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
 
 
+def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
+    from resnet_keras.train.building import follow_on_jax
+
+    rng = np.random.default_rng(0)
+    norm = keras.layers.BatchNormalization(momentum=0.5)
+    model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
+    optimizer = SGD(0.1, ema=0.75, loss_scale=2.0**15)
+    follow_on_jax(model)
+    model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
+    optimizer.build(model.trainable_variables)
+    optimizer.follow(model.non_trainable_variables)
+    seen = []
+    # The third step's gradient is not finite in float32; what batch norm sees of it is.
+    for size in (1.0, 1.0, 1e36, 1.0):
+        x, y = rng.standard_normal((2, 8, 3)).astype("float32")
+        model.train_on_batch(x, size * y[:, :1])
+        seen.append([np.array(v) for v in model.get_weights()])
+    average = seen[0]
+    for weights in (seen[1], seen[3]):
+        average = [0.75 * a + 0.25 * w for a, w in zip(average, weights, strict=True)]
+    assert int(np.asarray(optimizer.updates)) == 3
+    optimizer.exchange()
+    for ours, expected in zip(model.get_weights(), average, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    optimizer.exchange()
+    for ours, expected in zip(model.get_weights(), seen[3], strict=True):
+        assert np.array_equal(ours, expected)
+    assert not np.allclose(seen[2][2], seen[1][2])  # it moved the statistics themselves
+
+
 def test_jax_computes_the_same(run_python):
     done = run_python(
         "-m", "pytest", "-q", __file__, "-k", "hand or algorithm or scale or fit",

@@ -156,7 +156,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
-    from resnet_keras.train import _optimizer
+    from resnet_keras.train.building import optimizer as build_optimizer
 
     monkeypatch.syspath_prepend("recipes")
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
@@ -167,7 +167,7 @@ def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
     for step, rate in rates.items():
         assert recipe.rate(step) == pytest.approx(rate, rel=1e-6), step
 
-    optimizer = _optimizer(recipe, examples, "mixed_float16" if "fp16" in name else "float32")
+    optimizer = build_optimizer(recipe, examples, "mixed_float16" if "fp16" in name else "float32")
     config = optimizer.get_config()
     assert type(optimizer).__name__.lower() == recipe.optimizer
     assert config["weight_decay"] == fields["weight_decay"]

@@ -152,7 +152,41 @@ assert np.array_equal(copies(model.weights[0])[0], copies(good.weights[0])[0])
 assert int(copies(optimizer.updates)[0]) == 150 and float(copies(optimizer.scale)[0]) == 2.0**15
 """
 
+# Plain batch norm: each replica normalises by its own pictures; the running statistics are the
+# mean of both, in both, and what is evaluated under the strategy is what is saved.
+STATISTICS = """
+rng = np.random.default_rng(0)
+rows = rng.normal(3, 2, (2, 2, 4, 3)).astype("float32")  # step, replica, row, feature
+with two.scope():
+    norm = BatchNormalization(momentum=0.75, replicas=2)
+    layers = [keras.Input((1, 1, 3)), norm, keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(SGD(0.125, ema=0.5), "mse", jit_compile=False, auto_scale_loss=False)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.follow(model.non_trainable_variables)
+x, y = rows.reshape(-1, 1, 1, 3), rng.normal(size=(16, 1)).astype("float32")
+batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+model.fit(batches, verbose=0, shuffle=False)
+mean, variance, average = np.zeros(3), np.ones(3), None
+for step in rows.astype("float64"):
+    mean = 0.75 * mean + 0.25 * step.mean(1).mean(0)
+    variance = 0.75 * variance + 0.25 * step.var(1, ddof=1).mean(0)
+    average = mean if average is None else (average + mean) / 2
+all_equal(model, model.optimizer)
+assert np.abs(copies(norm.moving_mean)[1] - mean).max() < 1e-5
+assert np.abs(copies(norm.moving_variance)[1] - variance).max() < 1e-5
+under = model.evaluate(batches, verbose=0)
+again = keras.models.clone_model(model)
+again.set_weights(model.get_weights())
+again.compile(loss="mse")
+assert abs(again.evaluate(x, y, verbose=0) - under) < 1e-6 * under
+with two.scope():  # as a callback of fit would
+    model.optimizer.exchange()
+all_equal(model, model.optimizer)
+assert np.abs(copies(norm.moving_mean)[1] - average).max() < 1e-5
+"""
 
-def test_an_overflow_on_either_replica_is_left_out(run_python):
-    done = run_python("-c", SETUP + OVERFLOW, TF_ENABLE_ONEDNN_OPTS="0")
+
+def test_an_overflow_on_either_replica_is_left_out_and_statistics_are_the_mean(run_python):
+    done = run_python("-c", SETUP + OVERFLOW + STATISTICS, TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr[-3000:]

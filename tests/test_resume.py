@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,26 @@ CODE = (
 )
 
 
+# `train` replaces float16 on a CPU, where its convolutions crawl; a very small network bears it.
+HALF = """
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from runpy import run_path
+
+from resnet_keras import SPECS, Spec
+from resnet_keras.train.machine import choose_replicas
+
+SPECS["tiny"] = Spec("basic", (1, 1, 1), (4, 8, 16), stem="cifar", shortcut="pad")
+recipe = replace(run_path("recipes/quickstart.py")["RECIPE"], model="tiny", drop_path=0.2, ema=0.9)
+recipe = recipe.parse()
+replicas = choose_replicas(recipe)
+trained = sys.modules["resnet_keras.train"]._trained
+with ExitStack() as stack:
+    trained(recipe, recipe.run_dir, replicas, "mixed_float16", stack)
+"""
+
+
 @pytest.fixture
 def start(data_dir):
     """Start a run in a process of its own."""
@@ -34,10 +55,10 @@ def start(data_dir):
 
     data.open_split("digits", "train", data_dir=data_dir)
 
-    def start(folder, *flags, **environment):
+    def start(folder, *flags, code=CODE, **environment):
         common = ("--data-dir", str(data_dir), "--run-dir", str(folder))
         return subprocess.Popen(
-            [sys.executable, "-c", CODE, *FLAGS, *common, *flags],
+            [sys.executable, "-c", code, *FLAGS, *common, *flags],
             cwd=ROOT, env={**os.environ, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -91,11 +112,18 @@ def test_kill_and_terminate_change_nothing(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["one device", "two replicas", "two replicas bfloat16"])
+@pytest.mark.parametrize(
+    "kind", ["one device", "two replicas", "two replicas bfloat16", "two replicas float16"]
+)
 def test_ten_kills_at_random_steps_change_nothing(start, tmp_path, kind):
-    flags = () if kind == "one device" else ("--replicas", "2", "--sync-batch-norm")
+    flags = ("--drop-path", "0.1", "--mixup", "0.2", "--cutmix", "1.0", "--ema", "0.9")
+    if "two" in kind:
+        flags += ("--replicas", "2", "--sync-batch-norm")
     if "bfloat16" in kind:
         flags += ("--precision", "mixed_bfloat16")
+    if " float16" in kind:
+        start = partial(start, code=HALF)
+        flags += ("--batch-size", "16", "--steps", "48", "--warmup-epochs", "0")
     expected = unbroken(start, tmp_path / "unbroken", *flags)
     folder, rng = tmp_path / "broken", random.Random(0)
     kills = 0

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_keras import Recipe, train
+from resnet_keras import Recipe, backup, train
+from resnet_keras.terminal import InputError
 
 SMALL = (
     "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
@@ -93,6 +94,28 @@ def test_two_replicas_with_synchronized_batch_norm_are_one_device(quickstart):
     assert max(np.abs(a - b).max() for a, b in zip(*weights, strict=True)) < 1e-5
 
 
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_a_good_backup(quickstart):
+    done, folder = quickstart("--learning-rate", "1e30", "--backup-every", "1", "--epochs", "2")
+    assert done.returncode == 1, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and "not finite at step" in line
+    assert "--learning-rate" in line and "--precision" in line and "Traceback" not in done.stderr
+    saved = backup.load(folder / "backup")
+    weights = [v for name, v in saved.arrays.items() if name.startswith("model/")]
+    assert weights and all(np.isfinite(v).all() for v in weights)
+    assert not (folder / "model.keras").exists()
+
+
+def test_intervals_of_backups_are_steps_or_times():
+    from resnet_keras.train.fitting import _interval
+
+    assert _interval("500") == (500, "steps") and _interval("90s") == (90, "seconds")
+    assert _interval("10m") == (600, "seconds") and _interval("2h") == (7200, "seconds")
+    for bad in ("0", "m", "1.5m", "-3", "", "5d"):
+        with pytest.raises(InputError, match="backup_every"):
+            _interval(bad)
+
+
 def test_a_finished_run_says_so(digits_run, data_dir, capsys):
     fields = json.loads((digits_run / "recipe.json").read_text())
     before = (digits_run / "model.keras").read_bytes()
@@ -108,6 +131,14 @@ def test_another_recipe_is_refused_and_nothing_is_changed(quickstart, digits_run
     (line,) = done.stderr.splitlines()
     assert "belongs to another recipe" in line and "--run-dir" in line
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_second_training_in_the_same_folder_is_refused(digits_run, tmp_path, data_dir):
+    fields = json.loads((digits_run / "recipe.json").read_text())
+    recipe = Recipe(**fields | {"run_dir": tmp_path, "data_dir": data_dir})
+    with backup.alone(tmp_path), pytest.raises(InputError, match="another training is at work"):
+        train(recipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_damaged_recipe_file_is_named(tmp_path):

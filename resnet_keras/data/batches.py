@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras import augment
@@ -35,6 +36,7 @@ def training_batches(
     cutmix: float = 0.0,
     interpolation: str = "bilinear",
     antialias: bool = False,
+    rows: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless shuffled, augmented training batches: a pure function of the seed and the step.
 
@@ -69,6 +71,8 @@ def training_batches(
         cutmix: alpha of CutMix; 0: none.
         interpolation: "bilinear" or "bicubic".
         antialias: resize as Pillow does, rather than as OpenCV.
+        rows: which pictures of each batch are given, growing, counted from 0; None: all. They are
+            what they are in the whole batch; of the others, mixing partners alone are decoded.
 
     Returns:
         A data set of `(uint8 (batch, size, size, channels), int64 (batch,))`; labels are float32
@@ -125,6 +129,9 @@ def training_batches(
         image = tf.ensure_shape(image, (size, size, pictures.channels))
         return tf.ensure_shape(colour(move(image, key), key), image.shape), label
 
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+    # Partners in mixing mirror each other in the batch; a mirrored choice of rows keeps them so.
+    drawn = np.union1d(rows, batch_size - 1 - rows) if mixup or cutmix else rows
     stream = endless(
         pictures,
         transform,
@@ -132,14 +139,22 @@ def training_batches(
         per_epoch=math.ceil(pictures.examples / batch_size) * batch_size,
         start=start * batch_size,
         repeats=repeats,
+        rows=drawn,
+        batch_size=batch_size,
     )
-    batches = stream.batch(batch_size, drop_remainder=True)
+    batches = stream.batch(len(drawn), drop_remainder=True)
     if mixup or cutmix:
         mix = _mixing(mixup, cutmix, len(pictures.labels))
+        places = np.searchsorted(drawn, rows)
+
+        def mixed(step, batch):
+            images, labels = mix(*batch, augment.example_seed(seed, -1, step))
+            if len(rows) == len(drawn):
+                return images, labels
+            return tf.gather(images, places), tf.gather(labels, places)
+
         batches = batches.enumerate(start).map(
-            lambda step, batch: mix(*batch, augment.example_seed(seed, -1, step)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
+            mixed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
     return _tuned(batches)
 
@@ -152,6 +167,7 @@ def evaluation_batches(
     resize: int | None = None,
     interpolation: str = "bilinear",
     antialias: bool = False,
+    share: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Every picture once, in order: the short edge becomes `resize`, then a centre crop.
 
@@ -162,9 +178,12 @@ def evaluation_batches(
         resize: None: pictures as they are, where they have the right size.
         interpolation: "bilinear" or "bicubic".
         antialias: resize as Pillow does, rather than as OpenCV.
+        share: `(number, of)`: every `of`-th picture from `number` on, in whole batches, as many
+            in each share: the last are filled with pictures of weight 0.
 
     Returns:
-        A data set of `(uint8 (batch, size, size, channels), int64 (batch,))`.
+        A data set of `(uint8 (batch, size, size, channels), int64 (batch,))`; with `share`,
+        weights, float32 `(batch,)`, are the third: their mean over all shares is 1.
     """
 
     def transform(picture, label):
@@ -177,7 +196,15 @@ def evaluation_batches(
         )
         return tf.ensure_shape(image, (size, size, pictures.channels)), label
 
-    return _tuned(once(pictures, transform).batch(batch_size))
+    if share is None:
+        return _tuned(once(pictures, transform).batch(batch_size))
+    count = math.ceil(pictures.examples / share[1] / batch_size)
+    # Keras divides by all pictures, those of weight 0 too.
+    weight = count * batch_size * share[1] / pictures.examples
+    own = once(pictures, transform, share).map(lambda *batch: (*batch, weight))
+    zeros = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), own.element_spec)
+    filled = own.concatenate(tf.data.Dataset.from_tensors(zeros).repeat())
+    return _tuned(filled.batch(batch_size, drop_remainder=True).take(count))
 
 
 def _mixing(mixup: float, cutmix: float, classes: int) -> Callable:

@@ -25,6 +25,8 @@ def endless(
     per_epoch: int,
     start: int,
     repeats: int = 1,
+    rows: np.ndarray | None = None,
+    batch_size: int = 1,
 ) -> tf.data.Dataset:
     """What `transform` makes of pictures, endlessly, each epoch in a new order.
 
@@ -37,16 +39,23 @@ def endless(
             comes from the next one's.
         start: number of the first picture.
         repeats: how often each picture comes, one copy behind the other.
+        rows: which of each `batch_size` pictures are given, growing; None: all. The others are
+            not read where pictures can be read in any order.
+        batch_size: `per_epoch` and `start` are multiples of it.
 
     Returns:
         The stream.
     """
+    if rows is None:
+        rows, batch_size = np.zeros(1, np.int64), 1
     if pictures.records:
-        records = _from_records(pictures, seed, per_epoch, start, repeats)
+        wanted = np.isin(np.arange(batch_size), rows)
+        records = _from_records(pictures, seed, per_epoch, start, repeats, wanted)
         return records.map(transform, **_PARALLEL)
     read = _reader(pictures)
 
-    def draw(number):
+    def draw(place):
+        number = place // len(rows) * batch_size + tf.gather(rows, place % len(rows))
         epoch, position = number // per_epoch, number % per_epoch
         place = position // repeats
         # The n pictures behind the end of an epoch's order are the first of the next one's.
@@ -57,17 +66,31 @@ def endless(
         )
         return transform(*read(index), epoch, position)
 
+    first = start // batch_size * len(rows)
     # Read and transformed in one function: handing pictures from thread to thread takes time.
-    return tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(draw, **_PARALLEL)
+    return tf.data.Dataset.range(first, np.iinfo(np.int64).max).map(draw, **_PARALLEL)
 
 
-def once(pictures: Pictures, transform: Callable) -> tf.data.Dataset:
-    """What `transform` makes of every `(picture, label)`, once, in order."""
+def once(
+    pictures: Pictures, transform: Callable, share: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
+    """What `transform` makes of every `(picture, label)`, once, in order.
+
+    Args:
+        pictures: the split.
+        transform: of `(picture, label)`.
+        share: of each `share[1]` pictures only the one at `share[0]`.
+
+    Returns:
+        The stream.
+    """
+    number, of = share
     if pictures.records:
         pieces, parse = pictures.records
-        return _read_pieces(_piece_tensors(pieces)).map(parse).map(transform, **_PARALLEL)
+        records = _read_pieces(_piece_tensors(pieces)).shard(of, number).map(parse)
+        return records.map(transform, **_PARALLEL)
     read = _reader(pictures)
-    numbers = tf.data.Dataset.range(pictures.examples)
+    numbers = tf.data.Dataset.range(number, pictures.examples, of)
     return numbers.map(lambda number: transform(*read(number)), **_PARALLEL)
 
 
@@ -80,9 +103,18 @@ def _reader(pictures: Pictures) -> Callable:
 
 
 def _from_records(
-    pictures: Pictures, seed: int, per_epoch: int, start: int, repeats: int
+    pictures: Pictures, seed: int, per_epoch: int, start: int, repeats: int, wanted: np.ndarray
 ) -> tf.data.Dataset:
-    """Endless `(encoded picture, label, epoch, position in it)` from TFRecord files."""
+    """Endless `(encoded picture, label, epoch, position in it)` from TFRecord files.
+
+    Args:
+        pictures: see `endless`, and so the next four.
+        seed: of the order.
+        per_epoch: pictures in an epoch.
+        start: number of the first picture.
+        repeats: how often each picture comes.
+        wanted: bool; which of each `len(wanted)` pictures are given.
+    """
     pieces, parse = pictures.records
     tensors = _piece_tensors(pieces)
     first = start // per_epoch
@@ -108,7 +140,11 @@ def _from_records(
             records = records.map(lambda record: tf.repeat(record[tf.newaxis], repeats)).unbatch()
         records = records.take(per_epoch).enumerate()
         skip = tf.where(epoch == first, tf.constant(start % per_epoch, tf.int64), 0)
-        return records.skip(skip).map(lambda position, record: (*parse(record), epoch, position))
+        records = records.skip(skip)
+        if not wanted.all():
+            here = tf.constant(wanted)
+            records = records.filter(lambda position, _: tf.gather(here, position % len(wanted)))
+        return records.map(lambda position, record: (*parse(record), epoch, position))
 
     return tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch_records)
 

@@ -108,29 +108,47 @@ class Optimizer(keras.optimizers.Optimizer):
     def follow(self, variables: Iterable) -> None:
         """Average these too: batch norm's statistics, which belong to the averaged weights.
 
+        On JAX the step does not see them; whoever trains must call `follow_stateless` after it.
+
         Args:
             variables: which the forward pass moves. To be called after `build`.
-
-        Raises:
-            ValueError: not on TensorFlow; the other backends' steps do not show them.
         """
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "`follow` sees the model's statistics on TensorFlow only. "
-                f"Received: KERAS_BACKEND={keras.backend.backend()}"
-            )
         if self.ema:
-            self._followed.variables += variables
-            self.averages = [*self.averages, *self._slots("average", variables)]
+            # States of random generators are no numbers to average.
+            floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
+            self._followed.variables += floats
+            self.averages = [*self.averages, *self._slots("average", floats)]
+
+    def follow_stateless(self, before: list, after: list, values: dict[int, Any]) -> list:
+        """Move the averages of what `follow` follows, in a step without state.
+
+        Args:
+            before: values of `self.variables` before the step.
+            after: and after it.
+            values: of the model's variables after the step, by `id(variable)`.
+
+        Returns:
+            `after`, with these averages moved if the step was taken.
+        """
+        place = {id(variable): number for number, variable in enumerate(self.variables)}
+        updates = place[id(self.updates)]
+        taken = after[updates] > before[updates]
+        first = ops.equal(before[updates], 0)
+        after, followed = list(after), self._followed.variables
+        averages = self.averages[len(self.averages) - len(followed) :]
+        for average, variable in zip(averages, followed, strict=True):
+            old, new = before[place[id(average)]], values[id(variable)]
+            after[place[id(average)]] = self._mixed(old, new, first, taken)
+        return after
 
     def exchange(self) -> None:
         """Swap the weights and their averages, once the first step is made; twice: as before."""
-        if not self.ema or not int(ops.convert_to_numpy(self.updates.value)):
+        if not self.ema or not int(_copy(self.updates)):
             return
         weights = [*self._trainable_variables, *self._followed.variables]
         for weight, average in zip(weights, self.averages, strict=True):
-            old = np.array(ops.convert_to_numpy(weight.value))
-            weight.assign(ops.convert_to_numpy(average.value))
+            old, new = _copy(weight), _copy(average)
+            weight.assign(new)
             average.assign(old)
 
     def scale_loss(self, loss):
@@ -251,10 +269,16 @@ class Optimizer(keras.optimizers.Optimizer):
             return
         moved = dict(zip(places, values, strict=True))
         news = [moved.get(place, v) for place, v in enumerate(self._trainable_variables)]
+        if keras.backend.backend() == "tensorflow":
+            news += self._followed.variables
         first = ops.equal(self.updates, 0)
-        for average, new in zip(self.averages, [*news, *self._followed.variables], strict=True):
-            mixed = self.ema * average + (1 - self.ema) * new
-            self.assign(average, _if(taken, _if(first, new, mixed), average))
+        for average, new in zip(self.averages, news, strict=False):  # on JAX, followed ones wait
+            self.assign(average, self._mixed(average, new, first, taken))
+
+    def _mixed(self, average, new, first, taken):
+        """What an average becomes by a new value."""
+        mixed = self.ema * average + (1 - self.ema) * new
+        return _if(taken, _if(first, new, mixed), average)
 
     def _slots(self, name, variables) -> list:
         """One variable of the optimizer's own, zeros at first, for each of the model's."""
@@ -264,6 +288,14 @@ class Optimizer(keras.optimizers.Optimizer):
 def norm(tensors: Iterable):
     """L2 norm of all the numbers of some tensors."""
     return ops.sqrt(sum(ops.sum(ops.square(tensor)) for tensor in tensors))
+
+
+def _copy(variable):
+    """A variable's value, which does not change when the variable does."""
+    if keras.backend.backend() == "tensorflow":
+        # A tensor first: what lives on several replicas is no array by itself.
+        return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)))
+    return variable.value  # values of other backends never change
 
 
 def _both(one, other):

@@ -1,29 +1,21 @@
 """Recipe -> run folder: policy, strategy, data, model, fit, evaluate, save."""
 
 import json
-import math
 import platform
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+import zlib
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
 from resnet_keras.terminal import InputError, load_tensorflow
-from resnet_keras.train.machine import choose_precision, choose_strategy
+from resnet_keras.train import memory, tracking
+from resnet_keras.train.building import compiled, network
+from resnet_keras.train.machine import Replicas, choose_precision, choose_replicas
 
 __all__ = ["choose_precision", "train", "versions"]
-
-# Fields of a recipe that are arguments of `data.training_batches`, by the same names.
-PIXELS = (
-    *("repeats", "min_area", "rotate", "scale", "shear", "padding", "flip", "rand_ops"),
-    *("rand_magnitude", "rand_std", "color_jitter", "erasing", "mixup", "cutmix"),
-    *("interpolation", "antialias"),
-)
 
 # Rooms that load TensorFlow are imported inside functions, because a rehearsal of several replicas
 # must set the environment before.
@@ -53,176 +45,98 @@ def train(recipe: Recipe) -> Path:
         print(f"{folder} is finished: {_summary(results)}")
         return folder
 
-    strategy = choose_strategy(recipe)
+    tracking.demand(recipe)
+    with ExitStack() as stack:
+        replicas = choose_replicas(recipe)
+        with replicas.together():
+            policy, reason = choose_precision(recipe.precision)
+            print(f"{policy}: {reason}", file=sys.stderr)
+            model, pictures, facts = _trained(recipe, folder, replicas, policy, stack)
+        if replicas.process == 0:
+            print(_summary(_publish(recipe, model, pictures, folder, facts)))
+    return folder
+
+
+def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stack: ExitStack):
+    """The model at the end of its training, its pictures, and facts about the run."""
     import keras
     import tensorflow as tf
 
     from resnet_keras import backup, data
     from resnet_keras.artefact import write_text
+    from resnet_keras.train.fitting import fit
 
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
-    policy, reason = choose_precision(recipe.precision)
     keras.config.set_dtype_policy(policy)
-    print(f"{policy}: {reason}", file=sys.stderr)
 
     source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
+    if replicas.process:
+        replicas.gather(0)  # until the first process has prepared them
     test = data.open_split(recipe.dataset, "test", **source)
     pictures = data.open_split(recipe.dataset, "train", **source)
+    if not replicas.process:
+        replicas.gather(0)
     steps = recipe.steps_per_epoch(pictures.examples)
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
-    with strategy.scope():
-        replicas = strategy.num_replicas_in_sync
-        model, metrics = _compiled(recipe, pictures, policy, replicas)
+    with replicas.scope():
+        model, metrics = compiled(recipe, pictures, policy, replicas.count)
+    need = memory.estimate(recipe, model, policy, replicas.count)
+    here = replicas.count // replicas.processes
+    memory.demand(need, recipe, here)
+
+    if replicas.process == 0:
+        stack.enter_context(backup.alone(folder))
     saved = backup.load(folder / "backup")
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
-    write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+    _check_backup(recipe, folder, saved, replicas)
     total = recipe.total_steps(pictures.examples)
-    print(
-        f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
-        f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
-        f"{replicas} replica{'s' if replicas > 1 else ''}. Writing {folder}/"
-        + (f", going on at step {saved.step:,}" if saved else ""),
-        file=sys.stderr,
-    )
-    rows = _fit(recipe, model, metrics, pictures, test, folder, steps, saved)
-    facts = {
-        "train_seconds": round(sum(row["seconds"] for row in rows), 1),
-        "precision": policy,
-        "replicas": replicas,
-        "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
-        "versions": versions(),
-    }
-    print(_summary(_publish(recipe, model, pictures, folder, facts)))
-    return folder
-
-
-def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
-    """The model of a recipe, compiled, and its metrics; to be called in the scope."""
-    from resnet_keras.losses import Accuracy, CrossEntropy
-    from resnet_keras.weights import load_weights
-
-    model = _model(recipe, pictures.channels, len(pictures.labels), replicas)
-    if recipe.weights is not None:
-        print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
-    metrics = [Accuracy()]
-    model.compile(
-        _optimizer(recipe, pictures.examples, policy),
-        CrossEntropy(sigmoid=recipe.loss == "sigmoid", label_smoothing=recipe.label_smoothing),
-        metrics=metrics,
-        auto_scale_loss=False,  # our optimizers scale it themselves, and hear every replica
-    )
-    # Now, so that a backup finds its variables.
-    model.optimizer.build(model.trainable_variables)
-    if recipe.ema:
-        model.optimizer.follow(model.non_trainable_variables)
-    return model, metrics
-
-
-def _optimizer(recipe: Recipe, examples: int, policy: str):
-    """The optimizer of a recipe."""
-    from resnet_keras.optim import LAMB, SGD, Table
-
-    steps = recipe.steps_per_epoch(examples)
-    total = recipe.total_steps(examples)
-    rates = Table([recipe.rate(i, steps_per_epoch=steps) for i in range(total)])
-    half = policy == "mixed_float16"
-    shared = {
-        "weight_decay": recipe.weight_decay,
-        "exclude": recipe.exclude,
-        "accumulate": recipe.accumulate,
-        "ema": recipe.ema,
-        "loss_scale": (recipe.loss_scale or 2.0**15) if half else None,
-        "growth_steps": 2000 if half and recipe.loss_scale is None else None,
-    }
-    if recipe.optimizer == "lamb":
-        return LAMB(
-            rates,
-            beta_1=recipe.betas[0],
-            beta_2=recipe.betas[1],
-            epsilon=recipe.epsilon,
-            max_grad_norm=recipe.clip_norm,
-            **shared,
-        )
-    return SGD(
-        rates,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        clip_norm=recipe.clip_norm,
-        **shared,
-    )
-
-
-def _fit(
-    recipe: Recipe, model, metrics, pictures, test, folder: Path, steps: int, saved
-) -> list[dict]:
-    """Train from where the backup stands to the end; gives the rows of the log."""
-    from resnet_keras import data
-    from resnet_keras.train import watch
-
-    step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
-    total = recipe.total_steps(pictures.examples)
-    place = watch.Place(step, recipe.accumulate, steps, total, rows)
-    keep = watch.Keep(place, folder / "backup", _interval(recipe.backup_every), metrics)
-    callbacks = [
-        watch.Count(place),
-        watch.Log(place, folder / "log.csv", partial(recipe.rate, steps_per_epoch=steps)),
-        keep,
-        watch.Progress(place, recipe.batch_size // recipe.accumulate),
-        *([watch.Average()] if recipe.ema else []),
-    ]
-    if saved:
-        keep.set_model(model)
-        keep.restore(saved)
-        watch.write_rows(folder / "log.csv", place.rows)
-
-    test_batches = data.evaluation_batches(
-        test,
-        size=recipe.eval_size,
-        resize=recipe.eval_resize,
-        batch_size=recipe.batch_size,
-        interpolation=recipe.interpolation,
-        antialias=recipe.antialias,
-    )
-    try:
-        with _signals(keep.on_signal), data.naming_files():
-            # The rest of an epoch that was interrupted, then all the others.
-            while place.step < total:
-                first, end, length = place.next_epochs()
-                batches = data.training_batches(
-                    pictures,
-                    size=recipe.train_size,
-                    batch_size=recipe.batch_size,
-                    seed=recipe.seed,
-                    start=place.step,
-                    **{name: getattr(recipe, name) for name in PIXELS},
-                )
-                model.fit(
-                    batches.rebatch(recipe.batch_size // recipe.accumulate),
-                    initial_epoch=first,
-                    epochs=end,
-                    steps_per_epoch=length * recipe.accumulate,
-                    validation_data=test_batches,
-                    callbacks=callbacks,
-                    shuffle=False,  # the data are shuffled already
-                    verbose=int(recipe.verbose),
-                )
-    except watch.Interrupted as stop:
-        print(f"{stop}. To go on: {_command()}", file=sys.stderr)
-        raise SystemExit(128 + stop.number) from None
-    except watch.Diverged as error:
+    if replicas.process == 0:
+        (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
+        write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
         print(
-            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
-            f"float32, in another --run-dir; the last backup is kept.",
+            f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
+            f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
+            f"{replicas.count} replica{'s' if replicas.count > 1 else ''}. Writing {folder}/"
+            + (f", going on at step {saved.step:,}" if saved else ""),
             file=sys.stderr,
         )
-        raise SystemExit(1) from None
-    if recipe.ema:
-        model.optimizer.exchange()
-    return place.rows
+    try:
+        with replicas.scope():
+            rows = fit(recipe, model, metrics, pictures, test, folder, saved, replicas)
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
+        raise InputError(memory.advice(need, recipe, memory.available(here))) from error
+    return (
+        model,
+        pictures,
+        {
+            "train_seconds": round(sum(row["seconds"] for row in rows), 1),
+            "precision": policy,
+            "replicas": replicas.count,
+            "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
+            "versions": versions(),
+        },
+    )
+
+
+def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> None:
+    """Refuse a backup of another backend, and processes that stand at different steps."""
+    import keras
+
+    backend = keras.backend.backend()
+    theirs = saved.notes.get("backend", backend) if saved else backend
+    if theirs != backend:
+        raise InputError(
+            f"{folder} was trained with KERAS_BACKEND={theirs}. Received: KERAS_BACKEND={backend}"
+        )
+    here = json.dumps([saved.step if saved else 0, recipe.identity()], sort_keys=True)
+    if len(set(replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:
+        raise InputError(
+            "the processes differ in their recipes or in what they see of the run folder, which "
+            f"must be on a file system that all of them share. Received: {folder.absolute()}"
+        )
 
 
 def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict[str, Any]:
@@ -249,60 +163,6 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     results |= facts
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
-
-
-@contextmanager
-def _signals(handler) -> Iterator[None]:
-    """SIGTERM and SIGINT go to `handler` for a while."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)
-
-
-def _interval(every: str) -> tuple[int, str]:
-    """Read `500` as steps; `90s`, `10m` and `2h` as seconds."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
-    if not number.isdigit() or int(number) == 0:
-        raise InputError(
-            "`backup_every` must be steps (500) or a time (90s, 10m, 2h). "
-            f"Received: backup_every={every!r}"
-        )
-    return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
-
-
-def _command() -> str:
-    """The command that this process was started with."""
-    return " ".join(["python", *sys.argv])
-
-
-def _model(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
-    """The network of a recipe, as training wants it: logits, fused batch norm."""
-    from resnet_keras.layers import BatchNormalization
-    from resnet_keras.models import ResNet, freeze
-
-    synchronized = recipe.sync_batch_norm and replicas > 1
-    # One size is faster; with two the network is built for any.
-    size = recipe.train_size if recipe.train_size == recipe.eval_size else None
-    try:
-        model = ResNet(
-            recipe.model,
-            input_shape=(size, size, channels),
-            classes=classes,
-            classifier_activation=None,
-            mean=recipe.mean,
-            std=recipe.std,
-            drop_path=recipe.drop_path,
-            norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
-        )
-        freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    return model
 
 
 def _check_folder(recipe: Recipe) -> Path:
@@ -342,16 +202,18 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     from resnet_keras.models import count
 
     examples, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
-    model = _model(recipe, channels, classes)
+    model = network(recipe, channels, classes)
     counts = count(model)
     steps = recipe.steps_per_epoch(examples) if examples else None
+    policy, _ = choose_precision(recipe.precision)
+    need = memory.estimate(recipe, model, policy, recipe.replicas or 1)
     return recipe.to_json() | {
         "steps_per_epoch": steps,
         "total_steps": recipe.total_steps(examples) if examples else recipe.steps,
         "rates": _knots(recipe, examples) if examples else None,
         "params": counts["params"],
         "macs": counts["macs"],
-        "estimated_memory_bytes": _memory(recipe, model),
+        "estimated_memory_bytes": need.total,
     }
 
 
@@ -366,22 +228,13 @@ def _knots(recipe: Recipe, examples: int) -> dict[int, float]:
     }
 
 
-def _memory(recipe: Recipe, model) -> int:
-    """Bytes of one training step.
-
-    Weights, gradients and momentum, and what the backward pass keeps: the outputs of
-    convolutions, batch norms and additions.
-    """
-    kept = ("_conv", "_bn", "_add", "normalise")
-    activations = sum(
-        math.prod(layer.output.shape[1:]) for layer in model.layers if layer.name.endswith(kept)
-    )
-    return 3 * 4 * model.count_params() + 4 * activations * recipe.batch_size // recipe.accumulate
-
-
 def versions() -> dict[str, str]:
     """What this run stands on."""
+    import keras
+
+    backend = keras.backend.backend()
     names = ("resnet-keras", "keras", "tensorflow", "tensorflow-datasets", "numpy")
+    names += () if backend in names else (backend,)
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

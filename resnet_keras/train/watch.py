@@ -1,5 +1,6 @@
 """What watches a run: log, progress bar, backups, signals, a stop at the first NaN."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -13,6 +14,8 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
+from resnet_keras.train.machine import Replicas
+from resnet_keras.train.tracking import Report, profiling
 
 
 class Interrupted(Exception):
@@ -97,36 +100,86 @@ class Average(keras.callbacks.Callback):
         self.model.optimizer.exchange()
 
 
-class Log(keras.callbacks.Callback):
-    """`log.csv`: one row an epoch."""
+class Row(keras.callbacks.Callback):
+    """Adds a row to the log, once an epoch; in every process."""
 
-    def __init__(self, place: Place, path: Path, rate: Callable[[int], float]):
+    def __init__(self, place: Place, rate: Callable[[int], float]):
         super().__init__()
-        self.place, self.path, self.rate = place, path, rate
+        self.place, self.rate = place, rate
 
     def on_epoch_begin(self, epoch, logs=None):
         """Look at the clock."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Add a row; the file is written whole or not at all."""
+        """Add a row."""
         row = {"epoch": epoch + 1, "learning_rate": self.rate(self.place.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
         self.place.rows.append(row | {"seconds": round(time.perf_counter() - self.start, 2)})
+
+
+class Log(keras.callbacks.Callback):
+    """Shows each row: `log.csv`, written whole or not at all, and the recipe's logger."""
+
+    def __init__(self, place: Place, path: Path, report: Report):
+        super().__init__()
+        self.place, self.path, self.report = place, path, report
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write."""
         write_rows(self.path, self.place.rows)
+        row = self.place.rows[-1]
+        self.report(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
+
+
+class Profile(keras.callbacks.Callback):
+    """Traces some steps."""
+
+    def __init__(self, place: Place, steps: range, folder: Path):
+        super().__init__()
+        self.place, self.steps, self.folder = place, steps, folder
+        self.open = contextlib.ExitStack()
+        self.running = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start before the first of the steps, or where the run goes on among them."""
+        if not self.running and self.place.step in self.steps:
+            self.open.enter_context(profiling(self.folder))
+            self.running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop behind the last."""
+        if self.running and self.place.step not in self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """Write the trace, if one was started."""
+        self.open.close()
+        self.running = False
 
 
 class Keep(keras.callbacks.Callback):
-    """Backups: of everything that the next step depends on, every so many steps or seconds."""
+    """Backups: of everything that the next step depends on, every so many steps or seconds.
 
-    def __init__(self, place: Place, folder: Path, every: tuple[int, str], metrics: list):
+    Of several processes the first one writes, and a signal to one of them stops all at the same
+    step.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        folder: Path,
+        every: tuple[int, str],
+        metrics: list,
+        replicas: Replicas,
+    ):
         super().__init__()
-        self.place, self.folder = place, folder
+        self.place, self.folder, self.replicas = place, folder, replicas
         self.compiled = metrics  # Keras lists them among the model's after the first step only
         self.number, self.unit = every
         self.saved_at = time.monotonic()
         self.saved_step = place.step
-        self.signal = None
+        self.signal = self.stop = 0  # what this process heard; what all of them know
         self.running = None  # state of the metrics within the epoch, of a resumed run
 
     def restore(self, saved: backup.Saved) -> None:
@@ -161,13 +214,24 @@ class Keep(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Write a backup; then stop, if a signal asked for it."""
+        if self.replicas.process == 0:
+            self._write()
+        self.saved_at, self.saved_step = time.monotonic(), self.place.step
+        if self.stop:
+            raise Interrupted(self.stop)
+
+    def _write(self) -> None:
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()  # within an epoch the variables are empty
         to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
         # Read first: what lives on several replicas is no array by itself.
         arrays = {name: to_numpy(read(v)) for name, v in self._variables().items()}
-        backup.save(self.folder, backup.Saved(self.place.step, arrays, {"rows": self.place.rows}))
-        self.saved_at, self.saved_step = time.monotonic(), self.place.step
-        if self.signal:
-            raise Interrupted(self.signal)
+        for name, array in arrays.items():
+            # The loss tells one step late; what is lost already would replace a good backup.
+            if name.startswith("model/") and not np.isfinite(array).all():
+                raise Diverged(f"{name.split('/', 2)[2]} is not finite at step {self.place.step}")
+        notes = {"rows": self.place.rows, "backend": keras.backend.backend()}
+        backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
     def on_signal(self, number, frame) -> None:
         """Note a signal; the next step saves and stops. The second one stops at once."""
@@ -177,7 +241,8 @@ class Keep(keras.callbacks.Callback):
         print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
 
     def _due(self) -> bool:
-        if self.signal:
+        self.stop = max(self.replicas.gather(self.signal))
+        if self.stop:
             return True
         if self.unit == "steps":
             return self.place.step % self.number == 0

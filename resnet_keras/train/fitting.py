@@ -1,0 +1,173 @@
+"""Fit from where the backup stands to the end, and how a run ends before it."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from resnet_keras import data
+from resnet_keras.backup import Saved
+from resnet_keras.recipe import Recipe
+from resnet_keras.terminal import InputError
+from resnet_keras.train import tracking, watch
+from resnet_keras.train.machine import HOSTS, Replicas
+
+# Fields of a recipe that are arguments of `data.training_batches`, by the same names.
+PIXELS = (
+    *("repeats", "min_area", "rotate", "scale", "shear", "padding", "flip", "rand_ops"),
+    *("rand_magnitude", "rand_std", "color_jitter", "erasing", "mixup", "cutmix"),
+    *("interpolation", "antialias"),
+)
+
+
+def fit(
+    recipe: Recipe,
+    model,
+    metrics: list,
+    pictures: data.Pictures,
+    test: data.Pictures,
+    folder: Path,
+    saved: Saved | None,
+    replicas: Replicas,
+) -> list[dict[str, Any]]:
+    """Train from where the backup stands to the end.
+
+    Args:
+        recipe: what to do.
+        model: compiled.
+        metrics: it was compiled with.
+        pictures: to train on.
+        test: pictures to validate on after each epoch.
+        folder: of the run.
+        saved: the backup to go on from.
+        replicas: which of them are this process'.
+
+    Returns:
+        The rows of the log, one an epoch.
+
+    Raises:
+        SystemExit: 1 where the loss is no number any more; 128 + signal after SIGTERM or SIGINT,
+            when all is saved.
+    """
+    step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
+    steps = recipe.steps_per_epoch(pictures.examples)
+    total = recipe.total_steps(pictures.examples)
+    place = watch.Place(step, recipe.accumulate, steps, total, rows)
+    every = _interval(recipe.backup_every)
+    keep = watch.Keep(place, folder / "backup", every, metrics, replicas)
+    if saved:
+        keep.set_model(model)
+        keep.restore(saved)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_signals(keep.on_signal))
+            stack.enter_context(data.naming_files())
+            watching = [watch.Average()] if recipe.ema else []
+            if replicas.process == 0:
+                watching += _shown(recipe, place, folder, stack)
+            callbacks = [
+                watch.Count(place),
+                watch.Row(place, partial(recipe.rate, steps_per_epoch=steps)),
+                *watching,
+                keep,
+            ]
+            # The rest of an epoch that was interrupted, then all the others.
+            while place.step < total:
+                _fit(recipe, model, pictures, test, place, callbacks, replicas)
+    except watch.Interrupted as stop:
+        print(f"{stop}. To go on: {_command()}", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
+    except watch.Diverged as error:
+        print(
+            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
+            f"float32, in another --run-dir; the last backup is kept.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    if recipe.ema:
+        model.optimizer.exchange()
+    return place.rows
+
+
+def _shown(recipe: Recipe, place: watch.Place, folder: Path, stack: ExitStack) -> list:
+    """The callbacks that show the run: in its folder, on the screen, elsewhere."""
+    watch.write_rows(folder / "log.csv", place.rows)
+    profile = watch.Profile(place, recipe.profiled(), folder / "tensorboard")
+    stack.callback(profile.close)
+    report = stack.enter_context(tracking.reporting(recipe, folder))
+    return [
+        watch.Log(place, folder / "log.csv", report),
+        watch.Progress(place, recipe.batch_size // recipe.accumulate),
+        profile,
+    ]
+
+
+def _fit(recipe, model, pictures, test, place, callbacks, replicas: Replicas) -> None:
+    """Let Keras train the epochs that come next."""
+    epoch, end, steps = place.next_epochs()
+    batches = data.training_batches(
+        pictures,
+        size=recipe.train_size,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        start=place.step,
+        rows=replicas.rows(recipe.batch_size, recipe.accumulate),
+        **{name: getattr(recipe, name) for name in PIXELS},
+    )
+    # JAX shares out whole batches only: the last one must be filled.
+    whole = keras.backend.backend() == "jax" and replicas.count > 1
+    test_batches = data.evaluation_batches(
+        test,
+        size=recipe.eval_size,
+        resize=recipe.eval_resize,
+        batch_size=recipe.batch_size // replicas.processes,
+        interpolation=recipe.interpolation,
+        antialias=recipe.antialias,
+        share=(replicas.process, replicas.processes) if whole else None,
+    )
+    model.fit(
+        batches.rebatch(recipe.batch_size // recipe.accumulate // replicas.processes),
+        initial_epoch=epoch,
+        epochs=end,
+        steps_per_epoch=steps * recipe.accumulate,
+        validation_data=test_batches,
+        callbacks=callbacks,
+        shuffle=False,  # the data are shuffled already
+        verbose=int(recipe.verbose and replicas.process == 0),
+    )
+
+
+@contextmanager
+def _signals(handler) -> Iterator[None]:
+    """SIGTERM and SIGINT go to `handler` for a while."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+def _interval(every: str) -> tuple[int, str]:
+    """Read `500` as steps; `90s`, `10m` and `2h` as seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
+    if not number.isdigit() or int(number) == 0:
+        raise InputError(
+            "`backup_every` must be steps (500) or a time (90s, 10m, 2h). "
+            f"Received: backup_every={every!r}"
+        )
+    return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
+
+
+def _command() -> str:
+    """The command that this process was started with."""
+    set_ = [f"{n}={os.environ[n]}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)]
+    return " ".join([*set_, "python", *sys.argv])

@@ -1,0 +1,133 @@
+"""Memory of a training step: what it needs, what is there, and which batch fits."""
+
+import math
+import os
+import resource
+from typing import NamedTuple
+
+from resnet_keras.recipe import Recipe
+from resnet_keras.terminal import InputError
+
+# What the backward pass keeps: the outputs of convolutions, batch norms and additions.
+_KEPT = ("_conv", "_bn", "_add", "normalise")
+
+
+class Need(NamedTuple):
+    """Estimated bytes of a training step on one replica.
+
+    Attributes:
+        fixed: weights, gradients, and the optimizer's copies of them.
+        each: what the backward pass keeps of one picture.
+        pictures: on one replica at a time.
+    """
+
+    fixed: int
+    each: int
+    pictures: int
+
+    @property
+    def total(self) -> int:
+        """Bytes."""
+        return self.fixed + self.each * self.pictures
+
+
+def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
+    """What a step of a recipe needs on each of its replicas.
+
+    Args:
+        recipe: its optimizer, its averages, its batch.
+        model: the network, of any dtype.
+        policy: what it is trained with: "float32", "mixed_float16" or "mixed_bfloat16".
+        replicas: that share the batch.
+
+    Returns:
+        The estimate; it is that of the numbers kept, without what kernels use meanwhile.
+    """
+    activations = sum(
+        math.prod(layer.output.shape[1:]) for layer in model.layers if layer.name.endswith(_KEPT)
+    )
+    half = policy.startswith("mixed")
+    # Weights, gradients, moments; sums of micro-batches; averages; weights in half precision.
+    copies = 3 + (recipe.optimizer == "lamb") + (recipe.accumulate > 1) + bool(recipe.ema)
+    fixed = round((copies + half / 2) * 4 * model.count_params())
+    pictures = recipe.batch_size // recipe.accumulate // replicas
+    return Need(fixed, (2 if half else 4) * activations, pictures)
+
+
+def demand(need: Need, recipe: Recipe, replicas: int = 1) -> None:
+    """Refuse a step that surely does not fit; on a CPU the system would kill the process for it.
+
+    Raises:
+        InputError: with the need, and the batch that fits.
+    """
+    there = available(replicas)
+    if there is not None and need.total > there:
+        raise InputError(advice(need, recipe, there))
+
+
+def advice(need: Need, recipe: Recipe, there: int | None) -> str:
+    """What to do when the memory does not suffice: one line with numbers.
+
+    Args:
+        need: of a step on one replica.
+        recipe: which asks for it.
+        there: bytes that one replica has, if that is known.
+    """
+    # Twice as much did not fit; kernels need some, too.
+    fitting = need.pictures // 2
+    if there is not None:
+        fitting = min(fitting, int((there * 0.8 - need.fixed) // need.each))
+    text = f"out of memory: a step needs about {_gigabytes(need.total)} (estimated)"
+    if there is not None:
+        text += f", there are {_gigabytes(there)}"
+    if fitting < 1:
+        return f"{text}; not even one picture would fit."
+    shares = recipe.batch_size // need.pictures  # replicas x accumulate
+    parts = recipe.accumulate * math.ceil(need.pictures / fitting)
+    while recipe.batch_size % (parts * (shares // recipe.accumulate)):
+        parts += 1
+    return (
+        f"{text}; --batch-size {fitting * shares} would fit, or --accumulate {parts}, which "
+        f"computes the same steps in parts; in another --run-dir. The last backup is kept."
+    )
+
+
+def available(replicas: int = 1) -> int | None:
+    """Bytes that one replica may use in all; None where its device does not tell.
+
+    Args:
+        replicas: of this machine; they share the memory of a CPU.
+    """
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+        if limit or jax.default_backend() != "cpu":
+            return limit
+    else:
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            from tensorflow.python.client import device_lib
+
+            gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+            return min(d.memory_limit for d in gpus)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (physical if limit == resource.RLIM_INFINITY else min(limit, physical)) // replicas
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error is that of memory that was not there, in any of the libraries."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "ResourceExhaustedError"
+        or "RESOURCE_EXHAUSTED" in str(error)
+        or "Out of memory" in str(error)
+    )
+
+
+def _gigabytes(number: float) -> str:
+    return f"{number / 2**30:.2f} GiB"

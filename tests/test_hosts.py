@@ -1,0 +1,192 @@
+"""JAX trains as one process, as two processes, and through their deaths."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_keras import Recipe, backup
+from resnet_keras.terminal import InputError
+from resnet_keras.train.machine import HOSTS, Replicas, choose_replicas
+
+ROOT = Path(__file__).parents[1]
+
+# A network that is soon compiled.
+CODE = """
+from dataclasses import replace
+from runpy import run_path
+
+from resnet_keras import SPECS, Spec, train
+
+SPECS["tiny"] = Spec("basic", (1, 1, 1), (8, 16, 16), stem="cifar", shortcut="pad")
+train(replace(run_path("recipes/quickstart.py")["RECIPE"], model="tiny").parse())
+"""
+
+# All that must survive: random crops and warps, mixing, dropout, micro-batches, averages, clipping.
+FLAGS = (
+    "--batch-size", "96", "--accumulate", "2", "--epochs", "2", "--warmup-epochs", "1",
+    "--learning-rate", "0.05", "--precision", "float32", "--ema", "0.9", "--drop-path", "0.1",
+    "--mixup", "0.2", "--cutmix", "1.0", "--clip-norm", "1.0", "--deterministic",
+)  # fmt: skip
+
+
+@pytest.fixture
+def start(data_dir, tmp_path_factory):
+    """Start one process of a run on JAX; `number` and `port` where there are two."""
+    from resnet_keras import data
+
+    data.open_split("digits", "train", data_dir=data_dir)
+    cache = tmp_path_factory.getbasetemp() / "xla"  # what one run has compiled, the next one reads
+
+    def start(folder, *flags, number=None, port=None):
+        environment = {
+            **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }  # fmt: skip
+        if port:
+            environment |= dict(zip(HOSTS, (f"127.0.0.1:{port}", "2", str(number)), strict=True))
+        common = ("--data-dir", str(data_dir), "--run-dir", str(folder))
+        return subprocess.Popen(
+            [sys.executable, "-c", CODE, *FLAGS, *common, *flags],
+            cwd=ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    return start
+
+
+def start_two(start, folder, *flags):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(folder, *flags, number=number, port=port) for number in (0, 1)]
+
+
+def finish(processes):
+    """The outputs of processes that must succeed."""
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
+
+
+def wait_for_backup(process, folder, after):
+    """Wait until the run has written a backup of a step behind `after`."""
+    deadline = time.monotonic() + 600
+    while not any(int(p.stem) > after for p in (folder / "backup").glob("*.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def end(folder):
+    """What a run ended with: every variable but sums of metrics, and the log without times."""
+    arrays = backup.load(folder / "backup").arrays
+    with open(folder / "log.csv", newline="") as file:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return {k: v for k, v in arrays.items() if not k.startswith("metric/")}, rows
+
+
+def assert_same(one, other):
+    assert one[1] == other[1] and one[0].keys() == other[0].keys()
+    assert [k for k in one[0] if one[0][k].tobytes() != other[0][k].tobytes()] == []
+
+
+@pytest.mark.slow
+def test_jax_goes_on_bit_for_bit_after_kills(start, tmp_path):
+    finish([start(tmp_path / "unbroken")])
+    folder = tmp_path / "broken"
+    for after, number in ((1, signal.SIGKILL), (6, signal.SIGKILL), (19, signal.SIGTERM)):
+        process = start(folder, "--backup-every", "1")
+        wait_for_backup(process, folder, after)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=600)
+        expected = -signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM
+        assert process.returncode == expected, output
+    assert "To go on: KERAS_BACKEND=jax python " in output.splitlines()[-1]
+    finish([start(folder)])
+    assert_same(end(folder), end(tmp_path / "unbroken"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_go_on_after_deaths(start, tmp_path):
+    finish([start(tmp_path / "one")])
+    outputs = finish(start_two(start, tmp_path / "two"))
+    assert " 2 replicas. " in outputs[0] and "top-1 " in outputs[0]
+    assert "top-1 " not in outputs[1]  # the first process alone evaluates and writes
+    one, two = end(tmp_path / "one"), end(tmp_path / "two")
+    assert one[0].keys() == two[0].keys()
+    apart = {k: np.abs(one[0][k].astype("f8") - two[0][k]).max() for k in one[0]}
+    assert max(apart.values()) < 1e-5, apart
+    for row, other in zip(one[1], two[1], strict=True):
+        assert {k: float(v) for k, v in row.items()} == pytest.approx(
+            {k: float(v) for k, v in other.items()}, abs=1e-5
+        )
+
+    folder = tmp_path / "broken"
+    for victim, after in ((1, 2), (0, 9)):
+        processes = start_two(start, folder, "--backup-every", "1")
+        wait_for_backup(processes[0], folder, after)
+        processes[victim].kill()
+        output, _ = processes[1 - victim].communicate(timeout=200)
+        processes[victim].communicate(timeout=60)
+        assert processes[1 - victim].returncode not in (0, None), output
+        if victim == 1:  # when the first dies, JAX itself may end the others, in words of its own
+            assert "error: another process of this run is gone" in output, output
+    # A signal to any of them stops all at the same step, with everything saved.
+    began = backup.load(folder / "backup").step
+    processes = start_two(start, folder, "--backup-every", "1")
+    wait_for_backup(processes[0], folder, began)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outputs
+    assert f"--run-dir {folder}" in outputs[0].splitlines()[-1]
+    finish(start_two(start, folder))
+    assert_same(end(folder), two)
+
+
+GOOD = dict(zip(HOSTS, ("10.0.0.1:1234", "2", "0"), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({HOSTS[0]: None}, "missing: KERAS_DISTRIBUTION_JOB_ADDRESSES"),
+     ({HOSTS[2]: None}, "missing: KERAS_DISTRIBUTION_PROCESS_ID"),
+     ({HOSTS[1]: "two"}, "whole numbers"), ({HOSTS[2]: "2"}, "must be 0 to"),
+     ({HOSTS[0]: "10.0.0.1"}, "HOST:PORT"), ({HOSTS[0]: "a:1,b:1,c:1"}, "or 2 addresses"),
+     ({}, "KERAS_BACKEND=jax")],
+)  # fmt: skip
+def test_contradicting_variables_are_refused(monkeypatch, change, words):
+    for name, value in (GOOD | change).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
+            name, value
+        )
+    with pytest.raises(InputError, match=f"{words}.*Received: "):
+        choose_replicas(Recipe(model="resnet20_cifar", dataset="digits"))
+
+
+def test_a_missing_variable_is_one_line_and_code_2(run_python, tmp_path):
+    variables = {"KERAS_BACKEND": "jax", HOSTS[0]: "127.0.0.1:1", HOSTS[1]: "2"}
+    done = run_python("recipes/quickstart.py", "--run-dir", tmp_path / "run", **variables)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and HOSTS[2] in line
+
+
+def test_shares_are_slices_of_each_micro_batch():
+    shares = [Replicas(None, 4, process, 2).rows(24, 3).tolist() for process in (0, 1)]
+    assert shares[0] == [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19]
+    assert sorted(shares[0] + shares[1]) == list(range(24))
+    assert Replicas(None).rows(6, 2).tolist() == list(range(6))
+
+
+def test_jax_trains_on_two_devices_of_one_machine(start, tmp_path):
+    finish([start(tmp_path / "run", "--replicas", "2", "--epochs", "1", "--warmup-epochs", "0")])
+    _, (row,) = end(tmp_path / "run")
+    assert 2 < float(row["val_loss"]) < 3

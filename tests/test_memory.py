@@ -1,0 +1,116 @@
+"""Memory that is not there: one line with the need, and a batch that fits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from resnet_keras import SPECS, Recipe, ResNet
+from resnet_keras.terminal import InputError
+from resnet_keras.train import memory
+
+RECIPE = Recipe(model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ResNet("resnet20_cifar", input_shape=(8, 8, 3))
+
+
+def change(**fields):
+    return dataclasses.replace(RECIPE, **fields)
+
+
+def test_halves_need_half_for_pictures_and_more_for_weights(model):
+    full = memory.estimate(RECIPE, model, "float32")
+    half = memory.estimate(RECIPE, model, "mixed_float16")
+    assert half.each * 2 == full.each and half.fixed > full.fixed
+    # 272,474 weights; each of them, its gradient and its momentum has 4 bytes.
+    assert full.fixed == 12 * model.count_params()
+    assert half.fixed == 14 * model.count_params()
+    assert full.total == full.fixed + 64 * full.each
+
+
+def test_shares_and_parts_need_less_and_averages_more(model):
+    one = memory.estimate(RECIPE, model, "float32")
+    assert memory.estimate(RECIPE, model, "float32", 4).pictures == 16
+    parts = memory.estimate(change(accumulate=2), model, "float32", 4)
+    assert parts.pictures == 8 and parts.fixed == one.fixed + 4 * model.count_params()
+    for more in ({"ema": 0.9}, {"optimizer": "lamb"}):
+        found = memory.estimate(change(**more), model, "float32").fixed
+        assert found == one.fixed + 4 * model.count_params()
+
+
+def test_what_the_backward_pass_of_one_convolution_keeps():
+    # The stem of the smallest network, alone: 8 x 8 x 16 twice, and the normalised input.
+    spec = dataclasses.replace(SPECS["resnet20_cifar"], depths=(1, 1, 1))
+    model = ResNet(spec, input_shape=(8, 8, 3))
+    sizes = {"normalise": 8 * 8 * 3, "conv1_conv": 8 * 8 * 16, "conv1_bn": 8 * 8 * 16}
+    kept = sum(
+        int(np.prod(layer.output.shape[1:]))
+        for layer in model.layers
+        if layer.name.startswith("conv") and layer.name.endswith(("_conv", "_bn", "_add"))
+    )
+    each = memory.estimate(RECIPE, model, "float32").each
+    assert each == 4 * (kept + sizes["normalise"])
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_advice_fits_and_can_be_followed(model, replicas):
+    there = 2**30
+    recipe = change(batch_size=2**20)
+    need = memory.estimate(recipe, model, "float32", replicas)
+    assert need.total > there
+    text = memory.advice(need, recipe, there)
+    words = text.replace(";", " ").replace(",", " ").split()
+    size = int(words[words.index("--batch-size") + 1])
+    parts = int(words[words.index("--accumulate") + 1])
+    for better in (change(batch_size=size), change(batch_size=2**20, accumulate=parts)):
+        fitting = memory.estimate(better, model, "float32", replicas)
+        assert better.batch_size % (replicas * better.accumulate) == 0
+        assert fitting.total < there and fitting.pictures > 1
+    # Not timid: twice as much would be too much, or nearly.
+    assert memory.estimate(change(batch_size=size * 2), model, "float32", replicas).total > there
+    assert "not even one" in memory.advice(need, recipe, need.fixed)
+
+
+def test_what_the_libraries_raise_is_known():
+    import jax.numpy as jnp
+    import tensorflow as tf
+
+    # Each of them really tries: 2 ** 55 bytes are more than any machine has.
+    for allocate in (
+        lambda: np.zeros(2**55, "uint8"),
+        lambda: tf.zeros([2**55], tf.uint8),
+        lambda: tf.function(lambda n: tf.random.uniform([n]))(tf.constant(2**50, tf.int64)),
+        lambda: jnp.zeros(2**55, "uint8").block_until_ready(),
+    ):
+        with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+            allocate()
+        assert memory.ran_out(caught.value), repr(caught.value)
+    assert not memory.ran_out(ValueError("the loss is no number"))
+
+
+def test_a_batch_that_no_machine_holds_is_one_line_and_code_2(run_python, tmp_path, data_dir):
+    flags = ("--batch-size", 2**28, "--run-dir", tmp_path / "run", "--data-dir", data_dir)
+    done = run_python("recipes/quickstart.py", *flags, "--precision", "float32")
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: out of memory: a step needs about ") and " GiB" in line
+    assert "--batch-size" in line and "--accumulate" in line and not (tmp_path / "run").exists()
+
+
+def test_dry_run_tells_the_need_in_the_precision_asked_for():
+    from resnet_keras.train import _resolved
+
+    needs = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        recipe = Recipe(model="resnet50", dataset="imagenet2012", precision=precision)
+        needs[precision] = _resolved(recipe)["estimated_memory_bytes"]
+    assert 0.5 < needs["mixed_bfloat16"] / needs["float32"] < 0.55
+
+
+def test_refusal_is_before_the_work(model):
+    with pytest.raises(InputError, match="out of memory"):
+        memory.demand(memory.Need(0, 2**60, 64), RECIPE)
+    memory.demand(memory.Need(0, 1, 64), RECIPE)
