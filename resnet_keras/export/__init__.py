@@ -1,5 +1,6 @@
 """A trained model -> plain `.keras`, SavedModel, `.tflite`, `.onnx`, with the proof of equality."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -35,6 +36,9 @@ LAYOUTS = ("nhwc", "nchw")
 
 # Ranges are taken from so many training pictures; fewer than that many are refused.
 CALIBRATION_PICTURES, LEAST_PICTURES = 200, 100
+
+# Float32's own rounding: what a layer shows that is the same in int8.
+_NO_ERROR = 1e-6
 
 
 class BoundMissed(Exception):
@@ -80,14 +84,20 @@ def export(
         skip_bad: go on without the bad files of a folder.
 
     Returns:
-        The report, as it is written to `OUT.report.json`. Of `compare`: `examples`,
-        `max_difference`, `mean_difference`, `top1_agreement`, `top1`, `top1_source`. Also
-        `dataset`; `measure`, `bound` and `kept`; `quantize`, `io`, `keep_float`, `layout`, `opset`;
-        `calibration` (`dataset`, `split`, `examples`, `seed`); `layers`, a list of `layer` and
-        `error`, the largest first; `operators` and how often each is there; `bytes` and
-        `bytes_source`; `latency_ms` and `latency_ms_source` by threads, with `cores`; for a
-        quantized file `bytes_float32` and `latency_ms_float32` of the same file in float32;
-        `seconds`; `command`. What does not apply is None.
+        The report, as it is written to `OUT.report.json`:
+
+        - `artefact`, `dataset`, and what `compare` found: `examples`, `max_difference`,
+          `mean_difference`, `top1_agreement`, `top1`, `top1_source`;
+        - `measure`, `bound`, `kept`, `reason`: the verdict;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`,
+          `examples`, `seed`): how it was made, None where it does not apply;
+        - `layers`: of int8, `layer` and `error`, the largest first: root mean square of what
+          quantizing this layer alone changes in its output, as a share of the output's own;
+        - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,
+          `bytes_float32` of the same format in float32;
+        - if kept, `latency_ms` of one picture, `latency_ms_source`, `latency_ms_float32`, by
+          threads, measured in turns, and `cores` of this machine;
+        - `seconds` that all took, `command`.
 
     Raises:
         InputError: a file, data set, layer or format that is not there, or options that do not go
@@ -109,51 +119,53 @@ def export(
     image, _ = next(iter(test_batches(original, **proof, batch_size=1)))
     pictures = calibration = None
     if quantize == "int8":
-        calibration = {
-            "dataset": calibrate or card.dataset or dataset,
-            "split": "train",
-            "seed": seed,
-        }
-        pictures = _calibration_pictures(original, calibration, data_dir, skip_bad)
-        calibration["examples"] = len(pictures)
+        pictures, calibration = _calibration_pictures(
+            original, calibrate or card.dataset or dataset, data_dir, seed, skip_bad
+        )
+    model = keras.saving.load_model(source, compile=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        part = Path(folder) / out.name
-        kind = f"{_NAMES[out.suffix]} {'float32' if quantize == 'none' else quantize}"
-        _say(f"converting to {kind}")
-        model = keras.saving.load_model(source, compile=False)
-        options = {"layout": layout, "opset": opset}
-        errors = _write(
-            model, part, card, options, quantize=quantize, pictures=pictures, io=io,
-            keep_float=tuple(keep_float),
-        )  # fmt: skip
+        part, float32 = Path(folder) / "new" / out.name, Path(folder) / f"float32{out.suffix}"
+        part.parent.mkdir()
+        if any(layer.compute_dtype != "float32" for layer in model.layers):
+            _say(f"{source} computes in {model.dtype_policy.name}; float32 is what is exported")
+            save_plain(model, Path(folder) / "plain.keras")
+            original = dataclasses.replace(
+                open_artefact(Path(folder) / "plain.keras"), path=source, card=card
+            )
+        _say(f"converting to {_NAMES[out.suffix]}, {quantize.replace('none', 'float32')}")
+        if out.suffix == ".keras":
+            save_plain(model, part)
+            errors = {}
+        else:
+            model = folded(model)
+            errors = _convert(
+                model, part, card, layout, opset, quantize=quantize, pictures=pictures, io=io,
+                keep_float=tuple(keep_float),
+            )  # fmt: skip
         card.write(part)
         _say(f"proving on {examples} test pictures of {dataset or card.dataset}")
-        report = compare(original, open_artefact(part), **proof, examples=examples)
+        candidate = open_artefact(part)
+        report = {"artefact": str(source), "dataset": dataset or card.dataset}
+        report |= compare(original, candidate, **proof, examples=examples)
         measure, default = BOUNDS[quantize]
         bound = default if bound is None else bound
-        operators, reason = _audit(part, layout)
-        reason = reason_to_refuse(report, measure, bound) or reason
+        operators, unwelcome = _audit(part, layout)
+        reason = reason_to_refuse(report, measure, bound) or unwelcome
         report |= {
-            "dataset": dataset or card.dataset, "measure": measure, "bound": bound,
-            "kept": reason is None, "reason": reason, "quantize": quantize, "io": io,
-            "keep_float": list(keep_float), **options, "calibration": calibration,
+            "measure": measure, "bound": bound, "kept": reason is None, "reason": reason,
+            "quantize": quantize, "io": io, "keep_float": list(keep_float), "layout": layout,
+            "opset": opset, "calibration": calibration, "layers": _worst_first(errors),
             "operators": operators, "bytes": size(part), "bytes_source": size(source),
-            "cores": os.cpu_count(),
         }  # fmt: skip
         if reason is None:
             _say("measuring latency")
-            compared = [part, source]
+            measured = {"latency_ms": candidate, "latency_ms_source": original}
             if quantize != "none":
-                compared.append(Path(folder) / f"float32{out.suffix}")
-                _write(model, compared[-1], card, options)
-                report["bytes_float32"] = size(compared[-1])
-            keys = ("latency_ms", "latency_ms_source", "latency_ms_float32")
-            report |= dict(zip(keys, latencies(compared, image), strict=False))
-        worst = sorted(errors.items(), key=lambda pair: -pair[1])
-        report["layers"] = [
-            {"layer": layer, "error": float(f"{error:.3g}")} for layer, error in worst
-        ]
+                _convert(model, float32, card, layout, opset)
+                report["bytes_float32"] = size(float32)
+                measured["latency_ms_float32"] = open_artefact(float32)
+            report |= latencies(measured, image) | {"cores": os.cpu_count()}
         report |= {"seconds": round(time.perf_counter() - start, 1), "command": _command()}
         write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
         if reason is not None:
@@ -203,10 +215,10 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _calibration_pictures(
-    original: Artefact, calibration: dict, data_dir: str | Path | None, skip_bad: bool
-) -> np.ndarray:
-    """Training pictures as evaluation prepares them: uint8 `(n, height, width, channels)`."""
-    dataset, card = calibration["dataset"], original.card
+    original: Artefact, dataset: str | None, data_dir, seed: int, skip_bad: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Training pictures as evaluation prepares them, `(n, h, w, c)` uint8; where they are from."""
+    card = original.card
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.open_split(dataset, "train", data_dir=data_dir, skip_bad=skip_bad)
@@ -215,8 +227,8 @@ def _calibration_pictures(
             f"{original.path} takes pictures of {original.channels} channels, {dataset} has "
             f"{split.channels}."
         )
-    some = data.sample(split, CALIBRATION_PICTURES, seed=calibration["seed"])
-    _say(f"calibrating: reading {some.examples} training pictures of {dataset}")
+    some = data.sample(split, CALIBRATION_PICTURES, seed=seed)
+    _say(f"calibrating on {some.examples} training pictures of {dataset}")
     batches = data.evaluation_batches(
         some,
         size=card.crop,
@@ -226,21 +238,20 @@ def _calibration_pictures(
         antialias=card.antialias,
     )
     with data.naming_files():
-        pictures = np.concatenate([images for images, _ in batches.as_numpy_iterator()])
+        pictures = [images for images, _ in batches.as_numpy_iterator()]
+    pictures = np.concatenate(pictures)[:CALIBRATION_PICTURES]
     if len(pictures) < LEAST_PICTURES:
         raise InputError(
             f"int8 needs at least {LEAST_PICTURES} training pictures to calibrate on. Received: "
             f"{len(pictures)} of {dataset}"
         )
-    return pictures[:CALIBRATION_PICTURES]
+    return pictures, {
+        "dataset": dataset, "split": "train", "examples": len(pictures), "seed": seed,
+    }  # fmt: skip
 
 
-def _write(model: keras.Model, path: Path, card, options: dict, **quantization) -> dict[str, float]:
-    """Write the format that the suffix names; the errors of the layers, if it is quantized."""
-    if path.suffix == ".keras":
-        save_plain(model, path)
-        return {}
-    model = folded(model)
+def _convert(model, path: Path, card, layout, opset, **quantization) -> dict[str, float]:
+    """Write a folded model in the format that the suffix names; errors of the layers, if int8."""
     # Lazily: to train and save a model needs none of the converters.
     if path.suffix == ".tflite":
         from resnet_keras.export import tflite
@@ -249,11 +260,17 @@ def _write(model: keras.Model, path: Path, card, options: dict, **quantization) 
     if path.suffix == ".onnx":
         from resnet_keras.export import onnx
 
-        return onnx.write(model, path, card, **options, **quantization)
+        return onnx.write(model, path, card, layout=layout, opset=opset, **quantization)
     from resnet_keras.export import saved_model
 
     saved_model.write(model, path, card)
     return {}
+
+
+def _worst_first(errors: dict[str, float]) -> list[dict[str, Any]]:
+    """The layers by their error; those that only move values have none."""
+    ranked = sorted(errors.items(), key=lambda pair: -pair[1])
+    return [{"layer": n, "error": float(f"{e:.3g}")} for n, e in ranked if e > _NO_ERROR]
 
 
 def _audit(path: Path, layout: str | None) -> tuple[dict[str, int] | None, str | None]:

@@ -25,6 +25,15 @@ ERROR_PICTURES = 16
 _IMAGES, _PROBABILITIES = "images", "probabilities"
 # What onnxruntime calls a tensor behind its QuantizeLinear and DequantizeLinear.
 _DEQUANTIZED = "_DequantizeLinear_Output"
+_SHORT = {
+    "_QuantizeLinear_Output": ":q",
+    "_DequantizeLinear_Output": ":r",
+    "_QuantizeLinear": ":to_q",
+    "_DequantizeLinear": ":to_r",
+    "_quantized": ":q",
+    "_zero_point": ":zero",
+    "_scale": ":scale",
+}
 
 
 def write(
@@ -62,7 +71,7 @@ def write(
         InputError: a layer to keep that is not there.
     """
     graph = _convert(model, layout, opset)
-    owners = _name_nodes(graph, [layer.name for layer in model.layers])
+    owners = _name_after_layers(graph, [layer.name for layer in model.layers])
     errors = {}
     if quantize == "int8":
         pixels = pictures.transpose((0, 3, 1, 2)) if layout == "nchw" else pictures
@@ -71,6 +80,7 @@ def write(
         if io == "uint8":
             _take_bytes(quantized)
         graph = quantized
+        _shorten_names(graph)
     size = model.input_shape[1]
     properties = {
         "labels": "\n".join(card.labels),
@@ -115,13 +125,16 @@ def _convert(model, layout: str, opset: int) -> onnx.ModelProto:
     return graph
 
 
-def _name_nodes(graph: onnx.ModelProto, names: list[str]) -> dict[str, str]:
-    """Name each node after its layer, `conv1_conv/Conv`; tell which layer answers for it.
+def _name_after_layers(graph: onnx.ModelProto, names: list[str]) -> dict[str, str]:
+    """Give nodes and tensors short names after their layers; tell which layer answers for a node.
 
-    A ReLU belongs to the layer before it, as in TFLite: the two are one operator in int8.
+    A ReLU belongs to the layer before it, as in TFLite: the two are one operator in int8. The names
+    of an int8 file would else be a tenth of a small network.
     """
-    weights = {weight.name for weight in graph.graph.initializer}
-    owners, maker, taken = {}, {}, Counter()
+    weights = {weight.name: weight for weight in graph.graph.initializer}
+    readers = Counter(name for node in graph.graph.node for name in node.input)
+    ends = {value.name for value in graph.graph.output}
+    owners, maker, taken, tensors = {}, {}, Counter(), {}
     for node in graph.graph.node:
         texts = [node.name, *node.output, *(name for name in node.input if name in weights)]
         layer = layer_of(";".join(texts), names)
@@ -132,6 +145,14 @@ def _name_nodes(graph: onnx.ModelProto, names: list[str]) -> dict[str, str]:
         if node.op_type == "Relu":
             owners[node.name] = owners[maker[node.input[0]]]
         maker.update(dict.fromkeys(node.output, node.name))
+        tensors |= {output: node.name for output in node.output if output not in ends}
+        for place, name in enumerate(node.input):
+            if name in weights and readers[name] == 1:
+                tensors[name] = weights[name].name = f"{node.name}.{place}"
+    del graph.graph.value_info[:]  # shapes under the old names; nobody needs them
+    for node in graph.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [tensors.get(name, name) for name in values]
     return owners
 
 
@@ -233,10 +254,8 @@ def _errors(
         twin = both.graph.node.add()
         twin.CopyFrom(node)
         twin.name = f"float/{node.name}"
-        for names, rename in ((twin.input, source), (twin.output, "float/{}".format)):
-            renamed = [name and rename(name) for name in names]
-            del names[:]
-            names.extend(renamed)
+        twin.input[:] = [name and source(name) for name in node.input]
+        twin.output[:] = [f"float/{name}" for name in node.output]
         (output,) = node.output
         if f"{output}{_DEQUANTIZED}" in there:
             pairs.append((owners[node.name], f"{output}{_DEQUANTIZED}", f"float/{output}"))
@@ -286,6 +305,23 @@ def _take_bytes(graph: onnx.ModelProto) -> None:
             for i, name in enumerate(node.input):
                 if name == old:
                     node.input[i] = new
+
+
+def _shorten_names(graph: onnx.ModelProto) -> None:
+    """Names and shapes of what is between the layers are a tenth of a small int8 file."""
+
+    def short(name: str) -> str:
+        for long, new in _SHORT.items():
+            name = name.replace(long, new)
+        return name
+
+    del graph.graph.value_info[:]
+    for weight in graph.graph.initializer:
+        weight.name = short(weight.name)
+    for node in graph.graph.node:
+        node.name = short(node.name)
+        for values in (node.input, node.output):
+            values[:] = [short(name) for name in values]
 
 
 @contextlib.contextmanager

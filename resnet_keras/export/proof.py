@@ -1,7 +1,6 @@
 """How far two artefacts are apart on real test pictures, and how fast each of them is."""
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,35 +99,39 @@ def reason_to_refuse(report: dict[str, Any], measure: str, bound: float) -> str 
     return None
 
 
-def latencies(paths: Iterable[Path], image: np.ndarray) -> list[dict[str, float]]:
-    """Median milliseconds of one picture for each of some files, measured in turns.
+def latencies(artefacts: dict[str, Artefact], image: np.ndarray) -> dict[str, dict[str, float]]:
+    """Median milliseconds of one picture for each of some artefacts, measured in turns.
 
     In turns, so that whatever else the machine does meets all of them alike.
 
     Args:
-        paths: of artefacts.
+        artefacts: by any name.
         image: uint8 `(1, height, width, channels)`.
 
     Returns:
-        For each file, by the number of threads ("1", "4"); `.keras` and SavedModel run on the
+        For each artefact, by the number of threads ("1", "4"); `.keras` and SavedModel run on the
         threads that TensorFlow has in this process, under "all".
     """
     runs = []
-    for i, path in enumerate(paths):
-        for threads in THREADS if path.suffix in (".tflite", ".onnx") else (None,):
-            runs.append((i, threads, open_artefact(path, threads=threads).predict, []))
+    for name, artefact in artefacts.items():
+        if artefact.path.suffix in (".tflite", ".onnx"):
+            for threads in THREADS:
+                predict = open_artefact(artefact.path, threads=threads).predict
+                runs.append((name, str(threads), predict, []))
+        else:
+            runs.append((name, "all", artefact.predict, []))
     start = time.perf_counter()
     for turn in range(WARM_UP + ROUNDS):
-        for _, _, predict, times in runs:
+        for *_, predict, times in runs:
             before = time.perf_counter()
             predict(image)
             if turn >= WARM_UP:
                 times.append(time.perf_counter() - before)
         if turn >= WARM_UP and time.perf_counter() - start > SECONDS * len(runs):
             break
-    found = [{} for _ in {i for i, *_ in runs}]
-    for i, threads, _, times in runs:
-        found[i][str(threads or "all")] = round(1000 * float(np.median(times)), 3)
+    found = {name: {} for name in artefacts}
+    for name, threads, _, times in runs:
+        found[name][threads] = round(1000 * float(np.median(times)), 3)
     return found
 
 

@@ -1,6 +1,7 @@
 """A model -> TFLite: float32, float16, dynamic or int8, of built-in operators only."""
 
 import io as io_format
+import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from resnet_keras.artefact import Card
 from resnet_keras.export import saved_model, tflite_metadata
 from resnet_keras.export.plain import layer_of
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, without_noise
 
 # On so many of the calibration pictures the error of each layer is measured.
 ERROR_PICTURES = 16
@@ -51,19 +52,9 @@ def write(
     Raises:
         InputError: a layer to keep that is not there, or that is part of another's operator.
     """
-    folder = path.with_name(f"{path.name}-saved-model")
-    saved_model.write(model, folder)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serve"])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quantize != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    errors = {}
-    if quantize == "int8":
-        content, errors = _int8(converter, model, pictures, io, keep_float)
-    else:
-        content = converter.convert()
+    with tempfile.TemporaryDirectory() as folder:
+        saved_model.write(model, Path(folder))
+        content, errors = _convert(folder, model, quantize, pictures, io, keep_float)
     path.write_bytes(_with_files(content, model, card))
     return errors
 
@@ -87,6 +78,19 @@ def operators(path: Path) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def _convert(folder, model, quantize, pictures, io, keep_float) -> tuple[bytes, dict[str, float]]:
+    """A SavedModel as TFLite, and the errors of the layers."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serve"])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        return _int8(converter, model, pictures, io, keep_float)
+    return converter.convert(), {}
+
+
 def _int8(converter, model, pictures, io, keep_float) -> tuple[bytes, dict[str, float]]:
     """Calibrate once, then quantize twice: for the file, and beside float to see the errors."""
     from tensorflow.lite.python.convert import mlir_quantize
@@ -102,10 +106,11 @@ def _int8(converter, model, pictures, io, keep_float) -> tuple[bytes, dict[str, 
     calibrated = _pack(content)
     kept = _tensors_of(content, model, keep_float)
     kind = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}[io]
-    quantized = mlir_quantize(
-        calibrated, input_data_type=kind, output_data_type=kind, denylisted_nodes=kept
-    )
-    doubled = mlir_quantize(calibrated, enable_numeric_verify=True, denylisted_nodes=kept)
+    with without_noise():
+        quantized = mlir_quantize(
+            calibrated, input_data_type=kind, output_data_type=kind, denylisted_nodes=kept
+        )
+        doubled = mlir_quantize(calibrated, enable_numeric_verify=True, denylisted_nodes=kept)
     return quantized, _errors(doubled, model, pictures)
 
 
