@@ -91,8 +91,8 @@ def export(
         - `measure`, `bound`, `kept`, `reason`: the verdict;
         - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`,
           `examples`, `seed`): how it was made, None where it does not apply;
-        - `layers`: of int8, `layer` and `error`, the largest first: root mean square of what
-          quantizing this layer alone changes in its output, as a share of the output's own;
+        - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
+          alone changes, as a share of what its output tells apart (see `errors.LayerErrors`);
         - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,
           `bytes_float32` of the same format in float32;
         - if kept, `latency_ms` of one picture, `latency_ms_source`, `latency_ms_float32`, by

@@ -13,14 +13,12 @@ import onnx.version_converter
 import tensorflow as tf
 
 from resnet_keras.artefact import Card
+from resnet_keras.export.errors import PICTURES, LayerErrors
 from resnet_keras.export.plain import layer_of
 from resnet_keras.terminal import InputError
 
 # What tf2onnx and the operators used here can be written in; QDQ per channel needs 13.
 OPSETS = range(13, 19)
-
-# On so many of the calibration pictures the error of each layer is measured.
-ERROR_PICTURES = 16
 
 _IMAGES, _PROBABILITIES = "images", "probabilities"
 # What onnxruntime calls a tensor behind its QuantizeLinear and DequantizeLinear.
@@ -64,8 +62,7 @@ def write(
         keep_float: for int8, layers that are not quantized.
 
     Returns:
-        For int8, the error of each layer: root mean square of what quantizing this layer alone
-        changes in its output, as a share of the output's own; else nothing.
+        For int8, the error of each layer, as of `LayerErrors`; else nothing.
 
     Raises:
         InputError: a layer to keep that is not there.
@@ -77,6 +74,8 @@ def write(
         pixels = pictures.transpose((0, 3, 1, 2)) if layout == "nchw" else pictures
         quantized = _quantize(graph, pixels, _ranges(graph, model), _nodes_of(owners, keep_float))
         errors = _errors(graph, quantized, owners, pixels)
+        # What a layer in float gives is still rounded where the next one reads it.
+        errors = {layer: error for layer, error in errors.items() if layer not in keep_float}
         if io == "uint8":
             _take_bytes(quantized)
         graph = quantized
@@ -271,20 +270,18 @@ def _errors(
     session = onnxruntime.InferenceSession(
         both.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    wrong, whole = np.zeros(len(pairs)), np.zeros(len(pairs))
     names = [output.name for output in session.get_outputs()]
-    for picture in pixels[:ERROR_PICTURES]:
+    errors = LayerErrors()
+    for picture in pixels[:PICTURES]:
         values = session.run(names, {_IMAGES: picture[None].astype(np.float32)})
         values = dict(zip(names, values, strict=True))
-        for i, (_, got, expected) in enumerate(pairs):
-            real = values[expected].astype(np.float64)
-            wrong[i] += np.sum((values[got] - real) ** 2)
-            whole[i] += np.sum(real**2)
-    errors = {}
-    shares = np.sqrt(wrong / np.maximum(whole, 1e-30))
-    for (layer, *_), share in zip(pairs, shares, strict=True):
-        errors[layer] = max(float(share), errors.get(layer, 0.0))
-    return errors
+        for layer, got, expected in pairs:
+            real = values[expected]
+            # All is NCHW, but for pixels that come as NHWC and are normalised so.
+            pixels_last = layer == "normalise" and real.shape[-1] in (1, 3)
+            axis = 1 if real.ndim == 4 and not pixels_last else -1
+            errors.add(layer, expected, values[got], real, axis)
+    return errors.by_layer()
 
 
 def _take_bytes(graph: onnx.ModelProto) -> None:

@@ -14,11 +14,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from resnet_keras.artefact import Card
 from resnet_keras.export import saved_model, tflite_metadata
+from resnet_keras.export.errors import PICTURES, LayerErrors
 from resnet_keras.export.plain import layer_of
 from resnet_keras.terminal import InputError, without_noise
-
-# On so many of the calibration pictures the error of each layer is measured.
-ERROR_PICTURES = 16
 
 
 def write(
@@ -46,8 +44,7 @@ def write(
         keep_float: for int8, layers that are not quantized.
 
     Returns:
-        For int8, the error of each layer: root mean square of what quantizing this layer alone
-        changes in its output, as a share of the output's own; else nothing.
+        For int8, the error of each layer, as of `LayerErrors`; else nothing.
 
     Raises:
         InputError: a layer to keep that is not there, or that is part of another's operator.
@@ -183,22 +180,17 @@ def _errors(doubled: bytes, model, pictures) -> dict[str, float]:
         for operator in interpreter._get_ops_details()
         if operator["op_name"] == "NumericVerify"
     ]
-    wrong, whole = np.zeros(len(pairs)), np.zeros(len(pairs))
-    for picture in pictures[:ERROR_PICTURES]:
+    names = [layer.name for layer in model.layers]
+    errors = LayerErrors()
+    for picture in pictures[:PICTURES]:
         interpreter.set_tensor(entry["index"], picture[None].astype(np.float32))
         interpreter.invoke()
-        for i, (quantized, real) in enumerate(pairs):
+        for quantized, real in pairs:
+            name = details[real]["name"]
             scale, zero = details[quantized]["quantization"]
-            levels = interpreter.get_tensor(quantized).astype(np.float64)
-            expected = interpreter.get_tensor(real).astype(np.float64)
-            wrong[i] += np.sum(((levels - zero) * scale - expected) ** 2)
-            whole[i] += np.sum(expected**2)
-    names = [layer.name for layer in model.layers]
-    errors = {}
-    for (_, real), error in zip(pairs, np.sqrt(wrong / np.maximum(whole, 1e-30)), strict=True):
-        layer = _layer(details[real]["name"], names)
-        errors[layer] = max(float(error), errors.get(layer, 0.0))
-    return errors
+            got = (interpreter.get_tensor(quantized).astype(np.float32) - zero) * scale
+            errors.add(_layer(name, names), name, got, interpreter.get_tensor(real), axis=-1)
+    return errors.by_layer()
 
 
 def _with_files(content: bytes, model, card: Card) -> bytes:
