@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
@@ -235,6 +236,33 @@ def test_float_pixels_in_onnx(network, pictures, raw_bytes, tmp_path):
     assert entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     raw = open_artefact(raw_bytes["onnx"][0]).predict(pictures)
     assert np.array_equal(open_artefact(path).predict(pictures), raw)
+
+
+class Rounded(keras.layers.Layer):
+    """A range that the network carries itself, as after fine-tuning for int8."""
+
+    def __init__(self, low, high, **arguments):
+        super().__init__(**arguments)
+        self.low, self.high = low, high
+
+    def call(self, inputs):
+        return tf.quantization.fake_quant_with_min_max_args(inputs, self.low, self.high)
+
+
+def test_a_network_with_ranges_of_its_own_needs_no_calibration(tmp_path):
+    pixels = keras.Input((4, 4, 3), name="images")
+    x = keras.layers.Conv2D(8, 3, activation="relu")(Rounded(0.0, 255.0)(pixels))
+    x = keras.layers.Flatten()(Rounded(0.0, 600.0)(x))
+    x = Rounded(-40.0, 40.0)(keras.layers.Dense(3)(x))
+    model = keras.Model(pixels, keras.layers.Softmax()(x))
+    path = tmp_path / "model.tflite"
+    assert tflite.write(model, path, CARD, quantize="int8", io="uint8") == {}
+    interpreter = Interpreter(str(path))
+    (entry,) = interpreter.get_input_details()
+    assert entry["dtype"] == np.uint8 and entry["quantization"] == (1.0, 0)
+    kinds = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    assert kinds <= {np.uint8, np.int8, np.int32}
+    assert "FAKE_QUANT" not in tflite.operators(path)
 
 
 def _folder(root, draw):

@@ -18,6 +18,8 @@ from resnet_keras.export.errors import PICTURES, LayerErrors
 from resnet_keras.export.plain import layer_of
 from resnet_keras.terminal import InputError, without_noise
 
+_TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
+
 
 def write(
     model: keras.Model,
@@ -38,13 +40,14 @@ def write(
         quantize: "none"; "float16": weights are halves; "dynamic": weights are int8, activations
             are quantized as they come; "int8": both are, by the ranges that activations have on
             `pictures`, weights per channel.
-        pictures: for int8, uint8 `(n, height, width, channels)`.
+        pictures: for int8, uint8 `(n, height, width, channels)`; None: the model was fine-tuned
+            for int8, and its own fake-quant operators tell the ranges.
         io: for int8, the type of pixels and probabilities: "uint8" (scale 1, zero point 0: raw
             bytes), "int8" (zero point -128) or "float32".
         keep_float: for int8, layers that are not quantized.
 
     Returns:
-        For int8, the error of each layer, as of `LayerErrors`; else nothing.
+        For int8 by `pictures`, the error of each layer, as of `LayerErrors`; else nothing.
 
     Raises:
         InputError: a layer to keep that is not there, or that is part of another's operator.
@@ -83,9 +86,12 @@ def _convert(folder, model, quantize, pictures, io, keep_float) -> tuple[bytes, 
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
+    if quantize == "int8" and pictures is not None:
         return _int8(converter, model, pictures, io, keep_float)
-    return converter.convert(), {}
+    if quantize == "int8":
+        converter.inference_input_type = converter.inference_output_type = _TYPES[io]
+    with without_noise():
+        return converter.convert(), {}
 
 
 def _int8(converter, model, pictures, io, keep_float) -> tuple[bytes, dict[str, float]]:
@@ -102,7 +108,7 @@ def _int8(converter, model, pictures, io, keep_float) -> tuple[bytes, dict[str, 
     _set_pixel_ranges(content, model)
     calibrated = _pack(content)
     kept = _tensors_of(content, model, keep_float)
-    kind = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}[io]
+    kind = _TYPES[io]
     with without_noise():
         quantized = mlir_quantize(
             calibrated, input_data_type=kind, output_data_type=kind, denylisted_nodes=kept
