@@ -276,26 +276,19 @@ def _folder(root, draw):
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_a_bad_calibration_set_is_refused_and_nothing_is_left(colour_run, tmp_path, suffix):
-    black = _folder(tmp_path / "black", lambda i: np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "out").mkdir()
+    """Faint grey noise: ranges so small that what digits do to the network is cut off."""
+    draw = np.random.default_rng(0)
+    faint = _folder(tmp_path / "faint", lambda i: draw.integers(125, 131, (8, 8, 3), np.uint8))
     out = tmp_path / "out" / f"model.{suffix}"
     with pytest.raises(BoundMissed, match="its likeliest class is the same on"):
-        export(colour_run / "model.keras", out, quantize="int8", calibrate=black)
+        export(colour_run / "model.keras", out, quantize="int8", calibrate=faint)
     assert [path.name for path in out.parent.iterdir()] == [f"model.{suffix}.report.json"]
     report = json.loads((out.parent / f"model.{suffix}.report.json").read_text())
-    assert report["calibration"]["dataset"] == black and report["calibration"]["examples"] == 104
+    assert report["calibration"]["dataset"] == faint and report["calibration"]["examples"] == 104
     assert not report["kept"] and report["top1_agreement"] < 0.9
-
-
-def test_noise_is_no_calibration_set_but_the_right_one_is(colour_run, tmp_path):
-    draw = np.random.default_rng(0)
-    grey = _folder(tmp_path / "grey", lambda i: draw.integers(125, 131, (8, 8, 3), dtype=np.uint8))
-    source, out = colour_run / "model.keras", tmp_path / "out" / "model.tflite"
-    with pytest.raises(BoundMissed):
-        export(source, out, quantize="int8", calibrate=grey)
-    assert not out.exists()
-    report = export(source, out, quantize="int8", bound=0.98)
-    assert report["kept"] and out.exists() and report["calibration"]["examples"] == 180
+    if suffix == "tflite":
+        report = export(colour_run / "model.keras", out, quantize="int8", bound=0.98)
+        assert report["kept"] and out.exists() and report["calibration"]["examples"] == 180
 
 
 def test_too_few_pictures_are_refused(colour_run, tmp_path):
