@@ -274,3 +274,14 @@ def test_files_that_are_no_models_are_named(tmp_path):
             open_artefact(tmp_path / name)
     with pytest.raises(InputError, match="no such model file"):
         open_artefact(tmp_path / "missing.keras")
+
+
+def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_path, run_python):
+    arguments = ("-m", "resnet_keras", "export", digits_run / "model.keras", tmp_path / "m.onnx")
+    options = ("--layout", "nchw", "--data-dir", data_dir, "--examples", "8", "--bound", "1e-30")
+    done = run_python(*arguments, *options, "--json")
+    assert done.returncode == 1 and not done.stdout
+    said = done.stderr.splitlines()
+    assert said[-1].startswith("error: ") and "was not kept" in said[-1]
+    assert [line.split()[0] for line in said[:-1]] == ["converting", "proving"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx.report.json"]

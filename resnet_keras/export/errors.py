@@ -3,7 +3,7 @@
 import numpy as np
 
 # On so many of the calibration pictures it is measured.
-PICTURES = 16
+PICTURES = 8
 
 
 class LayerErrors:
