@@ -5,7 +5,7 @@ import json as json_format
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -107,7 +107,7 @@ def predict(
     """The most likely classes of pictures.
 
     Args:
-        artefact: a .keras or .tflite file, or a SavedModel folder.
+        artefact: a .keras, .tflite or .onnx file, or a SavedModel folder.
         images: JPEG, PNG, GIF, BMP or WebP files.
         top: how many classes.
         json: print one line of JSON on stdout, all else on stderr.
@@ -148,19 +148,39 @@ def export(
     artefact: Positional[Path],
     out: Positional[Path],
     *,
+    quantize: Literal["none", "float16", "dynamic", "int8"] = "none",
+    calibrate: str | None = None,
+    io: Literal["uint8", "int8", "float32"] | None = None,
+    keep_float: str | None = None,
+    layout: Literal["nhwc", "nchw"] | None = None,
+    opset: int | None = None,
     dataset: str | None = None,
     data_dir: Path | None = None,
     examples: int = 256,
+    bound: float | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
     json: bool = False,
 ) -> dict[str, Any]:
     """Convert a model, and prove the result equal on real test pictures.
 
     Args:
         artefact: a .keras file.
-        out: .tflite, .keras, or a name without suffix: a SavedModel.
+        out: .tflite, .onnx, .keras, or a name without suffix: a SavedModel.
+        quantize: float16, dynamic or int8 for .tflite, int8 for .onnx.
+        calibrate: data set whose training pictures int8 is calibrated on; by default what the
+            model was trained on.
+        io: pixels and probabilities of int8; by default uint8: raw bytes.
+        keep_float: layers that int8 leaves in float, LAYER[,LAYER]; the report lists them by error.
+        layout: of .onnx; by default nhwc.
+        opset: of .onnx, 13 to 18; by default 17.
         dataset: whose test pictures the proof runs on; by default what it was trained on.
         data_dir: where prepared data sets lie.
         examples: how many pictures.
+        bound: largest difference of a probability (float32: 1e-4, float16: 5e-3), or least share of
+            pictures with the same likeliest class (dynamic, int8: 0.99).
+        seed: of the choice of calibration pictures.
+        skip_bad: go on without the bad files of a folder.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
@@ -169,7 +189,22 @@ def export(
     if examples < 1:
         raise InputError(f"`examples` must be above 0. Received: examples={examples}")
     try:
-        return export(artefact, out, dataset=dataset, data_dir=data_dir, examples=examples)
+        return export(
+            artefact,
+            out,
+            quantize=quantize,
+            calibrate=calibrate,
+            io=io,
+            keep_float=keep_float.split(",") if keep_float else (),
+            layout=layout,
+            opset=opset,
+            dataset=dataset,
+            data_dir=data_dir,
+            examples=examples,
+            bound=bound,
+            seed=seed,
+            skip_bad=skip_bad,
+        )
     except BoundMissed as missed:
         print("error:", missed, file=sys.stderr)
         raise SystemExit(1) from None

@@ -1,11 +1,13 @@
-"""Any model file -> one `predict`: `.keras`, `.tflite`, SavedModel.
+"""Any model file -> one `predict`: `.keras`, `.tflite`, `.onnx`, SavedModel.
 
-Beside each artefact lies `NAME.json`: how its pictures are prepared, and its labels.
+Beside each artefact lies `NAME.json`: how its pictures are prepared, and its labels. What `export`
+writes has them inside, too.
 """
 
 import dataclasses
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,12 @@ class Card:
         """Write it beside an artefact."""
         write_text(card_path(artefact), json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
+    def public(self) -> str:
+        """It as JSON, to travel inside a file: without the name of a folder of this machine."""
+        local = (self.dataset or "").startswith("folder:")
+        fields = dataclasses.asdict(dataclasses.replace(self, dataset=None) if local else self)
+        return json.dumps(fields)
+
 
 @dataclasses.dataclass(frozen=True)
 class Artefact:
@@ -56,7 +64,8 @@ class Artefact:
             `(batch, classes)`.
         channels: of a picture.
         card: how its pictures are prepared.
-        has_card: whether the card was there, rather than made up from the model's input.
+        has_card: whether the card was there, beside the file or inside, rather than made up from
+            the model's input.
     """
 
     path: Path
@@ -70,8 +79,9 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
     """Open a model file.
 
     Args:
-        path: `.keras`, `.tflite` or the folder of a SavedModel.
-        threads: of a TFLite interpreter; by default one a core.
+        path: `.keras`, `.tflite`, `.onnx` or the folder of a SavedModel.
+        threads: of the interpreter of `.tflite` and `.onnx`; by default one a core. TensorFlow's,
+            which run the others, are the process's.
 
     Returns:
         The artefact.
@@ -82,19 +92,21 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
     path = Path(path)
     if not path.exists():
         raise InputError(f"no such model file. Received: {path}")
-    openers = {".keras": _open_keras, ".tflite": _open_tflite}
+    openers = {".keras": _open_keras, ".tflite": _open_tflite, ".onnx": _open_onnx}
     if path.suffix not in openers and not (path / "saved_model.pb").exists():
         raise InputError(
-            f"a model file is .keras, .tflite or a SavedModel folder. Received: {path}"
+            f"a model file is .keras, .tflite, .onnx or a SavedModel folder. Received: {path}"
         )
     opener = openers.get(path.suffix, _open_saved_model)
     try:
-        predict, shape = opener(path, threads or os.cpu_count())
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        predict, shape, inside = opener(path, threads or os.cpu_count())
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} can't be read as a model: {reason}") from error
     size, channels = shape[1] or 224, shape[3]
     card = read_card(path)
+    if card is None and inside is not None:
+        card = _parse(inside, path)
     made_up = Card(input_size=size, eval_resize=None, crop=size)
     return Artefact(path, predict, channels, card or made_up, card is not None)
 
@@ -108,11 +120,7 @@ def read_card(artefact: Path) -> Card | None:
     path = card_path(artefact)
     if not path.exists():
         return None
-    try:
-        fields = json.loads(path.read_text())
-        return Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} does not describe a model: {error}") from None
+    return _parse(path.read_text(), path)
 
 
 def card_path(artefact: Path) -> Path:
@@ -127,16 +135,29 @@ def write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def _parse(text: str, path: Path) -> Card:
+    try:
+        fields = json.loads(text)
+        return Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not describe a model: {error}") from None
+
+
+# An opener gives `predict`, the input's shape as `(batch, height, width, channels)` with None where
+# it may vary, and the card inside the file, if there is one, as JSON.
+
+
 def _open_keras(path: Path, threads: int):
     import keras
     import tensorflow as tf
 
     model = keras.saving.load_model(path, compile=False)
     if keras.backend.backend() != "tensorflow":
-        return model.predict_on_batch, model.input_shape
-    # A traced call: `model.predict` costs several times more for a small batch.
-    forward = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-    return lambda images: forward(tf.convert_to_tensor(images)).numpy(), model.input_shape
+        return model.predict_on_batch, model.input_shape, None
+    # Traced once for every batch: `model.predict` costs several times more for a small one.
+    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    forward = tf.function(lambda images: model(images, training=False), [images])
+    return lambda images: forward(tf.cast(images, tf.float32)).numpy(), model.input_shape, None
 
 
 def _open_saved_model(path: Path, threads: int):
@@ -150,19 +171,21 @@ def _open_saved_model(path: Path, threads: int):
     )
     ((_, arguments),) = [serve.structured_input_signature]
     ((name, spec),) = arguments.items()
+    card = path / "assets" / "card.json"
 
     def predict(images):
         assert loaded is not None
         (outputs,) = serve(**{name: tf.cast(images, spec.dtype)}).values()
         return outputs.numpy()
 
-    return predict, tuple(spec.shape)
+    return predict, tuple(spec.shape), card.read_text() if card.exists() else None
 
 
 def _open_tflite(path: Path, threads: int):
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()  # an operator that nobody knows is found here
     (entry,) = interpreter.get_input_details()
     (exit_,) = interpreter.get_output_details()
 
@@ -171,8 +194,60 @@ def _open_tflite(path: Path, threads: int):
         if tuple(interpreter.get_input_details()[0]["shape"]) != shape:
             interpreter.resize_tensor_input(entry["index"], shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(entry["index"], np.asarray(images, entry["dtype"]))
+        interpreter.set_tensor(entry["index"], _quantized(images, entry))
         interpreter.invoke()
-        return interpreter.get_tensor(exit_["index"])
+        return _real(interpreter.get_tensor(exit_["index"]), exit_)
 
-    return predict, tuple(int(n) for n in entry["shape"])
+    card = None
+    if zipfile.is_zipfile(path):  # associated files are a zip archive behind the model
+        with zipfile.ZipFile(path) as files:
+            if "card.json" in files.namelist():
+                card = files.read("card.json").decode()
+    return predict, tuple(int(n) for n in entry["shape"]), card
+
+
+def _quantized(images: np.ndarray, tensor: dict) -> np.ndarray:
+    """Pixels as a TFLite tensor holds them: raw bytes where scale is 1 and zero point 0."""
+    scale, zero = tensor["quantization"]
+    if not scale or (scale, zero, tensor["dtype"]) == (1.0, 0, np.asarray(images).dtype):
+        return np.asarray(images, tensor["dtype"])
+    limits = np.iinfo(tensor["dtype"])
+    levels = np.round(np.asarray(images, np.float32) / scale) + zero
+    return np.clip(levels, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _real(levels: np.ndarray, tensor: dict) -> np.ndarray:
+    """What a TFLite tensor means, float32."""
+    scale, zero = tensor["quantization"]
+    levels = levels.astype(np.float32)
+    return (levels - np.float32(zero)) * np.float32(scale) if scale else levels
+
+
+def _open_onnx(path: Path, threads: int):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; what is wrong is raised anyway
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its errors have no common class of their own
+        raise ValueError(str(error)) from error
+    (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
+    properties = session.get_modelmeta().custom_metadata_map
+    shape = [n if isinstance(n, int) else None for n in entry.shape]
+    # A file of somebody else's tells its layout by where the colours are.
+    channels_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
+    if properties.get("layout", "nchw" if channels_first else "nhwc") == "nchw":
+        order, shape = (0, 3, 1, 2), [shape[i] for i in (0, 2, 3, 1)]
+    else:
+        order = (0, 1, 2, 3)
+    kind = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[entry.type]
+
+    def predict(images):
+        pixels = np.ascontiguousarray(np.transpose(np.asarray(images, kind), order))
+        return session.run([exit_.name], {entry.name: pixels})[0]
+
+    return predict, tuple(shape), properties.get("card")

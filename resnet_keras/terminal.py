@@ -1,13 +1,16 @@
 """What a user sees on stderr: one line for what he can mend, no noise of other people's."""
 
+import contextlib
 import os
 import re
 import sys
 import tempfile
 
-# TensorFlow prints these on every machine without a GPU; no setting of its own silences them.
+# TensorFlow prints these on every machine without a GPU, and while it quantizes; no setting of its
+# own silences them.
 _NOISE = re.compile(
-    r"cudart_stub|cuda_platform|cuInit|oneDNN custom operations|before absl::InitializeLog|^$"
+    r"cudart_stub|cuda_platform|cuInit|oneDNN custom operations|before absl::InitializeLog"
+    r"|fully_quantize|^$"
 )
 
 
@@ -29,14 +32,21 @@ def load_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with without_noise():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def without_noise():
+    """Hold back what is written to stderr, by C++ too; at the end let through all but noise."""
     sys.stderr.flush()
     screen = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            yield
         finally:
             sys.stderr.flush()
             os.dup2(screen, 2)

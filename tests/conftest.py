@@ -47,3 +47,39 @@ def digits_run(tmp_path_factory, data_dir):
         precision="float32", run_dir=tmp_path_factory.mktemp("runs") / "digits",
     )  # fmt: skip
     return train(recipe)
+
+
+@pytest.fixture(scope="session")
+def colour_run(tmp_path_factory, digits_run, data_dir):
+    """The digits' network in colour, with a folder of pictures of its own: no training needed.
+
+    The kernel of the first convolution is shared out among the colours, so that a grey picture
+    gives what it gave; swapped colours give something else.
+    """
+    import keras
+    import numpy as np
+    from PIL import Image
+
+    from resnet_keras import ResNet, data
+    from resnet_keras.artefact import Card
+
+    root = tmp_path_factory.mktemp("colour")
+    tint = np.array([1.0, 0.95, 0.9])
+    for split in ("train", "test"):
+        pictures = data.open_split("digits", split, data_dir=data_dir)
+        for i, (image, label) in enumerate(zip(*(a[:180] for a in pictures.arrays), strict=True)):
+            folder = root / "pictures" / split / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * tint).astype(np.uint8)).save(folder / f"{i:03}.png")
+    grey = keras.saving.load_model(digits_run / "model.keras", compile=False)
+    colour = ResNet("resnet20_cifar", input_shape=(8, 8, 3), mean=(127.5,) * 3, std=(127.5,) * 3)
+    weights = grey.get_weights()
+    share = np.array([0.6, 0.3, 0.1], np.float32)[:, None]
+    weights[0] = weights[0] * share
+    colour.set_weights(weights)
+    colour.save(root / "model.keras")
+    labels = tuple(str(digit) for digit in range(10))
+    Card(8, None, 8, labels=labels, dataset=f"folder:{root / 'pictures'}").write(
+        root / "model.keras"
+    )
+    return root

@@ -1,18 +1,24 @@
 """What leaves the house computes the same, or does not leave."""
 
+import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
 
-from resnet_keras import evaluate, export
+from resnet_keras import SPECS, ResNet, ResNetV1D, evaluate, export
 from resnet_keras.artefact import open_artefact
-from resnet_keras.export import BoundMissed, compare
+from resnet_keras.export import BoundMissed, compare, folded, plain
+from resnet_keras.export.plain import layer_of
+from resnet_keras.export.proof import BOUNDS, reason_to_refuse
 from resnet_keras.terminal import InputError
 
+FORMATS = ["model.tflite", "model.onnx", "saved_model", "copy.keras"]
 
-@pytest.fixture(scope="module", params=["model.tflite", "saved_model", "copy.keras"])
+
+@pytest.fixture(scope="module", params=FORMATS)
 def exported(request, digits_run, data_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / request.param
     return out, export(digits_run / "model.keras", out, data_dir=data_dir)
@@ -21,19 +27,39 @@ def exported(request, digits_run, data_dir, tmp_path_factory):
 def test_the_proof(exported):
     out, report = exported
     assert report["max_difference"] < 1e-4 and report["top1_agreement"] == 1
+    assert report["mean_difference"] <= report["max_difference"]
     assert report["examples"] == 256 and report["top1"] == report["top1_source"] > 0.9
+    assert report["kept"] and report["measure"] == "max_difference" and report["bound"] == 1e-4
     assert json.loads((out.parent / f"{out.name}.report.json").read_text()) == report
-    assert (out.parent / f"{out.stem}.json").exists()
     left = {path.name for path in out.parent.iterdir()}
     assert left == {out.name, f"{out.name}.report.json", f"{out.stem}.json"}
 
 
-def test_only_built_in_operators_and_no_batch_norm(exported):
+def test_size_and_latency_are_measured(exported):
     out, report = exported
-    if out.suffix == ".tflite":
-        # 19 convolutions with their batch norm folded in; Rescaling is MUL and ADD.
-        assert report["operators"]["CONV_2D"] == 19
-        assert not [op for op in report["operators"] if "Flex" in op or "CUSTOM" in op.upper()]
+    files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
+    assert report["bytes"] == sum(len(path.read_bytes()) for path in files)
+    threads = {"1", "4"} if out.suffix in (".tflite", ".onnx") else {"all"}
+    assert set(report["latency_ms"]) == threads and set(report["latency_ms_source"]) == {"all"}
+    assert min(report["latency_ms"].values()) > 0
+
+
+def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
+    out, report = exported
+    # 19 convolutions; Rescaling is a product and a sum; with the option A shortcuts two pools.
+    expected = {
+        ".tflite": {"CONV_2D": 19, "MUL": 1, "ADD": 10, "FULLY_CONNECTED": 1, "MAX_POOL_2D": 2,
+                    "PAD": 4, "MEAN": 1, "SOFTMAX": 1},
+        # The last product's bias is an Add, too; 1 channel is moved by a Reshape.
+        ".onnx": {"Conv": 19, "Relu": 19, "Mul": 1, "Add": 11, "MatMul": 1, "MaxPool": 2, "Pad": 2,
+                  "GlobalAveragePool": 1, "Squeeze": 1, "Reshape": 1, "Softmax": 1},
+    }  # fmt: skip
+    if out.suffix in expected:
+        assert report["operators"] == expected[out.suffix]
+    elif out.suffix == "":
+        counts = report["operators"]
+        assert counts["Conv2D"] == 19 and counts["BiasAdd"] == 20 and counts["Relu"] == 19
+        assert not {"FusedBatchNormV3", "Rsqrt", "Sub"} & set(counts)
 
 
 def test_accuracy_is_the_runs(exported, digits_run, data_dir):
@@ -44,7 +70,82 @@ def test_accuracy_is_the_runs(exported, digits_run, data_dir):
     }
 
 
-def test_a_wrong_mean_is_refused_and_nothing_is_left(digits_run, data_dir, tmp_path):
+def test_a_batch_of_any_size_is_predicted_alike(exported):
+    artefact = open_artefact(exported[0])
+    images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 1), dtype=np.uint8)
+    whole = artefact.predict(images)
+    assert whole.dtype == np.float32
+    for i in range(5):
+        assert np.abs(artefact.predict(images[i : i + 1]) - whole[i]).max() < 1e-5
+
+
+def test_the_card_travels_inside(exported, tmp_path):
+    out, _ = exported
+    if out.suffix == ".keras":
+        return  # that is Keras' own format
+    beside = open_artefact(out)
+    alone = tmp_path / out.name
+    shutil.copytree(out, alone) if out.is_dir() else shutil.copy(out, alone)
+    inside = open_artefact(alone)
+    assert inside.has_card and inside.card == beside.card
+    assert inside.card.labels == tuple("0123456789") and inside.card.input_size == 8
+
+
+def test_the_name_of_a_folder_stays_at_home(colour_run):
+    card = open_artefact(colour_run / "model.keras").card
+    assert str(colour_run) in card.dataset and str(colour_run) not in card.public()
+    assert json.loads(card.public())["labels"] == list(card.labels)
+
+
+def test_folding_is_the_same_function():
+    """Against the layers as they stand, with statistics as training leaves them."""
+    small = dataclasses.replace(SPECS["resnetv1d50"], depths=(1, 1), widths=(8, 16))
+    model = ResNetV1D(small, input_shape=(32, 32, 3), classes=7)
+    draw = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.set_weights([draw.uniform(0.5, 1.5, shape) for _ in range(4)])
+    twin = folded(model)
+    kinds = {type(layer) for layer in twin.layers}
+    assert keras.layers.BatchNormalization not in kinds
+    images = draw.integers(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    before, after = (
+        keras.Model(m.input, m.get_layer("avg_pool").output).predict(images, verbose=0)
+        for m in (model, twin)
+    )
+    assert np.abs(before - after).max() / np.abs(before).max() < 1e-5
+
+
+def test_what_cannot_be_folded_stays():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="shared")(inputs)
+    y = keras.layers.BatchNormalization(name="norm")(x)
+    z = keras.layers.Conv2D(4, 1, activation="relu", name="relu_inside")(keras.layers.Add()([x, y]))
+    z = keras.layers.BatchNormalization(scale=False, name="norm_behind_relu")(z)
+    z = keras.layers.Conv2D(4, 1, name="folds")(z)
+    z = keras.layers.BatchNormalization(center=False, scale=False, name="gone")(z)
+    model = keras.Model(inputs, z)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+            layer.moving_variance.assign([0.5, 1.0, 2.0, 3.0])
+    twin = folded(model)
+    names = {layer.name for layer in twin.layers}
+    assert {"norm", "norm_behind_relu"} <= names and "gone" not in names
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    assert np.abs(model(images) - twin(images)).max() < 1e-5
+
+
+def test_layers_are_found_in_the_names_of_operators():
+    names = ["normalise", "conv1_conv", "conv1_relu", "conv2_block1_1_conv", "conv2_block1_1"]
+    assert layer_of("net_1/conv1_relu_1/Relu;net_1/conv1_conv_1/BiasAdd", names) == "conv1_conv"
+    assert layer_of("conv2_block1_1_conv/convolution", names) == "conv2_block1_1_conv"
+    assert layer_of("conv2_block1_1_1/Relu", names) == "conv2_block1_1"
+    assert layer_of("StatefulPartitionedCall:0", names) is None
+
+
+def test_a_wrong_mean_is_refused(digits_run, data_dir, tmp_path):
     model = keras.saving.load_model(digits_run / "model.keras")
 
     def sabotage(layer):
@@ -56,32 +157,118 @@ def test_a_wrong_mean_is_refused_and_nothing_is_left(digits_run, data_dir, tmp_p
     wrong = keras.models.clone_model(model, clone_function=sabotage)
     wrong.set_weights(model.get_weights())
     wrong.save(tmp_path / "wrong.keras")
-    apart = compare(
-        open_artefact(digits_run / "model.keras"),
-        open_artefact(tmp_path / "wrong.keras"),
-        data_dir=data_dir,
+    original = open_artefact(digits_run / "model.keras")
+    report = compare(original, open_artefact(tmp_path / "wrong.keras"), data_dir=data_dir)
+    assert report["max_difference"] > 1e-2
+    assert "differ by up to" in reason_to_refuse(report, *BOUNDS["none"])
+
+
+def test_swapped_channels_are_refused(colour_run, tmp_path):
+    model = keras.saving.load_model(colour_run / "model.keras")
+    kernel = model.get_layer("conv1_conv").kernel
+    kernel.assign(kernel.numpy()[:, :, ::-1])
+    model.save(tmp_path / "bgr.keras")
+    original = open_artefact(colour_run / "model.keras")
+    swapped = compare(original, open_artefact(tmp_path / "bgr.keras"))
+    assert reason_to_refuse(swapped, *BOUNDS["none"])
+    same = compare(original, open_artefact(colour_run / "model.keras"))
+    assert reason_to_refuse(same, *BOUNDS["none"]) is None and same["max_difference"] == 0
+
+
+def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
+    model = keras.saving.load_model(digits_run / "model.keras")
+    kernel = model.get_layer("predictions").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    model.save(tmp_path / "broken.keras")
+    original, broken = (
+        open_artefact(path) for path in (digits_run / "model.keras", tmp_path / "broken.keras")
     )
-    assert apart["max_difference"] > 1e-2
+    report = compare(original, broken, data_dir=data_dir, examples=8)
+    assert report["max_difference"] is None and report["top1"] == report["top1_agreement"] == 0
+    for kind in BOUNDS:
+        assert reason_to_refuse(report, *BOUNDS[kind]) == (
+            "some of its probabilities are no finite numbers"
+        )
+    json.dumps(report, allow_nan=False)
 
 
 def test_a_missed_bound_leaves_the_old_file(digits_run, data_dir, tmp_path):
     out = tmp_path / "model.tflite"
     out.write_bytes(b"what was here before")
-    with pytest.raises(BoundMissed, match="was not kept"):
+    (tmp_path / "model.json").write_text("its card")
+    with pytest.raises(BoundMissed, match="was not kept: its probabilities differ by up to"):
         export(digits_run / "model.keras", out, data_dir=data_dir, examples=8, bound=0.0)
     assert out.read_bytes() == b"what was here before"
+    assert (tmp_path / "model.json").read_text() == "its card"
     report = json.loads((tmp_path / "model.tflite.report.json").read_text())
-    assert report["max_difference"] >= report["bound"] == 0.0
+    assert report["max_difference"] >= report["bound"] == 0.0 and not report["kept"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"model.tflite", "model.json", "model.tflite.report.json"}
 
 
-@pytest.mark.parametrize("name", ["model.h5", "model.tar.gz"])
-def test_other_formats_are_refused(digits_run, tmp_path, name):
-    with pytest.raises(InputError, match="OUT ends in"):
-        export(digits_run / "model.keras", tmp_path / name)
+def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_dir, tmp_path):
+    def again(out):
+        export(digits_run / "model.keras", out, data_dir=data_dir, examples=8)
+
+    out = tmp_path / "served"
+    out.mkdir()
+    (out / "saved_model.pb").write_text("an old one")
+    again(out)
+    assert (out / "variables").is_dir()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years of work")
+    (tmp_path / "notes").write_text("a file")
+    for occupied in (home, tmp_path / "notes"):
+        with pytest.raises(InputError, match="is no SavedModel"):
+            again(occupied)
+    assert (home / "thesis.txt").read_text() == "years of work"
+
+
+def test_half_precision_is_exported_as_float32(digits_run, data_dir, tmp_path):
+    """Left as it is, TFLite would need Flex operators for it."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = ResNet("resnet20_cifar", input_shape=(8, 8, 1), mean=(127.5,), std=(127.5,))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(keras.saving.load_model(digits_run / "model.keras").get_weights())
+    half.save(tmp_path / "half.keras")
+    assert half.get_layer("conv1_conv").compute_dtype == "bfloat16"
+    assert plain(half).get_layer("conv1_conv").compute_dtype == "float32"
+    shutil.copy(digits_run / "model.json", tmp_path / "half.json")
+    report = export(tmp_path / "half.keras", tmp_path / "half.tflite", data_dir=data_dir)
+    assert report["kept"] and report["operators"]["CONV_2D"] == 19
+    assert not {"CAST", "DEQUANTIZE"} & set(report["operators"])
+    # The run's own file has the same weights.
+    whole = open_artefact(digits_run / "model.keras")
+    apart = compare(whole, open_artefact(tmp_path / "half.tflite"), data_dir=data_dir)
+    assert apart["max_difference"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [("model.h5", {}, "OUT ends in"), ("model.tar.gz", {}, "OUT ends in"),
+     ("m.onnx", {"quantize": "float16"}, "`quantize` of .onnx is none, int8"),
+     ("m.keras", {"quantize": "int8"}, "`quantize` of .keras is none"),
+     ("folder", {"quantize": "dynamic"}, "`quantize` of a SavedModel is none"),
+     ("m.tflite", {"io": "uint8"}, "`io` is for int8"),
+     ("m.tflite", {"keep_float": ["conv1_conv"]}, "`keep_float` is for int8"),
+     ("m.tflite", {"calibrate": "digits"}, "`calibrate` is for int8"),
+     ("m.onnx", {"quantize": "int8", "io": "int8"}, "`io` of .onnx is uint8, float32"),
+     ("m.tflite", {"layout": "nchw"}, "`layout` is for .onnx"),
+     ("m.tflite", {"opset": 17}, "`opset` is for .onnx"),
+     ("m.onnx", {"opset": 19}, "`opset` is 13 to 18"), ("m.onnx", {"opset": 12}, "13 to 18"),
+     ("m.onnx", {"layout": "hwcn"}, "nhwc or nchw")],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(digits_run, tmp_path, name, options, message):
+    with pytest.raises(InputError, match=message) as refused:
+        export(digits_run / "model.keras", tmp_path / name, **options)
+    assert "Received: " in str(refused.value) and not list(tmp_path.iterdir())
 
 
 def test_files_that_are_no_models_are_named(tmp_path):
-    for name in ("x.keras", "x.tflite"):
+    for name in ("x.keras", "x.tflite", "x.onnx"):
         (tmp_path / name).write_text("<html>")
         with pytest.raises(InputError, match=name):
             open_artefact(tmp_path / name)
@@ -89,9 +276,12 @@ def test_files_that_are_no_models_are_named(tmp_path):
         open_artefact(tmp_path / "missing.keras")
 
 
-def test_a_batch_of_any_size_is_predicted_alike(exported):
-    artefact = open_artefact(exported[0])
-    images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 1), dtype=np.uint8)
-    whole = artefact.predict(images)
-    for i in range(5):
-        assert np.abs(artefact.predict(images[i : i + 1]) - whole[i]).max() < 1e-5
+def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_path, run_python):
+    arguments = ("-m", "resnet_keras", "export", digits_run / "model.keras", tmp_path / "m.onnx")
+    options = ("--layout", "nchw", "--data-dir", data_dir, "--examples", "8", "--bound", "1e-30")
+    done = run_python(*arguments, *options, "--json")
+    assert done.returncode == 1 and not done.stdout
+    said = done.stderr.splitlines()
+    assert said[-1].startswith("error: ") and "was not kept" in said[-1]
+    assert [line.split()[0] for line in said[:-1]] == ["converting", "proving"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx.report.json"]

@@ -5,7 +5,7 @@ from resnet_keras.data.batches import evaluation_batches, training_batches
 from resnet_keras.data.builders import Digits
 from resnet_keras.data.files import Files, naming_files
 from resnet_keras.data.folders import open_folder
-from resnet_keras.data.pictures import Pictures, evaluation_picture, read_picture
+from resnet_keras.data.pictures import Pictures, decode, evaluation_picture, read_picture, sample
 from resnet_keras.data.preparation import prepare
 from resnet_keras.data.sets import open_split
 
@@ -14,6 +14,7 @@ __all__ = [
     "Expected",
     "Files",
     "Pictures",
+    "decode",
     "evaluation_batches",
     "evaluation_picture",
     "naming_files",
@@ -21,5 +22,6 @@ __all__ = [
     "open_split",
     "prepare",
     "read_picture",
+    "sample",
     "training_batches",
 ]

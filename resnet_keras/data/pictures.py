@@ -38,6 +38,36 @@ class Pictures:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
+def sample(pictures: Pictures, examples: int, *, seed: int) -> Pictures:
+    """Some pictures of a split, drawn by a seed.
+
+    Of records the first ones of so many files, drawn by the seed, are taken: TFDS shuffled them
+    when it wrote them.
+
+    Args:
+        pictures: the split.
+        examples: how many; all, if the split has no more.
+        seed: of the draw.
+
+    Returns:
+        The same split with these pictures alone, in its order.
+    """
+    draw = np.random.default_rng(seed)
+    if pictures.records:
+        pieces, parse = pictures.records
+        chosen = sorted(draw.permutation(len(pieces))[:examples])
+        share = -(-examples // len(chosen))
+        pieces = [pieces[i] for i in chosen]
+        pieces = [(f, skip, share if take < 0 else min(take, share)) for f, skip, take in pieces]
+        return dataclasses.replace(pictures, examples=examples, records=(pieces, parse))
+    chosen = np.sort(draw.permutation(pictures.examples)[:examples])
+    few = dataclasses.replace(pictures, examples=len(chosen))
+    if pictures.files:
+        fields = dataclasses.asdict(pictures.files)
+        return dataclasses.replace(few, files=Files(**{k: v[chosen] for k, v in fields.items()}))
+    return dataclasses.replace(few, arrays=tuple(array[chosen] for array in pictures.arrays))
+
+
 def evaluation_picture(
     image,
     *,

@@ -1,217 +1,305 @@
-"""A trained model -> plain `.keras`, SavedModel, `.tflite`, with the proof that it is equal."""
+"""A trained model -> plain `.keras`, SavedModel, `.tflite`, `.onnx`, with the proof of equality."""
 
+import dataclasses
 import json
 import os
-import shutil
 import sys
+import tempfile
 import time
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from resnet_keras import data
 from resnet_keras.artefact import Artefact, card_path, open_artefact, write_text
 from resnet_keras.evaluate import test_batches
+from resnet_keras.export.plain import folded, plain, save_plain
+from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.terminal import InputError
 
-# Largest difference of a probability that a float32 format may show.
-FLOAT32_BOUND = 1e-4
+__all__ = ["BOUNDS", "BoundMissed", "compare", "export", "folded", "plain", "save_plain"]
+
+# What each suffix can be quantized to, the usual first.
+FORMATS = {
+    ".tflite": ("none", "float16", "dynamic", "int8"),
+    ".onnx": ("none", "int8"),
+    ".keras": ("none",),
+    "": ("none",),
+}
+_NAMES = {".tflite": "TFLite", ".onnx": "ONNX", ".keras": "Keras", "": "SavedModel"}
+# In and out of an int8 file.
+IO = {".tflite": ("uint8", "int8", "float32"), ".onnx": ("uint8", "float32")}
+LAYOUTS = ("nhwc", "nchw")
+
+# Ranges are taken from so many training pictures; fewer than that many are refused.
+CALIBRATION_PICTURES, LEAST_PICTURES = 200, 100
+
+# Float32's own rounding: what a layer shows that is the same in int8.
+_NO_ERROR = 1e-6
 
 
 class BoundMissed(Exception):
-    """An exported file computes something else; it was not kept."""
-
-
-def plain(model: keras.Model) -> keras.Model:
-    """A twin of a trained model that anybody can load: float32, stock layers, softmax, uncompiled.
-
-    Args:
-        model: as `train` builds it: any precision, any batch norm, logits or probabilities.
-
-    Returns:
-        A model with the same weights.
-    """
-
-    def stock(layer):
-        config = {**layer.get_config(), "dtype": "float32"}
-        kind = type(layer)
-        if isinstance(layer, keras.layers.BatchNormalization):
-            kind, config = keras.layers.BatchNormalization, {**config, "synchronized": False}
-            config.pop("replicas", None)
-        if layer.name == "predictions":
-            config["activation"] = "softmax"
-        return kind.from_config(config)
-
-    # Keras clones how a model was compiled, too; the graph alone is not compiled.
-    graph = keras.Model(model.input, model.output, name=model.name)
-    twin = keras.models.clone_model(graph, clone_function=stock)
-    twin.set_weights(model.get_weights())
-    return twin
-
-
-def save_plain(model: keras.Model, path: Path) -> None:
-    """Write `plain(model)` as `.keras`, whole or not at all."""
-    part = path.with_name(f"part-{path.name}")  # Keras wants the suffix
-    plain(model).save(part)
-    os.replace(part, path)
+    """An exported file computes something else, or needs what is not everywhere; it is not kept."""
 
 
 def export(
     artefact: str | Path,
     out: str | Path,
     *,
+    quantize: str = "none",
+    calibrate: str | None = None,
+    io: str | None = None,
+    keep_float: Sequence[str] = (),
+    layout: str | None = None,
+    opset: int | None = None,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     examples: int = 256,
-    bound: float = FLOAT32_BOUND,
+    bound: float | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
     """Convert a `.keras` model and prove the result equal on real test pictures.
 
     Args:
         artefact: a `.keras` file.
-        out: `.tflite`, `.keras`, or a name without suffix: a SavedModel.
+        out: `.tflite`, `.onnx`, `.keras`, or a name without suffix: a SavedModel.
+        quantize: "none"; "float16", "dynamic" (int8 weights) or "int8" (weights and activations)
+            for `.tflite`; "int8" for `.onnx`.
+        calibrate: for int8, the data set whose training pictures tell the ranges of activations;
+            by default what the model was trained on.
+        io: for int8, the type of pixels and probabilities: "uint8" (the default; pixels are raw
+            bytes), "int8" or "float32". In `.onnx`, of pixels, "uint8" or "float32".
+        keep_float: for int8, layers that are not quantized; the report lists all by their error.
+        layout: of `.onnx`: "nhwc" (the default) or "nchw".
+        opset: of `.onnx`, 13 to 18; by default 17.
         dataset: whose test pictures the proof runs on; by default what the model was trained on.
         data_dir: where prepared data sets lie.
         examples: how many pictures.
-        bound: the largest difference of a probability that is still equal.
+        bound: of the measure that `BOUNDS` has for `quantize`, in place of its value there.
+        seed: of the choice of calibration pictures.
+        skip_bad: go on without the bad files of a folder.
 
     Returns:
-        The report, as it is written to `OUT.report.json`: `max_difference` and `mean_difference`
-        of the probabilities, `top1_agreement`, `top1`, `top1_source`, `examples`, `bytes`,
-        `latency_ms`, `operators`, `bound`, `command`.
+        The report, as it is written to `OUT.report.json`:
+
+        - `artefact`, `dataset`, and what `compare` found: `examples`, `max_difference`,
+          `mean_difference`, `top1_agreement`, `top1`, `top1_source`;
+        - `measure`, `bound`, `kept`, `reason`: the verdict;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`,
+          `examples`, `seed`): how it was made, None where it does not apply;
+        - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
+          alone changes, as a share of what its output tells apart (see `errors.LayerErrors`);
+        - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,
+          `bytes_float32` of the same format in float32;
+        - if kept, `latency_ms` of one picture, `latency_ms_source`, `latency_ms_float32`, by
+          threads, measured in turns, and `cores` of this machine;
+        - `seconds` that all took, `command`.
 
     Raises:
-        InputError: a file or data set that is not there, or a suffix that is no format.
-        BoundMissed: the result is not equal; no `out` is left, the report says how far it is.
+        InputError: a file, data set, layer or format that is not there, or options that do not go
+            together.
+        BoundMissed: the result is not equal; no new `out` is left, and an old one is as it was. The
+            report says how far it is.
     """
-    source, out = Path(artefact), Path(out)
-    writers = {".tflite": _write_tflite, ".keras": save_plain, "": _write_saved_model}
-    if source.suffix != ".keras":
-        raise InputError(f"`export` starts from a .keras file. Received: {source}")
-    if out.suffix not in writers:
-        raise InputError(f"OUT ends in .tflite, .keras or nothing (SavedModel). Received: {out}")
+    start = time.perf_counter()
+    source, out = Path(artefact), Path(os.path.abspath(out))
+    _require_known(source, out, quantize, io, keep_float, calibrate, layout, opset)
+    if quantize == "int8":
+        io = io or "uint8"
+    if out.suffix == ".onnx":
+        layout, opset = layout or "nhwc", opset or 17
     original = open_artefact(source)
+    card = original.card
+    proof = {"dataset": dataset, "data_dir": data_dir, "skip_bad": skip_bad}
+    # Before the long work: a data set that is not there is found now.
+    image, _ = next(iter(test_batches(original, **proof, batch_size=1)))
+    pictures = calibration = None
+    if quantize == "int8":
+        pictures, calibration = _calibration_pictures(
+            original, calibrate or card.dataset or dataset, data_dir, seed, skip_bad
+        )
     model = keras.saving.load_model(source, compile=False)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"part-{out.name}")
-    _remove(part)
-    writers[out.suffix](model, part)
-    original.card.write(part)
-    report = compare(
-        original, open_artefact(part), dataset=dataset, data_dir=data_dir, examples=examples
-    )
-    report |= {"bound": bound, "operators": _operators(part), "command": _command()}
-    write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
-    os.replace(card_path(part), card_path(out))
-    if not report["max_difference"] < bound:
-        _remove(part)
-        raise BoundMissed(
-            f"{out} was not kept: its probabilities differ from {source} by up to "
-            f"{report['max_difference']:.1e}, allowed is {bound:.0e}."
-        )
-    _remove(out)
-    os.replace(part, out)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        part, float32 = Path(folder) / "new" / out.name, Path(folder) / f"float32{out.suffix}"
+        part.parent.mkdir()
+        if any(layer.compute_dtype != "float32" for layer in model.layers):
+            _say(f"{source} computes in {model.dtype_policy.name}; float32 is what is exported")
+            save_plain(model, Path(folder) / "plain.keras")
+            original = dataclasses.replace(
+                open_artefact(Path(folder) / "plain.keras"), path=source, card=card
+            )
+        _say(f"converting to {_NAMES[out.suffix]}, {quantize.replace('none', 'float32')}")
+        if out.suffix == ".keras":
+            save_plain(model, part)
+            errors = {}
+        else:
+            model = folded(model)
+            errors = _convert(
+                model, part, card, layout, opset, quantize=quantize, pictures=pictures, io=io,
+                keep_float=tuple(keep_float),
+            )  # fmt: skip
+        card.write(part)
+        _say(f"proving on {examples} test pictures of {dataset or card.dataset}")
+        candidate = open_artefact(part)
+        report = {"artefact": str(source), "dataset": dataset or card.dataset}
+        report |= compare(original, candidate, **proof, examples=examples)
+        measure, default = BOUNDS[quantize]
+        bound = default if bound is None else bound
+        operators, unwelcome = _audit(part, layout)
+        reason = reason_to_refuse(report, measure, bound) or unwelcome
+        report |= {
+            "measure": measure, "bound": bound, "kept": reason is None, "reason": reason,
+            "quantize": quantize, "io": io, "keep_float": list(keep_float), "layout": layout,
+            "opset": opset, "calibration": calibration, "layers": _worst_first(errors),
+            "operators": operators, "bytes": size(part), "bytes_source": size(source),
+        }  # fmt: skip
+        if reason is None:
+            _say("measuring latency")
+            measured = {"latency_ms": candidate, "latency_ms_source": original}
+            if quantize != "none":
+                _convert(model, float32, card, layout, opset)
+                report["bytes_float32"] = size(float32)
+                measured["latency_ms_float32"] = open_artefact(float32)
+            report |= latencies(measured, image) | {"cores": os.cpu_count()}
+        report |= {"seconds": round(time.perf_counter() - start, 1), "command": _command()}
+        write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
+        if reason is not None:
+            raise BoundMissed(f"{out} was not kept: {reason} (against {source}).")
+        os.replace(card_path(part), card_path(out))
+        if out.is_dir():  # a folder cannot be replaced while it is there
+            os.replace(out, Path(folder) / "old")
+        os.replace(part, out)
     return report
 
 
-def compare(
-    original: Artefact,
-    candidate: Artefact,
-    *,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    examples: int = 256,
-) -> dict[str, Any]:
-    """How far two artefacts are apart on real test pictures; the keys are those of `export`."""
-    largest, total, agreed, right, right_source, seen = 0.0, 0.0, 0, 0, 0, 0
-    batches = test_batches(original, dataset=dataset, data_dir=data_dir, batch_size=32)
-    for images, labels in batches:
-        images, labels = images[: examples - seen], labels[: examples - seen]
-        expected, got = original.predict(images), candidate.predict(images)
-        difference = np.abs(got.astype(np.float64) - expected)
-        largest = max(largest, float(difference.max()))
-        total += float(difference.mean()) * len(images)
-        agreed += int(np.sum(got.argmax(1) == expected.argmax(1)))
-        right += int(np.sum(got.argmax(1) == labels))
-        right_source += int(np.sum(expected.argmax(1) == labels))
-        seen += len(images)
-        if seen >= examples:
-            break
-    one = images[:1]
-    return {
-        "examples": seen,
-        "max_difference": largest,
-        "mean_difference": total / seen,
-        "top1_agreement": agreed / seen,
-        "top1": right / seen,
-        "top1_source": right_source / seen,
-        "bytes": _bytes(candidate.path),
-        "bytes_source": _bytes(original.path),
-        "latency_ms": _latency(candidate, one),
-        "latency_ms_source": _latency(original, one),
-    }
+def _require_known(source, out, quantize, io, keep_float, calibrate, layout, opset) -> None:
+    """Refuse what is not there, and options that do not go together."""
+    if source.suffix != ".keras":
+        raise InputError(f"`export` starts from a .keras file. Received: {source}")
+    if out.suffix not in FORMATS:
+        raise InputError(
+            f"OUT ends in .tflite, .onnx, .keras or nothing (SavedModel). Received: {out}"
+        )
+    name = out.suffix or "a SavedModel"
+    if quantize not in FORMATS[out.suffix]:
+        raise InputError(
+            f"`quantize` of {name} is {', '.join(FORMATS[out.suffix])}. "
+            f"Received: quantize={quantize!r}"
+        )
+    for option, value in (("io", io), ("calibrate", calibrate), ("keep_float", keep_float)):
+        if value and quantize != "int8":
+            raise InputError(f"`{option}` is for int8 only. Received: {option}={value!r}")
+    if io is not None and io not in IO[out.suffix]:
+        raise InputError(f"`io` of {name} is {', '.join(IO[out.suffix])}. Received: io={io!r}")
+    for option, value in (("layout", layout), ("opset", opset)):
+        if value is not None and out.suffix != ".onnx":
+            raise InputError(f"`{option}` is for .onnx only. Received: {option}={value!r}")
+    if layout not in (None, *LAYOUTS):
+        raise InputError(f"`layout` is {' or '.join(LAYOUTS)}. Received: layout={layout!r}")
+    if opset is not None and not 13 <= opset <= 18:
+        raise InputError(f"`opset` is 13 to 18. Received: opset={opset}")
+    if out.is_dir() and (out.suffix or not _replaceable(out)):
+        raise InputError(f"this folder is there and is no SavedModel. Received: {out}")
+    if out.is_file() and not out.suffix:
+        raise InputError(f"this file is there and is no SavedModel. Received: {out}")
 
 
-def _write_saved_model(model: keras.Model, path: Path) -> None:
-    """A SavedModel with the signature `serve`: `images` -> probabilities."""
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    shape = (None, *model.input_shape[1:])
-    spec = keras.InputSpec(shape=shape, dtype="float32", name="images")
-    archive.add_endpoint("serve", model.call, input_signature=[spec])
-    archive.write_out(path, verbose=False)
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is a SavedModel or empty: nothing else is ever removed."""
+    return (folder / "saved_model.pb").exists() or not any(folder.iterdir())
 
 
-def _write_tflite(model: keras.Model, path: Path) -> None:
-    """A TFLite file of built-in operators only: it runs everywhere TFLite does."""
-    import tensorflow as tf
-
-    folder = path.with_name(f"{path.name}-saved-model")
-    _write_saved_model(model, folder)
-    try:
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serve"])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        path.write_bytes(converter.convert())
-    finally:
-        _remove(folder)
-
-
-def _operators(path: Path) -> dict[str, int] | None:
-    """How often each operator stands in a TFLite file."""
-    if path.suffix != ".tflite":
-        return None
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    # Without delegates, which hide the operators that they take over.
-    plain_ops = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = Interpreter(str(path), experimental_op_resolver_type=plain_ops)
-    interpreter.allocate_tensors()
-    names = (operator["op_name"] for operator in interpreter._get_ops_details())
-    return dict(sorted(Counter(names).items()))
-
-
-def _latency(artefact: Artefact, image: np.ndarray, rounds: int = 20) -> float:
-    """Median milliseconds of one picture."""
-    times = []
-    for _ in range(rounds + 3):
-        start = time.perf_counter()
-        artefact.predict(image)
-        times.append(time.perf_counter() - start)
-    return round(1000 * float(np.median(times[3:])), 3)
+def _calibration_pictures(
+    original: Artefact, dataset: str | None, data_dir, seed: int, skip_bad: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Training pictures as evaluation prepares them, `(n, h, w, c)` uint8; where they are from."""
+    card = original.card
+    if dataset is None:
+        raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
+    split = data.open_split(dataset, "train", data_dir=data_dir, skip_bad=skip_bad)
+    if split.channels != original.channels:
+        raise InputError(
+            f"{original.path} takes pictures of {original.channels} channels, {dataset} has "
+            f"{split.channels}."
+        )
+    some = data.sample(split, CALIBRATION_PICTURES, seed=seed)
+    _say(f"calibrating on {some.examples} training pictures of {dataset}")
+    batches = data.evaluation_batches(
+        some,
+        size=card.crop,
+        batch_size=32,
+        resize=card.eval_resize,
+        interpolation=card.interpolation,
+        antialias=card.antialias,
+    )
+    with data.naming_files():
+        pictures = [images for images, _ in batches.as_numpy_iterator()]
+    pictures = np.concatenate(pictures)[:CALIBRATION_PICTURES]
+    if len(pictures) < LEAST_PICTURES:
+        raise InputError(
+            f"int8 needs at least {LEAST_PICTURES} training pictures to calibrate on. Received: "
+            f"{len(pictures)} of {dataset}"
+        )
+    return pictures, {
+        "dataset": dataset, "split": "train", "examples": len(pictures), "seed": seed,
+    }  # fmt: skip
 
 
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _convert(model, path: Path, card, layout, opset, **quantization) -> dict[str, float]:
+    """Write a folded model in the format that the suffix names; errors of the layers, if int8."""
+    # Lazily: to train and save a model needs none of the converters.
+    if path.suffix == ".tflite":
+        from resnet_keras.export import tflite
+
+        return tflite.write(model, path, card, **quantization)
+    if path.suffix == ".onnx":
+        from resnet_keras.export import onnx
+
+        return onnx.write(model, path, card, layout=layout, opset=opset, **quantization)
+    from resnet_keras.export import saved_model
+
+    saved_model.write(model, path, card)
+    return {}
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+def _worst_first(errors: dict[str, float]) -> list[dict[str, Any]]:
+    """The layers by their error; those that only move values have none."""
+    ranked = sorted(errors.items(), key=lambda pair: -pair[1])
+    return [{"layer": n, "error": float(f"{e:.3g}")} for n, e in ranked if e > _NO_ERROR]
+
+
+def _audit(path: Path, layout: str | None) -> tuple[dict[str, int] | None, str | None]:
+    """The operators of a file, and why they are not welcome, if they are not."""
+    if path.suffix == ".keras":
+        return None, None
+    if path.suffix == ".tflite":
+        from resnet_keras.export.tflite import operators
+
+        found = operators(path)
+        bad = [name for name in found if name.startswith("CUSTOM")]
+    elif path.suffix == ".onnx":
+        from resnet_keras.export.onnx import operators
+
+        found = operators(path)
+        bad = [name for name in found if "." in name or name == "BatchNormalization"]
+        if found.get("Transpose", 0) > (0 if layout == "nchw" else 1):
+            bad.append("Transpose")
     else:
-        path.unlink(missing_ok=True)
+        from resnet_keras.export.saved_model import operators
+
+        found = operators(path)
+        bad = [name for name in found if "BatchNorm" in name]
+    reason = f"it needs {', '.join(bad)}, which is not built in or was to be removed"
+    return found, reason if bad else None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _command() -> str:
