@@ -317,7 +317,10 @@ def _clone(model: keras.Model, clone, gone=frozenset(), call=None) -> keras.Mode
 def _folded(weights: list[np.ndarray], norm) -> list[np.ndarray]:
     """Kernel and bias of a convolution that does the work of its batch norm, too."""
     kernel, bias = weights if len(weights) == 2 else (weights[0], 0.0)
-    gamma, beta, mean, variance = (np.float64(weight) for weight in norm.get_weights())
+    gamma, beta, mean, variance = (
+        np.float64(ops.convert_to_numpy(variable))
+        for variable in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+    )
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return [np.float32(kernel * scale), np.float32((bias - mean) * scale + beta)]
 

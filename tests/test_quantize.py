@@ -125,6 +125,28 @@ def test_a_range_follows_the_extremes_in_training_alone():
     assert np.allclose([float(layer.low), float(layer.high)], [low, high], atol=1e-6)
 
 
+def test_replicas_agree_on_a_range(run_python):
+    code = """
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from resnet_keras.quantize import FakeQuant
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+batches = strategy.experimental_distribute_values_from_function(
+    lambda replica: tf.constant([[-1.0, 4.0], [-3.0, 2.0]][replica.replica_id_in_sync_group]))
+with strategy.scope():
+    layer = FakeQuant()
+    layer.build((2,))
+for _ in range(2):
+    tf.function(lambda: strategy.run(lambda x: layer(x, training=True), (batches,)))()
+variables = (layer.low, layer.high, layer.seen)
+print([float(v.numpy()) for variable in variables for v in variable.value.values])
+"""
+    done = run_python("-c", code, TF_ENABLE_ONEDNN_OPTS="0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[-2.0, -2.0, 3.0, 3.0, 2.0, 2.0]"
+
+
 @pytest.mark.parametrize("which", ["small", "digits"])
 def test_folded_is_equal(which, digits_run):
     if which == "small":
