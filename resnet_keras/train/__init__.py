@@ -103,11 +103,14 @@ def train(recipe: Recipe) -> Path:
 def _compiled(recipe: Recipe, pictures, policy: str, replicas: int):
     """The model of a recipe, compiled, and its metrics; to be called in the scope."""
     from resnet_keras.losses import Accuracy, CrossEntropy
+    from resnet_keras.quantize import aware
     from resnet_keras.weights import load_weights
 
     model = _model(recipe, pictures.channels, len(pictures.labels), replicas)
     if recipe.weights is not None:
         print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
+    if recipe.quantize:
+        model = aware(model)
     metrics = [Accuracy()]
     model.compile(
         _optimizer(recipe, pictures.examples, policy),
@@ -230,6 +233,7 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     from resnet_keras.artefact import Card, write_text
     from resnet_keras.evaluate import evaluate
     from resnet_keras.export import save_plain
+    from resnet_keras.quantize import ranges, stock, write_ranges
 
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in pictures.labels))
     card = Card(
@@ -244,7 +248,9 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
         dataset=recipe.dataset,
     )
     card.write(folder / "model.keras")
-    save_plain(model, folder / "model.keras")
+    save_plain(stock(model) if recipe.quantize else model, folder / "model.keras")
+    if recipe.quantize:
+        write_ranges(folder / "model.keras", ranges(model))
     results = evaluate(folder / "model.keras", data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
     results |= facts
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
@@ -313,6 +319,8 @@ def _check_folder(recipe: Recipe) -> Path:
         raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
     if recipe.run_dir is None:
         raise InputError("`run_dir` must say where the run is written. Received: None")
+    if recipe.quantize and recipe.weights is None:
+        raise InputError("`quantize` fine-tunes a trained network: name it with --weights.")
     path = recipe.run_dir / "recipe.json"
     try:
         theirs = json.loads(path.read_text()) if path.exists() else recipe.to_json()
