@@ -56,6 +56,8 @@ class Recipe:
     """Not trained: -1: nothing is; 0: the stem; 1-4: the stem and so many stages."""
     norm_eval: bool = False
     """Batch norm keeps the statistics of `weights`."""
+    quantize: bool = False
+    """Fine-tune `weights` for int8: batch norm is folded, all is rounded as the file will be."""
     drop_path: float = 0.0
     """Stochastic depth: chance to drop the last block; growing linearly from 0 at the first."""
     sync_batch_norm: bool = False

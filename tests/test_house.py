@@ -11,7 +11,7 @@ FLOORS = [
     {"specs", "terminal"},
     {"layers", "optim", "losses", "augment", "recipe"},
     {"models", "data", "artefact", "backup"},
-    {"weights"},
+    {"weights", "quantize"},
     {"evaluate"},
     {"export"},
     {"train"},
@@ -22,7 +22,16 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(
 # The one step up: `ResNet(weights=...)` is a contract.
 ALLOWED_UP = {("models", "weights")}
 
-WITHOUT_TENSORFLOW = {"specs", "layers", "losses", "optim", "models", "weights", "recipe"}
+WITHOUT_TENSORFLOW = {
+    "specs",
+    "layers",
+    "losses",
+    "optim",
+    "models",
+    "weights",
+    "quantize",
+    "recipe",
+}
 
 
 def sources(room):
@@ -86,7 +95,9 @@ def test_a_word_stays_in_its_room(word, rooms):
     assert saying <= rooms
 
 
-@pytest.mark.parametrize("room", ["models", "weights", "export", "augment", "layers", "optim"])
+@pytest.mark.parametrize(
+    "room", ["models", "weights", "quantize", "export", "augment", "layers", "optim"]
+)
 def test_rooms_that_never_see_recipes(room):
     assert not [name for name in imports(room) if name.startswith("resnet_keras.recipe")]
 

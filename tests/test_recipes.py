@@ -192,4 +192,7 @@ def test_every_recipe_file_opens_with_its_claim_and_stands_on_one_page():
             assert "\nimport " not in Path(f"recipes/{hop.split()[1]}.py").read_text()
 
 
-OURS = ("quickstart", "fashion_mnist_resnet20", "finetune_resnet50")
+OURS = (
+    *("quickstart", "quickstart_int8", "finetune_resnet50"),
+    *("fashion_mnist_resnet20", "fashion_mnist_resnet20_int8"),
+)

@@ -165,6 +165,31 @@ def test_bad_input_is_one_line_and_code_2(quickstart, flags, words, tmp_path):
     assert not folder.exists()
 
 
+def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, data_dir, tmp_path):
+    from resnet_keras.quantize import aware, read_ranges
+
+    theirs = Recipe(**json.loads((digits_run / "recipe.json").read_text()))
+    recipe = dataclasses.replace(
+        theirs, weights=digits_run / "model.keras", quantize=True, learning_rate=0.001,
+        weight_decay=0.0, epochs=1, data_dir=data_dir, run_dir=tmp_path / "run", mean=(127.5,),
+        std=(127.5,),
+    )  # fmt: skip
+    path = train(recipe) / "model.keras"
+    model = keras.saving.load_model(path, compile=False)
+    assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+    assert not any(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["top1"] > 0.9
+    ranges = read_ranges(path)
+    aware(model, ranges)  # they fit
+    assert ranges["conv1_relu"][0] == 0 < ranges["conv1_relu"][1]
+
+
+def test_finetuning_for_int8_needs_a_trained_network(tmp_path):
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", quantize=True, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="--weights"):
+        train(recipe)
+
+
 def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path):
     folder = tmp_path / "none"
     done = run_python("recipes/imagenet_resnet50.py", "--dry-run", "--run-dir", folder)

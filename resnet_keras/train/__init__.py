@@ -144,6 +144,7 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     from resnet_keras.artefact import Card, write_text
     from resnet_keras.evaluate import evaluate
     from resnet_keras.export import save_plain
+    from resnet_keras.quantize import ranges, stock, write_ranges
 
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in pictures.labels))
     card = Card(
@@ -158,7 +159,9 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
         dataset=recipe.dataset,
     )
     card.write(folder / "model.keras")
-    save_plain(model, folder / "model.keras")
+    save_plain(stock(model) if recipe.quantize else model, folder / "model.keras")
+    if recipe.quantize:
+        write_ranges(folder / "model.keras", ranges(model))
     results = evaluate(folder / "model.keras", data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
     results |= facts
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
@@ -173,6 +176,8 @@ def _check_folder(recipe: Recipe) -> Path:
         raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
     if recipe.run_dir is None:
         raise InputError("`run_dir` must say where the run is written. Received: None")
+    if recipe.quantize and recipe.weights is None:
+        raise InputError("`quantize` fine-tunes a trained network: name it with --weights.")
     path = recipe.run_dir / "recipe.json"
     try:
         theirs = json.loads(path.read_text()) if path.exists() else recipe.to_json()

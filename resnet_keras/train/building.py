@@ -10,11 +10,14 @@ from resnet_keras.terminal import InputError
 def compiled(recipe: Recipe, pictures, policy: str, replicas: int):
     """The model of a recipe, compiled, and its metrics; to be called in the scope."""
     from resnet_keras.losses import Accuracy, CrossEntropy
+    from resnet_keras.quantize import aware
     from resnet_keras.weights import load_weights
 
     model = network(recipe, pictures.channels, len(pictures.labels), replicas)
     if recipe.weights is not None:
         print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
+    if recipe.quantize:
+        model = aware(model)
     metrics = [Accuracy()]
     follow_on_jax(model)
     model.compile(

@@ -1,0 +1,54 @@
+"""A model as a static page that classifies pictures in the browser, with ONNX Runtime Web."""
+
+import base64
+import gzip
+import json
+import lzma
+import shutil
+from pathlib import Path
+
+from resnet_keras.artefact import Card
+
+# The page as it is written, but for what is compressed with xz; see its README.md.
+PAGE = Path(__file__).parent / "page"
+
+# A page that is opened from the disk may not read these, only run them as a script.
+_READ = (
+    "model.onnx",
+    "onnxruntime-web/ort-wasm-simd-threaded.mjs",
+    "onnxruntime-web/ort-wasm-simd-threaded.wasm",
+)
+
+# What the page has to know of a card; where the training pictures lay is nobody's business.
+_TOLD = ("crop", "eval_resize", "interpolation", "antialias", "labels")
+
+
+def write_web(onnx: str | Path, card: Card, folder: str | Path) -> None:
+    """Write a folder that any file server serves, or a browser opens from the disk.
+
+    Nothing in it asks for anything outside of it; pictures are prepared as in evaluation.
+
+    Args:
+        onnx: the model: one input of pixels 0-255, `(batch, size, size, channels)` or
+            `(batch, channels, size, size)`, float32 or uint8, to float32 probabilities.
+        card: how its pictures are prepared, and its labels.
+        folder: must not exist. It will hold `index.html`, `style.css`, `app.js`, `card.js`,
+            `model.onnx`, `onnxruntime-web/` and `embedded.js`, a copy of the model and the
+            runtime (about 1.3 times as large) that is loaded only where the page is opened from
+            the disk, and otherwise may be deleted.
+    """
+    folder = Path(folder)
+    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("*.xz", "README.md"))
+    for packed in PAGE.rglob("*.xz"):
+        (folder / packed.relative_to(PAGE)).with_suffix("").write_bytes(
+            lzma.decompress(packed.read_bytes())
+        )
+    shutil.copyfile(onnx, folder / "model.onnx")
+    told = {name: getattr(card, name) for name in _TOLD}
+    (folder / "card.js").write_text(f"const CARD = {json.dumps(told)};\n")
+    embedded = {name: _base64(folder / name) for name in _READ}
+    (folder / "embedded.js").write_text(f"const EMBEDDED = {json.dumps(embedded)};\n")
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(gzip.compress(path.read_bytes(), mtime=0)).decode()

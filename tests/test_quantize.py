@@ -1,0 +1,275 @@
+"""What fine-tuning rounds is what the int8 file computes."""
+
+import dataclasses
+import tempfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from resnet_keras import SPECS, ResNet, data, quantize
+from resnet_keras.terminal import InputError
+
+# All that our networks have, in five blocks: the deep stem, pooling in stem and shortcut.
+SMALL = dataclasses.replace(SPECS["resnetv1d50"], depths=(2, 1, 1, 1), widths=(8, 8, 16, 16))
+
+
+def small_network():
+    """Of random weights, and of batch norms that are not the identity; unsure of its classes."""
+    keras.utils.set_random_seed(0)
+    model = ResNet(SMALL, input_shape=(64, 64, 3), classes=7)
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            n = layer.gamma.shape[0]
+            gamma, beta, mean = random.uniform(0.5, 1, n), *random.normal(0, 0.1, (2, n))
+            variance = random.uniform(0.5, 1.5, n)
+            layer.set_weights([gamma, beta, mean, variance])
+    kernel, bias = model.get_layer("predictions").get_weights()
+    model.get_layer("predictions").set_weights([100 * kernel, bias])
+    return model
+
+
+def waves(count):
+    """Smooth pictures that are all different: uint8 `(count, 64, 64, 3)`."""
+    i, y, x, c = np.ogrid[:count, :64, :64, :3]
+    return (127 + 120 * np.sin((i + 1) * 0.05 * x + c) * np.cos(0.03 * (i % 4 + 1) * y)).astype(
+        np.uint8
+    )
+
+
+def int8_file(model, pictures=None):
+    """Integers alone, of a model of fake-quant operators or by calibration on pictures."""
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="images")
+    archive.add_endpoint("serve", model.call, input_signature=[spec])
+    with tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serve"])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+        if pictures is not None:
+            converter.representative_dataset = lambda: (
+                [picture[None].astype(np.float32)] for picture in pictures
+            )
+        return converter.convert()
+
+
+def interpreter_of(file):
+    without_delegates = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_content=file, experimental_op_resolver_type=without_delegates)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def probabilities(file, images):
+    """What the real interpreter makes of raw bytes, one picture after the other."""
+    interpreter = interpreter_of(file)
+    (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero = end["quantization"]
+    answers = []
+    for image in images:
+        interpreter.set_tensor(entry["index"], image[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(end["index"])[0])
+    return (np.float32(answers) - zero) * scale
+
+
+def test_activations_are_rounded_as_the_paper_says():
+    # Jacob et al. 2018, equations 1 and 12, and section 3.1: zero is moved onto a level.
+    layer = quantize.FakeQuant((-1.0, 2.1))
+    x = np.random.default_rng(0).uniform(-2, 3, 100_000).astype(np.float32)
+    step = 3.1 / 255
+    zero = 82  # 1 / step is 82.26
+    levels = np.clip(np.round(x / step) + zero, 0, 255)
+    assert np.allclose(layer(x), (levels - zero) * step, atol=1e-6)
+    assert len(np.unique(layer(x))) == 256
+
+
+def test_pixels_are_levels_of_their_own():
+    pixels = np.arange(256, dtype=np.float32)
+    assert np.array_equal(quantize.FakeQuant((0.0, 255.0))(pixels), pixels)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_are_rounded_around_zero(per_channel):
+    weights = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32)
+    weights[..., 1] *= 100
+    step = np.abs(weights).max(axis=(0, 1, 2) if per_channel else None) / 127
+    expected = np.round(weights / step) * step
+    got = np.asarray(quantize.round_weights(weights, per_channel=per_channel))
+    assert np.allclose(got, expected, atol=1e-4 * step.max(), rtol=1e-5)
+
+
+def test_a_channel_of_zeros_stays():
+    assert not np.any(quantize.round_weights(np.zeros((1, 1, 2, 3), np.float32)))
+
+
+def test_gradients_go_straight_through_inside_and_nowhere_outside():
+    layer = quantize.FakeQuant((-1.0, 2.0))
+    x = tf.constant([-3.0, -1.1, -0.9, 0.0, 0.013, 1.9, 2.1, 5.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(layer(x) * tf.range(1.0, 9.0))
+    assert np.array_equal(tape.gradient(y, x), [0, 0, 3, 4, 5, 6, 0, 0])
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        y = tf.reduce_sum(quantize.round_weights(kernel) * kernel.numpy())
+    assert np.array_equal(tape.gradient(y, kernel), kernel)  # of the largest, too
+
+
+def test_a_range_follows_the_extremes_in_training_alone():
+    layer = quantize.FakeQuant()
+    batches = [[-1.0, 4.0], [-3.0, 2.0], [1.0, 6.0]]
+    low = high = 0.0
+    for seen, batch in enumerate(batches):
+        layer(np.float32(batch), training=True)
+        keep = seen / (seen + 9)
+        low = keep * low + (1 - keep) * min(batch[0], 0)
+        high = keep * high + (1 - keep) * batch[1]
+        assert np.allclose([float(layer.low), float(layer.high)], [low, high], atol=1e-6)
+    layer(np.float32([-100.0, 100.0]))
+    assert np.allclose([float(layer.low), float(layer.high)], [low, high], atol=1e-6)
+
+
+def test_replicas_agree_on_a_range(run_python):
+    code = """
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from resnet_keras.quantize import FakeQuant
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+batches = strategy.experimental_distribute_values_from_function(
+    lambda replica: tf.constant([[-1.0, 4.0], [-3.0, 2.0]][replica.replica_id_in_sync_group]))
+with strategy.scope():
+    layer = FakeQuant()
+    layer.build((2,))
+for _ in range(2):
+    tf.function(lambda: strategy.run(lambda x: layer(x, training=True), (batches,)))()
+variables = (layer.low, layer.high, layer.seen)
+print([float(v.numpy()) for variable in variables for v in variable.value.values])
+"""
+    done = run_python("-c", code, TF_ENABLE_ONEDNN_OPTS="0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[-2.0, -2.0, 3.0, 3.0, 2.0, 2.0]"
+
+
+@pytest.mark.parametrize("which", ["small", "digits"])
+def test_folded_is_equal(which, digits_run):
+    if which == "small":
+        model = small_network()
+        images = waves(4)
+    else:
+        model = keras.saving.load_model(digits_run / "model.keras", compile=False)
+        images, _ = data.open_split("digits", "test").arrays
+    folded = quantize.fold(model)
+    assert np.abs(folded(images) - model(images)).max() < 1e-5
+    kinds = {type(layer) for layer in folded.layers}
+    assert keras.layers.BatchNormalization not in kinds
+    assert all(kind.__module__.startswith("keras.") for kind in kinds)
+
+
+def test_a_twin_becomes_the_float_network_again():
+    model = small_network()
+    twin = quantize.aware(model)
+    images = waves(4)
+    twin(images, training=True)
+    back, folded = quantize.stock(twin), quantize.fold(model)
+    assert all(type(layer).__module__.startswith("keras.") for layer in back.layers)
+    assert [layer.name for layer in back.layers] == [layer.name for layer in folded.layers]
+    assert np.array_equal(back(images), folded(images))
+    again = quantize.aware(back, quantize.ranges(twin))
+    assert np.array_equal(again(images), twin(images))
+    assert np.abs(again(images) - keras.ops.log(back(images))).max() > 0  # it does round
+
+
+def test_every_shape_of_ours_becomes_integers_without_calibration():
+    twin = quantize.aware(small_network())
+    images = waves(16)
+    twin(images, training=True)
+    model = quantize.to_convert(twin)
+    file = int8_file(model)
+    interpreter = interpreter_of(file)
+    kinds = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    assert kinds <= {np.uint8, np.int8, np.int32}
+    convolutions = sum(isinstance(layer, keras.layers.Conv2D) for layer in twin.layers)
+    names = [operator["op_name"] for operator in interpreter._get_ops_details()]
+    assert names.count("CONV_2D") == convolutions + 1  # and the normalisation
+    assert "MUL" not in names and "FAKE_QUANT" not in names
+    expected = model(images).numpy()
+    assert 0.1 < expected.max() < 0.9 and len(set(expected.argmax(1))) > 2
+    # They round alike, but for sums that lie between two levels. Probabilities are 1/256 apart.
+    assert np.abs(probabilities(file, images) - expected).max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(digits_run):
+    """A digits network, and its twin after three more epochs."""
+    model = keras.saving.load_model(digits_run / "model.keras", compile=False)
+    images, labels = data.open_split("digits", "train").arrays
+    keras.utils.set_random_seed(0)
+    twin = quantize.aware(model)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, 3 * 23)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    twin.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
+    twin.fit(images, labels, batch_size=64, epochs=3, verbose=0)
+    return model, twin
+
+
+def test_digits_in_int8(fine_tuned, tmp_path):
+    model, twin = fine_tuned
+    images, labels = data.open_split("digits", "test").arrays
+    few = data.open_split("digits", "train").arrays[0][:100]
+
+    # From the files that a run leaves.
+    quantize.stock(twin).save(tmp_path / "model.keras")
+    quantize.write_ranges(tmp_path / "model.keras", quantize.ranges(twin))
+    plain = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    rebuilt = quantize.aware(plain, quantize.read_ranges(tmp_path / "model.keras"))
+    expected = quantize.to_convert(rebuilt)(images).numpy()
+    assert np.array_equal(expected, keras.ops.softmax(twin(images)))
+
+    file = int8_file(quantize.to_convert(rebuilt))
+    interpreter = interpreter_of(file)
+    (entry,) = interpreter.get_input_details()
+    assert entry["dtype"] == np.uint8 and entry["quantization"] == (1.0, 0)
+    kinds = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    assert kinds <= {np.uint8, np.int8, np.int32}
+
+    got = probabilities(file, images)
+    assert np.mean(got.argmax(1) == expected.argmax(1)) >= 0.99
+    calibrated = probabilities(int8_file(model, few), images)
+    top1, calibrated_top1, float_top1 = (
+        np.mean(answers.argmax(1) == labels) for answers in (got, calibrated, model(images).numpy())
+    )
+    assert top1 >= calibrated_top1 and top1 >= float_top1 - 0.005
+    assert top1 > 0.9
+    assert len(file) <= 0.30 * 4 * model.count_params()
+
+
+def test_ranges_of_another_network_are_refused(fine_tuned, tmp_path):
+    model, twin = fine_tuned
+    path = tmp_path / "model.keras"
+    model.save(path)
+    assert quantize.read_ranges(path) is None
+    with pytest.raises(InputError, match="of another network"):
+        quantize.aware(small_network(), quantize.ranges(twin))
+    quantize.write_ranges(path, quantize.ranges(twin))
+    assert quantize.read_ranges(path) == quantize.ranges(twin)
+    quantize.stock(twin).save(path)
+    with pytest.raises(InputError, match="belongs to another model"):
+        quantize.read_ranges(path)
+    (tmp_path / "model.quantization.json").write_text("{}")
+    with pytest.raises(InputError, match="holds no ranges"):
+        quantize.read_ranges(path)
+
+
+def test_a_network_that_does_not_normalise_is_refused():
+    model = ResNet(SMALL, input_shape=(64, 64, 3), classes=7, include_preprocessing=False)
+    with pytest.raises(InputError, match="normalises its pixels itself"):
+        quantize.aware(model)

@@ -1,0 +1,266 @@
+"""The page in a real browser says what Keras says, and asks nobody."""
+
+import base64
+import functools
+import hashlib
+import http.server
+import io
+import json
+import lzma
+import re
+import shutil
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from resnet_keras import data
+from resnet_keras.artefact import Card, open_artefact, read_card
+from resnet_keras.data.pictures import decode
+from resnet_keras.export.web import PAGE, write_web
+
+NASTY = '<img src=x onerror="document.title=1">&amp;'
+
+with_browser = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="needs Chromium (Debian: apt install chromium)"
+)
+
+
+def onnx_bytes(model, channels_first=True):
+    import tf2onnx
+
+    spec = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")]
+    function = tf.function(lambda images: {"probabilities": model(images, training=False)})
+    proto, _ = tf2onnx.convert.from_function(
+        function,
+        input_signature=spec,
+        opset=18,
+        inputs_as_nchw=["images"] if channels_first else None,
+    )
+    return proto.SerializeToString()
+
+
+@pytest.fixture(scope="module", params=["http", "file"])
+def folder(request, digits_run, tmp_path_factory):
+    """The page of a network that knows the digits, one of them by a name full of HTML.
+
+    Once NCHW, to be had from a file server, and once NHWC, to be opened from the disk.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    model = keras.saving.load_model(digits_run / "model.keras", compile=False)
+    (folder / "m.onnx").write_bytes(onnx_bytes(model, channels_first=request.param == "http"))
+    card = read_card(digits_run / "model.keras")
+    labels = [*card.labels[:3], NASTY, *card.labels[4:]]
+    write_web(folder / "m.onnx", Card(**{**vars(card), "labels": tuple(labels)}), folder / "page")
+    return folder / "page"
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """Paths that the file server was asked for, and the status of its answers."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def address(folder, answered):
+    """Where the browser finds the page."""
+    if folder.parent.name.startswith("file"):
+        yield (folder / "index.html").as_uri()
+        return
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, code="-", size="-"):
+            answered.append((self.path, int(code)))
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def page(address, tmp_path_factory):
+    """The page in Chromium, ready."""
+    from chromium import Chromium
+
+    browser = Chromium(
+        tmp_path_factory.mktemp("browser") / "profile",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+    )
+    browser.open(address)
+    browser.wait("document.readyState == 'complete' && find('status').textContent == 'Ready.'")
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twenty test digits: as they are, as PNG, and as large photographs of themselves in JPEG."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images, _ = data.open_split("digits", "test").arrays
+    for i, image in enumerate(images[:20]):
+        digit = Image.fromarray(image[..., 0])
+        if i < 10:
+            digit.save(folder / f"{i:02}.png")
+        else:
+            sheet = Image.new("RGB", (150, 120))
+            sheet.paste(digit.convert("RGB").resize((120, 120), Image.Resampling.BICUBIC), (15, 0))
+            sheet.save(folder / f"{i:02}.jpg", quality=95)
+    return sorted(folder.iterdir())
+
+
+def answer(page):
+    """What the page shows: `(label, percent)` of each class."""
+    rows = page.run("Array.from(find('classes').children, row => Array.from(row.children, "
+                    "column => column.textContent))")  # fmt: skip
+    return [(name, float(score.removesuffix(" %"))) for name, score, _ in rows]
+
+
+def classify(page, path):
+    page.run("find('status').textContent = 'waiting'")
+    page.choose("#file", path)
+    page.wait("find('status').textContent != 'waiting'")
+    return answer(page)
+
+
+@with_browser
+def test_twenty_pictures_as_keras_says(page, pictures, digits_run):
+    model = open_artefact(digits_run / "model.keras")
+    page_labels = [NASTY if i == 3 else label for i, label in enumerate(model.card.labels)]
+    seen = set()
+    for path in pictures:
+        image = data.evaluation_picture(data.read_picture(path, 1), size=8)
+        scores = model.predict(image.numpy()[None])[0]
+        best = scores.argsort()[::-1][:5]
+        shown = classify(page, path)
+        assert [name for name, _ in shown] == [page_labels[i] for i in best]
+        # To the decimals that are shown: the pixels are the same, of JPEG, too.
+        assert np.allclose([score for _, score in shown], 100 * scores[best], atol=0.051)
+        assert re.fullmatch(r"\d+\.\d ms", page.run("find('latency').textContent"))
+        seen.add(shown[0][0])
+    assert len(seen) > 5 and NASTY in seen
+    # A label is text, whatever it holds.
+    assert page.run("document.querySelectorAll('#classes img').length") == 0
+    assert page.run("document.title") == "What is in the picture?"
+
+
+@with_browser
+def test_nothing_is_asked_of_anybody_else(page, pictures, address, answered):
+    classify(page, pictures[0])
+    page.run("new Promise(resolve => setTimeout(resolve, 100))")
+    own = address.removesuffix("index.html")
+    foreign = [url for url in page.requests if not url.startswith((own, "blob:", "data:"))]
+    assert foreign == [] and page.complaints == []
+    assert len(page.requests) > 5
+    assert {code for _, code in answered} <= {200, 304}
+
+
+@with_browser
+def test_a_file_that_is_no_picture_is_named(page, pictures, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.run("find('status').textContent = 'waiting'")
+    page.choose("#file", tmp_path / "notes.txt")
+    page.wait("find('status').textContent != 'waiting'")
+    assert "notes.txt is not a picture" in page.run("find('status').textContent")
+    assert len(classify(page, pictures[0])) == 5
+
+
+@with_browser
+def test_a_dropped_picture(page, pictures):
+    page.run("find('status').textContent = 'waiting'")
+    drag = {"items": [], "files": [str(pictures[1])], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.send("Input.dispatchDragEvent", type=kind, x=100, y=200, data=drag)
+    page.wait("find('status').textContent != 'waiting'")
+    assert page.run("find('picture').alt") == pictures[1].name
+
+
+@with_browser
+def test_the_camera(page):
+    page.run("find('camera').click()")
+    page.wait("find('video').srcObject && find('video').videoWidth > 0")
+    page.run("find('classes').replaceChildren()")
+    page.wait("find('classes').children.length == 5")
+    page.run("find('camera').click()")
+    assert page.run("find('video').srcObject === null && find('camera').ariaPressed") == "false"
+    assert page.complaints == []
+
+
+@with_browser
+def test_the_keyboard_reaches_everything(page):
+    page.run("document.activeElement.blur()")
+    reached = []
+    for _ in range(2):
+        for kind in ("rawKeyDown", "keyUp"):
+            page.send("Input.dispatchKeyEvent", type=kind, key="Tab", windowsVirtualKeyCode=9)
+        reached.append(page.run("document.activeElement.id"))
+    assert reached == ["file", "camera"]
+
+
+@with_browser
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_pixels_are_those_of_evaluation(page, interpolation, antialias, kind):
+    photograph = load_sample_image("china.jpg")
+    how = {"interpolation": interpolation, "antialias": antialias}
+    for height, width, resize, size in [
+        (427, 640, 256, 224),  # as ImageNet is evaluated
+        (427, 640, None, 32),
+        (301, 200, 229, 224),
+        (40, 30, 32, 48),  # larger than the picture: padding
+    ]:
+        written = io.BytesIO()
+        Image.fromarray(photograph[:height, :width]).save(written, kind)
+        expected = data.evaluation_picture(
+            decode(written.getvalue(), 3), size=size, resize=resize, **how
+        )
+        card = json.dumps({"crop": size, "eval_resize": resize, **how})
+        text = page.run(f"""(async () => {{
+            const bytes = atob("{base64.b64encode(written.getvalue()).decode()}");
+            const file = new Blob([Uint8Array.from(bytes, letter => letter.charCodeAt(0))]);
+            const picture = await opened(file);
+            const before = [{{...CARD}}, channels];
+            [channels] = [3, Object.assign(CARD, {card})];
+            const pixels = prepared(decoded(picture, picture.width, picture.height));
+            channels = before[1];
+            Object.assign(CARD, before[0]);
+            return pixels.join();
+        }})()""")
+        pixels = np.array(text.split(","), np.int32).reshape(size, size, 3)
+        difference = np.abs(pixels - expected.numpy())
+        # One level where a sum lies between two.
+        assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
+
+
+def test_the_runtime_is_the_published_one():
+    folder = PAGE / "onnxruntime-web"
+    table = dict(re.findall(r"`([\w.-]+)` \| ([0-9a-f]{64})", (folder / "README.md").read_text()))
+    assert len(table) == 3
+    for name, digest in table.items():
+        packed = folder / f"{name}.xz"
+        content = lzma.decompress(packed.read_bytes()) if packed.exists() else None
+        content = content or (folder / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+
+
+def test_what_the_folder_holds(folder):
+    held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert held == {
+        "index.html", "style.css", "app.js", "card.js", "model.onnx", "embedded.js",
+        "onnxruntime-web/ort.wasm.min.js", "onnxruntime-web/ort-wasm-simd-threaded.mjs",
+        "onnxruntime-web/ort-wasm-simd-threaded.wasm", "onnxruntime-web/LICENSE",
+        "onnxruntime-web/ThirdPartyNotices.txt",
+    }  # fmt: skip
