@@ -181,6 +181,28 @@ def export(
         raise SystemExit(1) from None
 
 
+def report(
+    runs: Positional[tuple[Path, ...]],
+    *,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    json: bool = False,
+) -> dict[str, Any]:
+    """One page about a run, or about several: curves, mistakes, calibration, exports.
+
+    Args:
+        runs: run folders; several are compared.
+        out: the page; by default report.html in the first folder.
+        data_dir: where prepared data sets lie.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras.report import write_report
+
+    page = write_report(runs, out=out, data_dir=data_dir)
+    return {"report": str(page), "bytes": page.stat().st_size}
+
+
 def convert(
     source: Positional[str],
     out: Positional[Path],
@@ -261,7 +283,7 @@ def _numbers(field: str, text: str | None) -> list[float] | None:
 
 VERBS = {
     function.__name__: function
-    for function in (summary, convert, prepare, predict, evaluate, export, doctor)
+    for function in (summary, convert, prepare, predict, evaluate, export, report, doctor)
 }
 
 

@@ -17,8 +17,8 @@ def write_report(
 ) -> Path:
     """Write one self-contained page about one or several runs.
 
-    What the network says of the test pictures is read from `predictions.npz`; where there is none
-    of this model, the pictures are predicted and it is written.
+    What the network says of the test pictures is read from `predictions.npz`, which `train` and
+    `evaluate --save` write; where there is none of this model, the pictures are predicted.
 
     Args:
         runs: run folders; several are compared.

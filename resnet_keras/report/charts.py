@@ -1,7 +1,7 @@
 """Figures as SVG that takes its colours from the page, light or dark."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,14 +14,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
 
 
 def lines(
-    series: dict[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Sequence[tuple[float, float]]],
     *,
     x_label: str,
     y_label: str,
     show: Callable[[float], str],
     low: float | None = None,
-    dashed: Sequence[str] = (),
-    height: int = 240,
+    logarithmic: bool = False,
 ) -> str:
     """Curves over the same axis.
 
@@ -31,30 +30,35 @@ def lines(
         y_label: likewise.
         show: a value in words, for the hovering pointer.
         low: lower end of the y axis; by default the lowest value. What is below is cut off.
-        dashed: names whose curves are dashed.
-        height: in the units of WIDTH.
+        logarithmic: y by its powers of ten; what is not above 0 is left out.
     """
-    xs = [x for points in series.values() for x, _ in points]
-    ys = [y for points in series.values() for _, y in points if math.isfinite(y)]
-    if not ys:
+    there = {
+        name: [(x, y) for x, y in points if math.isfinite(y) and (y > 0 or not logarithmic)]
+        for name, points in series.items()
+    }
+    series = {name: points for name, points in there.items() if points}
+    if not series:
         return ""
-    frame = _Frame((min(xs), max(xs)), (min(ys) if low is None else low, max(ys)), height)
+    xs = [x for points in series.values() for x, _ in points]
+    ys = [y for points in series.values() for _, y in points]
+    ends = (min(ys) if low is None else low, max(ys))
+    frame = _Frame((min(xs), max(xs)), ends, 240, logarithmic=logarithmic)
     drawn = []
     for number, (name, points) in enumerate(series.items()):
-        there = [(frame.x(x), frame.y(y)) for x, y in points if math.isfinite(y)]
-        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in there)
-        dash = ' stroke-dasharray="5 4"' if name in dashed else ""
-        drawn.append(f'<path class="line s{number % 8}" d="{path}"{dash}/>')
+        path = "M" + "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in points)
+        drawn.append(f'<path class="line s{number % 8}" d="{path}"/>')
         # Of very long runs, not every epoch has a word.
         every = max(1, len(points) // 100)
         drawn += [
             f'<circle class="dot s{number % 8}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="6">'
             f"<title>{escape(name)}, {escape(x_label)} {x:g}: {escape(show(y))}</title></circle>"
             for x, y in points[::every]
-            if math.isfinite(y)
         ]
-        x, y = there[-1]
-        drawn.append(f'<circle class="end s{number % 8}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
+        x, y = points[-1]
+        drawn.append(
+            f'<circle class="end s{number % 8}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" '
+            'r="3.5"/>'
+        )
     return frame.svg(drawn, x_label, y_label, clip=True)
 
 
@@ -68,7 +72,8 @@ def intervals(
         x_label: with its unit.
         y_label: likewise.
     """
-    step, left = 21, 96
+    step = 21
+    left = 40 + 6.2 * max(min(len(row[0]), 13) for row in rows)
     low = math.floor(min(row[2] for row in rows) * 20) / 20  # a twentieth or more to the left
     high = max(row[3] for row in rows)
     height = _TOP + step * len(rows) + _BOTTOM
@@ -149,7 +154,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
 def reliability(binned: Reliability) -> str:
     """The reliability diagram of Guo et al. 2017, figure 1: accuracy and gap, and the counts."""
     bins = len(binned.counts)
-    top_height, low_height = 250, 92
+    top_height, low_height = 250, 112
     frame = _Frame((0, 100), (0, 100), top_height)
     below = _Frame((0, 100), (0, 100), low_height)
     shares = 100 * binned.counts / binned.counts.sum()
@@ -158,18 +163,21 @@ def reliability(binned: Reliability) -> str:
     for i in np.flatnonzero(binned.counts):
         x = frame.x(100 * i / bins) + 0.75
         accuracy, confidence = 100 * binned.accuracy[i], 100 * binned.confidence[i]
-        high, low = frame.y(max(accuracy, confidence)), frame.y(min(accuracy, confidence))
+        both, base = min(accuracy, confidence), frame.y(0)
+        gap = "confident" if confidence > accuracy else "modest"
+        top, height = frame.y(max(accuracy, confidence)), abs(accuracy - confidence)
+        height *= (frame.y(0) - frame.y(100)) / 100
         said = (
             f"confidence {100 * i / bins:.0f} to {100 * (i + 1) / bins:.0f} %: "
             f"{binned.counts[i]:,} pictures, {accuracy:.1f} % right, {confidence:.1f} % confident"
         )
-        base = frame.y(0)
+        pale = 0.2 + 0.8 * math.sqrt(binned.counts[i] / binned.counts.max())
         drawn.append(
-            f"<g><title>{said}</title>"
-            f'<rect class="bar s0" x="{x:.1f}" y="{frame.y(accuracy):.1f}" width="{width:.1f}" '
-            f'height="{base - frame.y(accuracy):.1f}"/>'
-            f'<rect class="gap" x="{x:.1f}" y="{high:.1f}" width="{width:.1f}" '
-            f'height="{max(low - high, 1):.1f}"/></g>'
+            f'<g opacity="{pale:.2f}"><title>{said}</title>'
+            f'<rect class="bar" x="{x:.1f}" y="{frame.y(both):.1f}" width="{width:.1f}" '
+            f'height="{base - frame.y(both):.1f}"/>'
+            f'<rect class="{gap}" x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{height:.1f}"/></g>'
         )
         counted.append(
             f'<rect class="count" x="{x:.1f}" y="{below.y(shares[i]):.1f}" width="{width:.1f}" '
@@ -187,7 +195,10 @@ def reliability(binned: Reliability) -> str:
 class _Frame:
     """Axes of a plot."""
 
-    def __init__(self, x, y, height, *, left=_LEFT, grid="y"):
+    def __init__(self, x, y, height, *, left=_LEFT, grid="y", logarithmic=False):
+        self.scale = math.log10 if logarithmic else float
+        if logarithmic:  # at least one power of ten lies within
+            y = (min(y[0], 10 ** math.floor(math.log10(y[1]))), y[1])
         self.low_x, self.high_x = x if x[0] != x[1] else (x[0] - 0.5, x[1] + 0.5)
         self.low_y, self.high_y = y if y[0] != y[1] else (y[0] - 0.5, y[1] + 0.5)
         self.left, self.height, self.grid = left, height, grid
@@ -197,12 +208,15 @@ class _Frame:
         return self.left + share * (WIDTH - self.left - _RIGHT)
 
     def y(self, value: float) -> float:
-        share = (value - self.low_y) / (self.high_y - self.low_y)
+        low, high = self.scale(self.low_y), self.scale(self.high_y)
+        share = (self.scale(value) - low) / (high - low)
         return self.height - _BOTTOM - share * (self.height - _BOTTOM - _TOP)
 
     def svg(self, drawn, x_label, y_label, *, x_ticks=None, y_ticks=None, clip=False) -> str:
         x_ticks = _ticks(self.low_x, self.high_x, 6) if x_ticks is None else x_ticks
-        y_ticks = _ticks(self.low_y, self.high_y, 5) if y_ticks is None else y_ticks
+        if y_ticks is None:
+            powers = self.scale is math.log10
+            y_ticks = (_powers if powers else _ticks)(self.low_y, self.high_y, 5)
         base, right = self.height - _BOTTOM, WIDTH - _RIGHT
         axes = []
         for tick in y_ticks:
@@ -247,6 +261,17 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _powers(low: float, high: float, most: int) -> list[float]:
+    """Powers of ten within an axis, and their doubles and fives where there are few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for parts in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**k for k in decades for m in parts]
+        ticks = [float(f"{tick:.6g}") for tick in ticks if low <= tick <= high * (1 + 1e-9)]
+        if len(ticks) <= most + 1:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / (most + 1))]
 
 
 def _short(word: str, longest: int) -> str:

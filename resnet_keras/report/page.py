@@ -40,7 +40,7 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
         title, over = f"{len(runs)} runs compared", "Report"
         first = _comparison(runs)
     sections = [
-        f'<article class="run" id="run{i}">{_heading(run, len(runs))}{_run(run, known)}</article>'
+        f'<article id="run{i}">{_heading(run, len(runs))}{_run(run, known)}</article>'
         for i, (run, known) in enumerate(zip(runs, facts, strict=True))
     ]
     here = Path(__file__).parent
@@ -64,7 +64,7 @@ def _heading(run: Run, runs: int) -> str:
     if runs == 1:
         return ""
     return (
-        f'<div class="over">Run {escape(run.name)}</div>'
+        f'<div class="over part">Run {escape(run.name)}</div>'
         f"<h2>{escape(_network(run))} on {escape(_dataset(run))}</h2>"
     )
 
@@ -88,10 +88,12 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
         words = f"top-1 of {n:,} test pictures; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
         tiles += [(percent(results["top1"], 2), words)]
         tiles += [(percent(results.get("top5"), 2), "top-5")]
-    if said is not None and measures.are_probabilities(said.scores):
-        ece = measures.reliability(said.scores, said.labels).ece
-        loss = measures.negative_log_likelihood(said.scores, said.labels)
-        tiles += [(percent(ece, 2), "expected calibration error"), (f"{loss:.3f}", "nats: loss")]
+    ece, loss = _calibration(said)
+    if ece is not None:
+        tiles += [
+            (percent(ece, 2), "expected calibration error"),
+            (f"{loss:.3f}", "nats: negative log-likelihood"),
+        ]
     if known.get("params"):
         tiles.append((_large(known["params"]), "parameters"))
         tiles.append((_large(known["macs"]), "multiply-adds a picture"))
@@ -141,7 +143,11 @@ def _curves(run: Run) -> str:
             "Loss",
             _legend({w: f"{points[-1][1]:.4f}" for w, points in loss.items()})
             + charts.lines(
-                loss, x_label="epoch", y_label="cross-entropy, nats", show=lambda y: f"{y:.4f}"
+                loss,
+                x_label="epoch",
+                y_label="cross-entropy, nats (log scale)",
+                show=lambda y: f"{y:.4f}",
+                logarithmic=True,
             ),
             "As the recipe defines it"
             + (", with smoothed targets" if run.recipe.get("label_smoothing") else "")
@@ -192,9 +198,10 @@ def _quality(said: Predictions) -> str:
             _figure(
                 "Reliability",
                 charts.reliability(binned),
-                f"Blue: how many are right of those that are so confident. Orange: the gap to the "
-                f"confidence. ECE {percent(binned.ece, 2)} with 15 bins (Guo et al. 2017), "
-                f"negative log-likelihood {loss:.4f} nats. Mean confidence is "
+                "Blue: how many are right of those that are so confident. Orange: it was too "
+                "confident by so much; green: too modest. The paler, the fewer pictures. "
+                f"ECE {percent(binned.ece, 2)} with 15 bins (Guo et al. 2017), negative "
+                f"log-likelihood {loss:.4f} nats. Mean confidence is "
                 f"{percent(confident, 2)}: {lean}confident.",
             )
         )
@@ -243,9 +250,9 @@ def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 8) -> str
     if not rows:
         return ""
     return (
-        '<figure class="wide" style="margin-top:16px"><h3>Most frequent mistakes</h3><table>'
+        '<figure class="below"><h3>Most frequent mistakes</h3><div class="wide"><table>'
         '<tr><th>true class</th><th>taken for</th><th class="n">pictures</th>'
-        f'<th class="n">share of the class</th></tr>{"".join(rows)}</table></figure>'
+        f'<th class="n">share of the class</th></tr>{"".join(rows)}</table></div></figure>'
     )
 
 
@@ -253,7 +260,7 @@ def _mistakes(said: Predictions) -> str:
     """The pictures it was surest about, and wrong."""
     shown = _shown(said)
     cards = [
-        f'<figure class="picture" style="background:none;border:0;padding:0">'
+        f'<figure class="picture">'
         f"{pictures.picture(said.pictures[k], _alternative(said, n))}{_caption(said, n)}</figure>"
         for k, n in shown
         if not _right(said, n)
@@ -286,15 +293,14 @@ def _attention(said: Predictions, maps: np.ndarray | None, most: int = 4) -> str
             f'<div class="picture">{image}<span class="soft">{words}</span></div>'
             for words, image in views
         )
-        kind = "triple" if taken != true else "triple two"
         cards.append(
-            f"<figure><h3>{_verdict(said, n)}</h3><div class='{kind}'>{inside}</div></figure>"
+            f"<figure><h3>{_verdict(said, n)}</h3><div class='triple'>{inside}</div></figure>"
         )
     if not cards:
         return ""
     return (
         "<h2>What it looked at</h2><p class='soft'>Grad-CAM (Selvaraju et al. 2017) on the output "
-        f"of the last stage, {maps.shape[1]} x {maps.shape[2]} values laid over the picture: bright "
+        f"of the last stage, {maps.shape[1]} x {maps.shape[2]} values over the picture: bright "
         "is what speaks for the class, each map by its own highest value.</p>"
         f'<div class="triples">{"".join(cards)}</div>'
     )
@@ -327,10 +333,10 @@ def _exports(run: Run) -> str:
         *("top-1: it / Keras", "ms a picture: it / Keras", "test pictures"),
     )
     return (
-        '<h2>Exports</h2><figure class="wide"><h3>Parity with model.keras</h3><table>'
+        '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
         "<tr><th>file</th>"
         + "".join(f'<th class="n">{head}</th>' for head in heads)
-        + f"</tr>{''.join(rows)}</table><figcaption>Differences are of probabilities, on real test "
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences are of probabilities, on real test "
         "pictures. Milliseconds: median of one picture at a time, on the machine of the export."
         "</figcaption></figure>"
     )
@@ -370,24 +376,32 @@ def _what_ran(run: Run) -> str:
 
 def _comparison(runs: Sequence[Run]) -> str:
     """Curves of several runs over each other, and in which fields they differ."""
-    words = _distinct([run.name for run in runs])
+    names = _distinct([run.name for run in runs])
     figures = []
     for title, column, label, times, show in (
-        ("Accuracy", "val_accuracy", "top-1 on test pictures, %", 100, lambda y: f"{y:.2f} %"),
-        ("Loss", "val_loss", "cross-entropy on test pictures, nats", 1, lambda y: f"{y:.4f}"),
+        ("Accuracy", "val_accuracy", "top-1, %", 100, lambda y: f"{y:.2f} %"),
+        ("Loss", "val_loss", "cross-entropy, nats (log scale)", 1, lambda y: f"{y:.4f}"),
         ("Learning rate", "learning_rate", "learning rate (no unit)", 1, lambda y: f"{y:.3g}"),
     ):
         series = {
             word: _times(run.column(column), times)
-            for word, run in zip(words, runs, strict=True)
+            for word, run in zip(names, runs, strict=True)
             if run.column(column)
         }
         if series:
             last = {word: show(points[-1][1]) for word, points in series.items()}
             low = _worth_showing(series) if column == "val_accuracy" else None
-            chart = charts.lines(series, x_label="epoch", y_label=label, show=show, low=low)
+            chart = charts.lines(
+                series,
+                x_label="epoch",
+                y_label=label,
+                show=show,
+                low=low,
+                logarithmic=column == "val_loss",
+            )
             cut = _cut(series) if column == "val_accuracy" else ""
-            figures.append(_figure(title, _legend(last) + chart, cut.strip()))
+            words = "" if column == "learning_rate" else "Of the test pictures." + cut
+            figures.append(_figure(title, _legend(last) + chart, words))
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
         name
@@ -397,13 +411,13 @@ def _comparison(runs: Sequence[Run]) -> str:
     ]
     heads = ("top-1", "top-5", "ECE", "loss, nats", "test pictures", "epochs", "training")
     rows = []
-    for i, (word, run) in enumerate(zip(words, runs, strict=True)):
+    for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results
-        loss = results.get("nll")
+        ece, loss = _calibration(run.predictions)
         cells = (
             percent(results.get("top1"), 2),
             percent(results.get("top5"), 2),
-            percent(results.get("ece"), 2),
+            percent(ece, 2),
             "-" if loss is None else f"{loss:.4f}",
             f"{results['examples']:,}" if "examples" in results else "-",
             str(len(run.rows)),
@@ -416,13 +430,13 @@ def _comparison(runs: Sequence[Run]) -> str:
             + "</tr>"
         )
     table = (
-        '<figure class="wide" style="margin-top:16px"><h3>Side by side</h3><table><tr><th>run</th>'
+        '<figure class="below"><h3>Side by side</h3><div class="wide"><table><tr><th>run</th>'
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + "".join(f'<th class="n">{escape(name)}</th>' for name in differing)
-        + f"</tr>{''.join(rows)}</table><figcaption>Behind the training time: the fields of the "
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Behind the training time: the fields of the "
         "recipe in which they differ.</figcaption></figure>"
     )
-    return f'<div class="figures" style="margin-top:22px">{"".join(figures)}</div>{table}'
+    return f'<div class="figures below">{"".join(figures)}</div>{table}'
 
 
 def interval(share: float, n: int) -> tuple[float, float]:
@@ -430,6 +444,14 @@ def interval(share: float, n: int) -> tuple[float, float]:
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _calibration(said: Predictions | None) -> tuple[float | None, float | None]:
+    """ECE and negative log-likelihood; None where there are no probabilities."""
+    if said is None or not measures.are_probabilities(said.scores):
+        return None, None
+    ece = measures.reliability(said.scores, said.labels).ece
+    return ece, measures.negative_log_likelihood(said.scores, said.labels)
 
 
 def _figure(title: str, drawn: str, words: str) -> str:
@@ -507,8 +529,8 @@ def _verdict(said: Predictions, n: int) -> str:
     says, true = int(_says(said)[n]), int(said.labels[n])
     name, score = escape(said.classes[says]), percent(float(said.scores[n, says]))
     if says == true:
-        return f"{name}, {score}, right"
-    return f"{name}, {score}, but {escape(said.classes[true])}"
+        return f"Says {name}, {score}, and is right"
+    return f"Says {name}, {score}; is {escape(said.classes[true])}"
 
 
 def _caption(said: Predictions, n: int) -> str:

@@ -114,7 +114,7 @@ def _number(text: Any) -> float | None:
 
 
 def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Predictions | None:
-    """Those that are there, if they are of this model; else new ones, which are kept."""
+    """Those that are there, if they are of this model; else new ones, which are not kept."""
     from resnet_keras.artefact import open_artefact
 
     model, path = folder / "model.keras", folder / "predictions.npz"
@@ -124,10 +124,8 @@ def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Pre
         said = load_predictions(path)
         if said.artefact == digest(model):
             return said
-    said = predict_split(
+    return predict_split(
         open_artefact(model),
         data_dir=data_dir or recipe.get("data_dir"),
         skip_bad=bool(recipe.get("skip_bad")),
     )
-    said.save(path)
-    return said
