@@ -131,20 +131,27 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     logits = _logits(scores)
     true = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
 
-    def slope(temperature):
-        # Of the loss along 1 / temperature, in which it is convex: one zero at most.
-        expected = np.sum(_softmax(logits / temperature) * logits, axis=1)
-        return float(np.mean(expected - true))
+    def slope_and_curvature(inverse):
+        """Of the loss along 1 / temperature, in which it is convex."""
+        powers = _softmax(logits * inverse)
+        mean = np.einsum("nc,nc->n", powers, logits)
+        squares = np.einsum("nc,nc,nc->n", powers, logits, logits)
+        return float(np.mean(mean - true)), float(np.mean(squares - mean**2))
 
-    cold, hot = COLDEST, HOTTEST
-    if slope(cold) <= 0:
-        return cold
-    if slope(hot) >= 0:
-        return hot
-    while hot / cold > 1 + 1e-6:
-        middle = float(np.sqrt(cold * hot))
-        cold, hot = (middle, hot) if slope(middle) > 0 else (cold, middle)
-    return float(np.sqrt(cold * hot))
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    if slope_and_curvature(low)[0] >= 0:
+        return HOTTEST
+    if slope_and_curvature(high)[0] <= 0:
+        return COLDEST
+    inverse = 1.0
+    while high / low > 1 + 1e-9:
+        slope, curvature = slope_and_curvature(inverse)
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+        step = inverse - slope / curvature if curvature > 0 else 0.0  # Newton's
+        if abs(step / inverse - 1) < 1e-9:
+            break
+        inverse = step if low < step < high else float(np.sqrt(low * high))
+    return 1 / inverse
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:

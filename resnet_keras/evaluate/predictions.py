@@ -63,7 +63,7 @@ class Predictions:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
         with open(part, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez(file, **arrays)  # scores of a softmax hardly shrink
         os.replace(part, path)
 
 

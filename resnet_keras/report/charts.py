@@ -13,6 +13,21 @@ WIDTH = 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
 
 
+def figure(title: str, drawn: str, words: str) -> str:
+    """A figure with its title and, below, what is to be known of it; all of it HTML."""
+    caption = f"<figcaption>{words}</figcaption>" if words else ""
+    return f"<figure><h3>{title}</h3>{drawn}{caption}</figure>"
+
+
+def legend(last: dict[str, str]) -> str:
+    """Names of curves in their colours, each with its last value."""
+    items = (
+        f'<span><i class="s{i % 8}"></i>{escape(word)} <b>{escape(value)}</b></span>'
+        for i, (word, value) in enumerate(last.items())
+    )
+    return f'<div class="legend">{"".join(items)}</div>'
+
+
 def lines(
     series: Mapping[str, Sequence[tuple[float, float]]],
     *,

@@ -5,18 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from resnet_keras.evaluate import Predictions, measures
-from resnet_keras.report import charts, pictures
+from resnet_keras.report import charts
+from resnet_keras.report.charts import figure, legend
 from resnet_keras.report.runs import Run
 from resnet_keras.report.text import duration, escape, percent
-
-# With more classes than these, the page shows the hardest ones, and no matrix.
-_MOST_ROWS, _MOST_CELLS = 24, 100
-
-# 95 % of a normal distribution lie within so many standard deviations.
-_Z = 1.959964
+from resnet_keras.report.verdicts import attention, calibration, interval, mistakes, quality
 
 # The browser itself forbids whatever would leave the page.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -73,8 +66,8 @@ def _run(run: Run, known: dict[str, Any]) -> str:
     """Everything about one run."""
     parts = [_tiles(run, known), _curves(run)]
     if run.predictions is not None:
-        parts += [_quality(run.predictions), _mistakes(run.predictions)]
-        parts += [_attention(run.predictions, known.get("maps"))]
+        parts += [quality(run.predictions), mistakes(run.predictions)]
+        parts += [attention(run.predictions, known.get("maps"))]
     return "\n".join([*parts, _exports(run), _what_ran(run)])
 
 
@@ -88,7 +81,7 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
         words = f"top-1 of {n:,} test pictures; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
         tiles += [(percent(results["top1"], 2), words)]
         tiles += [(percent(results.get("top5"), 2), "top-5")]
-    ece, loss = _calibration(said)
+    ece, loss = calibration(said)
     if ece is not None:
         tiles += [
             (percent(ece, 2), "expected calibration error"),
@@ -124,9 +117,9 @@ def _curves(run: Run) -> str:
     accuracy = {word: accuracy[word] for word in order if word in accuracy}
     loss = {word: loss[word] for word in order if word in loss}
     figures = [
-        _figure(
+        figure(
             "Accuracy",
-            _legend({w: f"{points[-1][1]:.2f} %" for w, points in accuracy.items()})
+            legend({w: f"{points[-1][1]:.2f} %" for w, points in accuracy.items()})
             + charts.lines(
                 accuracy,
                 x_label="epoch",
@@ -139,9 +132,9 @@ def _curves(run: Run) -> str:
         )
         if accuracy
         else "",
-        _figure(
+        figure(
             "Loss",
-            _legend({w: f"{points[-1][1]:.4f}" for w, points in loss.items()})
+            legend({w: f"{points[-1][1]:.4f}" for w, points in loss.items()})
             + charts.lines(
                 loss,
                 x_label="epoch",
@@ -155,9 +148,9 @@ def _curves(run: Run) -> str:
         )
         if loss
         else "",
-        _figure(
+        figure(
             "Learning rate",
-            _legend({"at the epoch's last step": f"{columns['learning_rate'][-1][1]:.2g}"})
+            legend({"at the epoch's last step": f"{columns['learning_rate'][-1][1]:.2g}"})
             + charts.lines(
                 {"rate": columns["learning_rate"]},
                 x_label="epoch",
@@ -173,137 +166,6 @@ def _curves(run: Run) -> str:
     if not any(figures):
         return ""
     return f'<h2>How it learned</h2><div class="figures">{"".join(figures)}</div>'
-
-
-def _quality(said: Predictions) -> str:
-    """By class, confusion, calibration."""
-    places = measures.ranks(said.scores, said.labels)
-    counts = _confusion_counts(said)
-    figures = [_by_class(said, places)]
-    if len(said.classes) <= _MOST_CELLS:
-        figures.append(
-            _figure(
-                "Confusion",
-                charts.confusion(counts, said.classes),
-                "Number of pictures. Blue is right, orange is wrong; the stronger, the larger the "
-                "share of the true class (in %, as the root of it).",
-            )
-        )
-    if measures.are_probabilities(said.scores):
-        binned = measures.reliability(said.scores, said.labels)
-        loss = measures.negative_log_likelihood(said.scores, said.labels)
-        confident = float(said.scores.max(axis=1).mean())
-        lean = "over" if confident > np.mean(places < 1) else "under"
-        figures.append(
-            _figure(
-                "Reliability",
-                charts.reliability(binned),
-                "Blue: how many are right of those that are so confident. Orange: it was too "
-                "confident by so much; green: too modest. The paler, the fewer pictures. "
-                f"ECE {percent(binned.ece, 2)} with 15 bins (Guo et al. 2017), negative "
-                f"log-likelihood {loss:.4f} nats. Mean confidence is "
-                f"{percent(confident, 2)}: {lean}confident.",
-            )
-        )
-    return (
-        f"<h2>What it gets right</h2><p class='soft'>All {len(said.labels):,} pictures of "
-        f"{escape(said.split)} of {escape(said.dataset)}.</p>"
-        f'<div class="figures">{"".join(figures)}</div>{_confused_pairs(said, counts)}'
-    )
-
-
-def _by_class(said: Predictions, places: np.ndarray) -> str:
-    """Top-1 of each class, or of the hardest."""
-    seen = np.bincount(said.labels, minlength=len(said.classes))
-    shares = measures.per_class(places, said.labels, len(said.classes))
-    rows = [
-        (name, share, *interval(share, int(n)), int(n))
-        for name, share, n in zip(said.classes, shares, seen, strict=True)
-        if share is not None
-    ]
-    rows.sort(key=lambda row: row[1])
-    shown = rows[:_MOST_ROWS]
-    words = "Hardest first. The bar is the 95 % interval (Wilson) of so many pictures."
-    if len(shown) < len(rows):
-        median = float(np.median([row[1] for row in rows]))
-        words += (
-            f" These are the {len(shown)} hardest of {len(rows)} classes; "
-            f"the median is {percent(median)}."
-        )
-    chart = charts.intervals(shown, x_label="top-1, % of the class' pictures", y_label="class")
-    return _figure("Accuracy by class", chart, words)
-
-
-def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 8) -> str:
-    """The most frequent mistakes, in words."""
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    rows = []
-    for true, taken in (np.unravel_index(i, wrong.shape) for i in order):
-        if wrong[true, taken]:
-            rows.append(
-                f"<tr><td>{escape(said.classes[true])}</td><td>{escape(said.classes[taken])}</td>"
-                f'<td class="n">{wrong[true, taken]:,}</td>'
-                f'<td class="n">{percent(wrong[true, taken] / counts[true].sum())}</td></tr>'
-            )
-    if not rows:
-        return ""
-    return (
-        '<figure class="below"><h3>Most frequent mistakes</h3><div class="wide"><table>'
-        '<tr><th>true class</th><th>taken for</th><th class="n">pictures</th>'
-        f'<th class="n">share of the class</th></tr>{"".join(rows)}</table></div></figure>'
-    )
-
-
-def _mistakes(said: Predictions) -> str:
-    """The pictures it was surest about, and wrong."""
-    shown = _shown(said)
-    cards = [
-        f'<figure class="picture">'
-        f"{pictures.picture(said.pictures[k], _alternative(said, n))}{_caption(said, n)}</figure>"
-        for k, n in shown
-        if not _right(said, n)
-    ]
-    if not cards:
-        return ""
-    return (
-        "<h2>The most confident mistakes</h2><p class='soft'>What the network said and how sure "
-        "it was, above what the label says. Some of them are mistakes of the label.</p>"
-        f'<div class="pictures">{"".join(cards)}</div>'
-    )
-
-
-def _attention(said: Predictions, maps: np.ndarray | None, most: int = 4) -> str:
-    """Grad-CAM of a few mistakes and of a few that are right."""
-    if maps is None:
-        return ""
-    shown = _shown(said)
-    wrong = [(k, n) for k, n in shown if not _right(said, n)][:most]
-    right = [(k, n) for k, n in shown if _right(said, n)][:most]
-    cards = []
-    for k, n in wrong + right:
-        true, taken = int(said.labels[n]), int(_says(said)[n])
-        views = [("the picture", pictures.picture(said.pictures[k], _alternative(said, n)))]
-        for label in dict.fromkeys((taken, true)):
-            name = escape(said.classes[label])
-            drawn = pictures.heat(said.pictures[k], maps[k, ..., label], f"evidence for {name}")
-            views.append((f"for {name}", drawn))
-        inside = "".join(
-            f'<div class="picture">{image}<span class="soft">{words}</span></div>'
-            for words, image in views
-        )
-        cards.append(
-            f"<figure><h3>{_verdict(said, n)}</h3><div class='triple'>{inside}</div></figure>"
-        )
-    if not cards:
-        return ""
-    return (
-        "<h2>What it looked at</h2><p class='soft'>Grad-CAM (Selvaraju et al. 2017) on the output "
-        f"of the last stage, {maps.shape[1]} x {maps.shape[2]} values over the picture: bright "
-        "is what speaks for the class, each map by its own highest value.</p>"
-        f'<div class="triples">{"".join(cards)}</div>'
-    )
 
 
 def _exports(run: Run) -> str:
@@ -336,9 +198,9 @@ def _exports(run: Run) -> str:
         '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
         "<tr><th>file</th>"
         + "".join(f'<th class="n">{head}</th>' for head in heads)
-        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences are of probabilities, on real test "
-        "pictures. Milliseconds: median of one picture at a time, on the machine of the export."
-        "</figcaption></figure>"
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences are of probabilities, on "
+        "real test pictures. Milliseconds: median of one picture at a time, on the machine of the "
+        "export.</figcaption></figure>"
     )
 
 
@@ -401,7 +263,7 @@ def _comparison(runs: Sequence[Run]) -> str:
             )
             cut = _cut(series) if column == "val_accuracy" else ""
             words = "" if column == "learning_rate" else "Of the test pictures." + cut
-            figures.append(_figure(title, _legend(last) + chart, words))
+            figures.append(figure(title, legend(last) + chart, words))
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
         name
@@ -413,7 +275,7 @@ def _comparison(runs: Sequence[Run]) -> str:
     rows = []
     for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results
-        ece, loss = _calibration(run.predictions)
+        ece, loss = calibration(run.predictions)
         cells = (
             percent(results.get("top1"), 2),
             percent(results.get("top5"), 2),
@@ -433,38 +295,10 @@ def _comparison(runs: Sequence[Run]) -> str:
         '<figure class="below"><h3>Side by side</h3><div class="wide"><table><tr><th>run</th>'
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + "".join(f'<th class="n">{escape(name)}</th>' for name in differing)
-        + f"</tr>{''.join(rows)}</table></div><figcaption>Behind the training time: the fields of the "
-        "recipe in which they differ.</figcaption></figure>"
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Behind the training time: the fields of "
+        "the recipe in which they differ.</figcaption></figure>"
     )
     return f'<div class="figures below">{"".join(figures)}</div>{table}'
-
-
-def interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `n` pictures (Wilson 1927, "Probable inference")."""
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
-def _calibration(said: Predictions | None) -> tuple[float | None, float | None]:
-    """ECE and negative log-likelihood; None where there are no probabilities."""
-    if said is None or not measures.are_probabilities(said.scores):
-        return None, None
-    ece = measures.reliability(said.scores, said.labels).ece
-    return ece, measures.negative_log_likelihood(said.scores, said.labels)
-
-
-def _figure(title: str, drawn: str, words: str) -> str:
-    caption = f"<figcaption>{words}</figcaption>" if words else ""
-    return f"<figure><h3>{title}</h3>{drawn}{caption}</figure>"
-
-
-def _legend(last: dict[str, str]) -> str:
-    items = (
-        f'<span><i class="s{i % 8}"></i>{escape(word)} <b>{escape(value)}</b></span>'
-        for i, (word, value) in enumerate(last.items())
-    )
-    return f'<div class="legend">{"".join(items)}</div>'
 
 
 def _definitions(pairs: Sequence[tuple[str, Any]]) -> str:
@@ -499,58 +333,6 @@ def _cut(series: dict[str, Sequence[tuple[float, float]]]) -> str:
     low = _worth_showing(series)
     lowest = min(y for points in series.values() for _, y in points)
     return f" What is below {low:g} % is cut off." if low is not None and lowest < low else ""
-
-
-def _says(said: Predictions) -> np.ndarray:
-    """The class that the network says; among equals not the true one, as `ranks` counts them."""
-    scores = said.scores.copy()
-    places = measures.ranks(said.scores, said.labels)
-    wrong = np.flatnonzero(places >= 1)
-    scores[wrong, said.labels[wrong]] = -np.inf
-    return scores.argmax(axis=1)
-
-
-def _confusion_counts(said: Predictions) -> np.ndarray:
-    counts = np.zeros((len(said.classes),) * 2, int)
-    np.add.at(counts, (said.labels, _says(said)), 1)
-    return counts
-
-
-def _shown(said: Predictions) -> list[tuple[int, int]]:
-    """Place among the kept pictures, and number of the picture."""
-    return [(k, int(n)) for k, n in enumerate(said.shown)]
-
-
-def _right(said: Predictions, n: int) -> bool:
-    return bool(measures.ranks(said.scores[n : n + 1], said.labels[n : n + 1])[0] < 1)
-
-
-def _verdict(said: Predictions, n: int) -> str:
-    says, true = int(_says(said)[n]), int(said.labels[n])
-    name, score = escape(said.classes[says]), percent(float(said.scores[n, says]))
-    if says == true:
-        return f"Says {name}, {score}, and is right"
-    return f"Says {name}, {score}; is {escape(said.classes[true])}"
-
-
-def _caption(said: Predictions, n: int) -> str:
-    says, true = int(_says(said)[n]), int(said.labels[n])
-    score = percent(float(said.scores[n, says]))
-    return (
-        f'<span class="said">{escape(said.classes[says])}</span> {score}<br>'
-        f'is <span class="is">{escape(said.classes[true])}</span><br>'
-        f'<span class="soft">{escape(_where(said, n))}</span>'
-    )
-
-
-def _alternative(said: Predictions, n: int) -> str:
-    return f"test picture {escape(_where(said, n))}: {escape(said.classes[said.labels[n]])}"
-
-
-def _where(said: Predictions, n: int) -> str:
-    if said.paths is None:
-        return f"no. {n}"
-    return Path(str(said.paths[n])).name
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
