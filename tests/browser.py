@@ -101,7 +101,8 @@ class Tab:
         elif method == "Page.loadEventFired":
             self.loaded = True
         elif method == "Runtime.exceptionThrown":
-            self.errors.append(parameters["exceptionDetails"]["text"])
+            details = parameters["exceptionDetails"]
+            self.errors.append(details.get("exception", details).get("description", "uncaught"))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(parameters["entry"]["text"])
         elif method == "Runtime.consoleAPICalled" and parameters["type"] == "error":
