@@ -9,11 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from browser import CHROMIUM, chromium
 
-from resnet_keras import ResNet
+from resnet_keras import ResNet, data, export
+from resnet_keras.artefact import Card, open_artefact, read_card
 from resnet_keras.evaluate import load_predictions, measures
-from resnet_keras.report import write_report
+from resnet_keras.report import model_card, write_report
 from resnet_keras.report.attention import grad_cam
 from resnet_keras.report.runs import read_run
 from resnet_keras.report.text import escape
@@ -130,6 +132,45 @@ def test_what_is_no_run_is_named(digits_run, tmp_path, name, contents):
     with pytest.raises(ValueError, match=re.escape(name)):
         write_report([run])
     assert (run / "report.html").read_text() == "earlier"
+
+
+def front_matter(text):
+    """The YAML of a card, and its Markdown."""
+    _, yaml_text, markdown = text.split("---\n", 2)
+    return yaml.safe_load(yaml_text), markdown
+
+
+@pytest.mark.parametrize("name", ["twin.keras", "model.tflite", "saved"])
+def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypatch):
+    report = export(digits_run / "model.keras", tmp_path / name, data_dir=data_dir, examples=16)
+    text = model_card(report, read_card(tmp_path / name), name)
+    known, markdown = front_matter(text)
+    assert known["pipeline_tag"] == "image-classification" and known["datasets"] == ["digits"]
+    (measured,) = known["model-index"][0]["results"]
+    assert measured["metrics"][0]["value"] == pytest.approx(report["top1"], rel=1e-5)
+    (code,) = re.findall(r"```python\n(.*?)```", markdown, re.S)
+    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
+    names = {"pixels": images[:4].astype("float32")}
+    monkeypatch.chdir(tmp_path)
+    exec(code, names)
+    expected = open_artefact(digits_run / "model.keras").predict(images[:4])
+    np.testing.assert_allclose(np.asarray(names["scores"]), expected, atol=1e-4)
+
+
+def test_a_card_says_nothing_of_private_folders_and_takes_no_markup():
+    labels = ("---", "a|b", "[x](y)", "line\nend", "\x1b[31m")
+    card = Card(8, 10, 8, labels=labels, dataset="folder:/home/me/my pictures")
+    report = {"examples": 5, "top1": 0.5, "bytes": 12345, "command": "export `x`"}
+    known, markdown = front_matter(model_card(report, card, "x.tflite"))
+    assert "datasets" not in known and "model-index" not in known and "license" not in known
+    assert "/home" not in markdown and "my pictures" in markdown
+    assert "a\\|b" in markdown and "\\[x\\](y)" in markdown and "\x1b" not in markdown
+    assert "50.00 %" in markdown and "12,345" in markdown and "short edge becomes 10" in markdown
+
+
+def test_a_card_of_a_file_that_nobody_measured():
+    known, markdown = front_matter(model_card({}, Card(224, None, 224)))
+    assert known["library_name"] == "keras" and "Measured" not in markdown
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,16 @@
-"""Run folders -> `report.html`: what ran, how well it went, what it looked at."""
+"""What people read of a run: `report.html`, and the card of a model that goes to others."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from resnet_keras.artefact import write_text
+from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
 from resnet_keras.report.runs import Run, read_run
 from resnet_keras.terminal import InputError
 
-__all__ = ["write_report"]
+__all__ = ["model_card", "write_report"]
 
 
 def write_report(
