@@ -93,9 +93,18 @@ def fill(text: str, tables: dict[str, list[str]]) -> str:
     return text
 
 
+def _recipe(path: Path) -> Recipe:
+    """The recipe of a file; it may be a change of another one beside it."""
+    sys.path.insert(0, str(path.parent))
+    try:
+        return runpy.run_path(str(path))["RECIPE"]
+    finally:
+        sys.path.remove(str(path.parent))
+
+
 def _place(path: Path) -> tuple:
     """Order: by the size of the data set, then by name, numbers as numbers."""
-    dataset = runpy.run_path(str(path))["RECIPE"].dataset
+    dataset = _recipe(path).dataset
     known = list(KNOWN)
     numbers = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
     return known.index(dataset) if dataset in known else len(known), numbers
@@ -118,7 +127,7 @@ def _measured(folder: Path, recipe: Path, claim: str) -> str:
         )
     theirs = json.loads((folder / "recipe.json").read_text())
     defaults = Recipe(model="", dataset="").to_json()
-    ours = runpy.run_path(str(recipe))["RECIPE"].to_json()
+    ours = _recipe(recipe).to_json()
     other = [
         f"{name} {theirs.get(name, defaults[name])}"
         for name in ours
