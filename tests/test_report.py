@@ -90,7 +90,9 @@ def test_a_run_ends_with_its_report(digits_run):
     wrong = re.findall(r"<title>\d taken for \d: (\d+) pictures", html)
     assert sum(map(int, wrong)) == round((1 - results["top1"]) * 360)
     # So many mistakes, most confident first.
-    shown = re.findall(r'said">(\d)</span> ([\d.]+) %<br>is <span class="is">(\d)', html)
+    shown = re.findall(
+        r'said">(\d)</span> <span class="nb">([\d.]+) %</span><br>is <span class="is">(\d)', html
+    )
     assert len(shown) == min(24, 360 - len(right)) and all(a != b for a, _, b in shown)
     scores = [float(score) for _, score, _ in shown]
     assert scores == sorted(scores, reverse=True)

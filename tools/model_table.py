@@ -46,10 +46,14 @@ def models() -> list[str]:
             counts = count(model)
         size = model.input_shape[1]
         rows.append(
-            f"| `{name}` | {size} | {counts['params']:,} | {counts['macs'] / 1e9:.3f} G | "
-            f"{counts['flops_mmcv'] / 1e9:.3f} G |"
+            f"| `{name}` | {size} | {counts['params']:,} | {_short(counts['macs'])} | "
+            f"{_short(counts['flops_mmcv'])} |"
         )
     return rows
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e9:.3f} G" if number >= 1e9 else f"{number / 1e6:.1f} M"
 
 
 def recipes(root: Path = ROOT) -> list[str]:

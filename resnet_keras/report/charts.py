@@ -117,7 +117,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
         names: of the classes.
     """
     n = len(names)
-    longest = 9 if n <= 20 else 0
+    longest = 11 if n <= 20 else 0
     left = 34 + 5.6 * min(max(map(len, names)), longest) if longest else 30
     size = (WIDTH - left - 4) / n
     top = 6

@@ -21,7 +21,8 @@ def quality(said: Predictions) -> str:
     """By class, confusion, calibration."""
     places = measures.ranks(said.scores, said.labels)
     counts = _confusion_counts(said)
-    figures = [_by_class(said, places)]
+    stacked = _by_class(said, places) + _confused_pairs(said, counts)
+    figures = [f'<div class="stack">{stacked}</div>']
     if len(said.classes) <= _MOST_CELLS:
         figures.append(
             figure(
@@ -50,7 +51,7 @@ def quality(said: Predictions) -> str:
     return (
         f"<h2>What it gets right</h2><p class='soft'>All {len(said.labels):,} pictures of "
         f"{escape(said.split)} of {escape(said.dataset)}.</p>"
-        f'<div class="figures">{"".join(figures)}</div>{_confused_pairs(said, counts)}'
+        f'<div class="figures loose">{"".join(figures)}</div>'
     )
 
 
@@ -141,7 +142,7 @@ def _by_class(said: Predictions, places: np.ndarray) -> str:
     return figure("Accuracy by class", chart, words)
 
 
-def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 8) -> str:
+def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 6) -> str:
     """The most frequent mistakes, in words."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -157,9 +158,9 @@ def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 8) -> str
     if not rows:
         return ""
     return (
-        '<figure class="below"><h3>Most frequent mistakes</h3><div class="wide"><table>'
+        '<figure><h3>Most frequent mistakes</h3><div class="wide"><table>'
         '<tr><th>true class</th><th>taken for</th><th class="n">pictures</th>'
-        f'<th class="n">share of the class</th></tr>{"".join(rows)}</table></div></figure>'
+        f'<th class="n">of the class</th></tr>{"".join(rows)}</table></div></figure>'
     )
 
 
@@ -203,9 +204,10 @@ def _verdict(said: Predictions, n: int) -> str:
 def _caption(said: Predictions, n: int) -> str:
     says, true = _two(said, n)
     score = percent(float(said.scores[n, says]))
+    says, true = escape(said.classes[says]), escape(said.classes[true])
     return (
-        f'<span class="said">{escape(said.classes[says])}</span> {score}<br>'
-        f'is <span class="is">{escape(said.classes[true])}</span><br>'
+        f'<span class="said">{says}</span> <span class="nb">{score}</span><br>'
+        f'is <span class="is">{true}</span><br>'
         f'<span class="soft">{escape(_where(said, n))}</span>'
     )
 
