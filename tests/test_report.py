@@ -142,10 +142,15 @@ def front_matter(text):
     return yaml.safe_load(yaml_text), markdown
 
 
-@pytest.mark.parametrize("name", ["twin.keras", "model.tflite", "saved"])
+@pytest.mark.parametrize(
+    "name", ["model.keras", "model.tflite", pytest.param("saved", marks=pytest.mark.slow)]
+)
 def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypatch):
-    report = export(digits_run / "model.keras", tmp_path / name, data_dir=data_dir, examples=16)
-    text = model_card(report, read_card(tmp_path / name), name)
+    folder, report = digits_run, json.loads((digits_run / "results.json").read_text())
+    if name != "model.keras":
+        folder = tmp_path
+        report = export(digits_run / "model.keras", folder / name, data_dir=data_dir, examples=16)
+    text = model_card(report, read_card(folder / name), name)
     known, markdown = front_matter(text)
     assert known["pipeline_tag"] == "image-classification" and known["datasets"] == ["digits"]
     (measured,) = known["model-index"][0]["results"]
@@ -153,7 +158,7 @@ def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypat
     (code,) = re.findall(r"```python\n(.*?)```", markdown, re.S)
     images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
     names = {"pixels": images[:4].astype("float32")}
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     exec(code, names)
     expected = open_artefact(digits_run / "model.keras").predict(images[:4])
     np.testing.assert_allclose(np.asarray(names["scores"]), expected, atol=1e-4)
@@ -259,6 +264,31 @@ def test_the_page_in_a_browser(browser, digits_run, hostile_run, which, tmp_path
         "return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || "
         "a.bottom > b.bottom + 1; }).map(t => t.textContent)"
     )
+
+
+@needs_chromium
+def test_the_pointer_reads_the_curves(browser, digits_run):
+    rows = read_run(digits_run).rows
+    show(browser, (digits_run / "report.html").as_uri(), width=1280)
+    figure = "document.querySelector('figure:has(.dot)')"
+
+    def shown():
+        return browser.run(f"[...{figure}.querySelectorAll('b, .at')].map(e => e.textContent)")
+
+    def values(row):
+        return [f"{100 * row['val_accuracy']:.2f} %", f"{100 * row['accuracy']:.2f} %"]
+
+    left, right, y = browser.run(
+        f"(() => {{ const b = {figure}.querySelector('.base').getBoundingClientRect(); "
+        "return [b.left, b.right, b.top - 9]; })()"
+    )
+    assert shown() == [*values(rows[-1]), "last epoch"]
+    for number in (1, 5, 12):
+        x = left + (right - left) * (number - 1) / 11
+        browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        assert shown() == [*values(rows[number - 1]), f"epoch {number}"]
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert shown() == [*values(rows[-1]), "last epoch"] and browser.complaints == []
 
 
 @needs_chromium

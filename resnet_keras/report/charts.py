@@ -12,20 +12,15 @@ from resnet_keras.report.text import escape, percent
 WIDTH = 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
 
+# Points of a curve that the pointer finds.
+_MOST_DOTS = 200
+
 
 def figure(title: str, drawn: str, words: str) -> str:
     """A figure with its title and, below, what is to be known of it; all of it HTML."""
     caption = f"<figcaption>{words}</figcaption>" if words else ""
+    drawn = drawn.replace('role="img"', f'role="img" aria-label="{title}"')
     return f"<figure><h3>{title}</h3>{drawn}{caption}</figure>"
-
-
-def legend(last: dict[str, str]) -> str:
-    """Names of curves in their colours, each with its last value."""
-    items = (
-        f'<span><i class="s{i % 8}"></i>{escape(word)} <b>{escape(value)}</b></span>'
-        for i, (word, value) in enumerate(last.items())
-    )
-    return f'<div class="legend">{"".join(items)}</div>'
 
 
 def lines(
@@ -37,13 +32,13 @@ def lines(
     low: float | None = None,
     logarithmic: bool = False,
 ) -> str:
-    """Curves over the same axis.
+    """Curves over the same axis, below a legend with their values where the pointer is.
 
     Args:
         series: points `(x, y)` by name; colours follow the order.
         x_label: with its unit.
         y_label: likewise.
-        show: a value in words, for the hovering pointer.
+        show: a value in words.
         low: lower end of the y axis; by default the lowest value. What is below is cut off.
         logarithmic: y by its powers of ten; what is not above 0 is left out.
     """
@@ -58,23 +53,26 @@ def lines(
     ys = [y for points in series.values() for _, y in points]
     ends = (min(ys) if low is None else low, max(ys))
     frame = _Frame((min(xs), max(xs)), ends, 240, logarithmic=logarithmic)
-    drawn = []
+    drawn, words = [], []
     for number, (name, points) in enumerate(series.items()):
+        colour = f"s{number % 8}"
         path = "M" + "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in points)
-        drawn.append(f'<path class="line s{number % 8}" d="{path}"/>')
-        # Of very long runs, not every epoch has a word.
-        every = max(1, len(points) // 100)
+        drawn.append(f'<path class="line {colour}" d="{path}"/>')
+        # Of very long runs, not every epoch is one that the pointer finds.
+        every = math.ceil(len(points) / _MOST_DOTS)
         drawn += [
-            f'<circle class="dot s{number % 8}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="6">'
-            f"<title>{escape(name)}, {escape(x_label)} {x:g}: {escape(show(y))}</title></circle>"
-            for x, y in points[::every]
+            f'<circle class="dot {colour}" data-series="{number}" data-x="{x:g}" '
+            f'data-y="{escape(show(y))}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="4"/>'
+            for x, y in [*points[:-1:every], points[-1]]
         ]
-        x, y = points[-1]
-        drawn.append(
-            f'<circle class="end s{number % 8}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" '
-            'r="3.5"/>'
+        words.append(
+            f'<span><i class="{colour}"></i>{escape(name)} <b>{escape(show(points[-1][1]))}</b>'
+            "</span>"
         )
-    return frame.svg(drawn, x_label, y_label, clip=True)
+    legend = (
+        f'<div class="legend">{"".join(words)}<span class="at">last {escape(x_label)}</span></div>'
+    )
+    return legend + frame.svg(drawn, x_label, y_label, clip=True)
 
 
 def intervals(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.report import charts
-from resnet_keras.report.charts import figure, legend
+from resnet_keras.report.charts import figure
 from resnet_keras.report.runs import Run
 from resnet_keras.report.text import duration, escape, percent
 from resnet_keras.report.verdicts import attention, calibration, interval, mistakes, quality
@@ -75,7 +75,7 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
     """The numbers that one looks for."""
     results, said = run.results, run.predictions
     tiles = []
-    if "top1" in results:
+    if "top1" in results and "examples" in results:
         n = results["examples"]
         low, high = interval(results["top1"], n)
         words = f"top-1 of {n:,} test pictures; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
@@ -119,8 +119,7 @@ def _curves(run: Run) -> str:
     figures = [
         figure(
             "Accuracy",
-            legend({w: f"{points[-1][1]:.2f} %" for w, points in accuracy.items()})
-            + charts.lines(
+            charts.lines(
                 accuracy,
                 x_label="epoch",
                 y_label="top-1, %",
@@ -134,8 +133,7 @@ def _curves(run: Run) -> str:
         else "",
         figure(
             "Loss",
-            legend({w: f"{points[-1][1]:.4f}" for w, points in loss.items()})
-            + charts.lines(
+            charts.lines(
                 loss,
                 x_label="epoch",
                 y_label="cross-entropy, nats (log scale)",
@@ -150,9 +148,8 @@ def _curves(run: Run) -> str:
         else "",
         figure(
             "Learning rate",
-            legend({"at the epoch's last step": f"{columns['learning_rate'][-1][1]:.2g}"})
-            + charts.lines(
-                {"rate": columns["learning_rate"]},
+            charts.lines(
+                {"at the epoch's last step": columns["learning_rate"]},
                 x_label="epoch",
                 y_label="learning rate (no unit)",
                 show=lambda y: f"{y:.3g}",
@@ -251,7 +248,6 @@ def _comparison(runs: Sequence[Run]) -> str:
             if run.column(column)
         }
         if series:
-            last = {word: show(points[-1][1]) for word, points in series.items()}
             low = _worth_showing(series) if column == "val_accuracy" else None
             chart = charts.lines(
                 series,
@@ -263,7 +259,7 @@ def _comparison(runs: Sequence[Run]) -> str:
             )
             cut = _cut(series) if column == "val_accuracy" else ""
             words = "" if column == "learning_rate" else "Of the test pictures." + cut
-            figures.append(figure(title, legend(last) + chart, words))
+            figures.append(figure(title, chart, words))
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
         name
