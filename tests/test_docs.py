@@ -4,6 +4,8 @@ Of what needs something that is not here, recipes get `--dry-run`, and of other 
 that their verb and their flags exist.
 """
 
+import dataclasses
+import inspect
 import json
 import os
 import re
@@ -16,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from resnet_keras import Recipe
+from resnet_keras.__main__ import VERBS
 
 PAGES = ["README.md", *sorted(str(path) for path in Path("docs").glob("*.md"))]
 
@@ -175,6 +180,19 @@ def test_no_command_is_overlooked(page):
         known = ("python ", "KERAS_BACKEND=")
         commands = [line for line in lines if language == "sh" and line not in ELSEWHERE]
         assert all(line.startswith(known) for line in commands)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_flags_in_the_text_are_flags(page):
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    for verb in VERBS.values():
+        known |= set(inspect.signature(verb).parameters)
+    for tool in Path("tools").glob("*.py"):
+        known |= set(re.findall(r'add_argument\("--([\w-]+)"', tool.read_text()))
+    known = {f"--{name.replace('_', '-')}" for name in known} | {"--help"}
+    known |= {flag.split()[0] for flag in NO_FLAGS_YET}
+    text = re.sub(r"```.*?```", "", Path(page).read_text(), flags=re.S)
+    assert set(re.findall(r"`(--[\w-]+)", text)) <= known
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
