@@ -48,9 +48,11 @@ def evaluate(
     split: str = "test",
     skip_bad: bool = False,
     batch_size: int = 128,
+    save: Path | None = None,
+    calibrate_on: str | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
-    """Top-1 and top-5 on every picture of a split.
+    """Accuracy and calibration on every picture of a split.
 
     Args:
         artefact: a .keras or .tflite file, or a SavedModel folder.
@@ -59,6 +61,8 @@ def evaluate(
         split: test, train, or a split as TFDS writes it.
         skip_bad: go on without the bad files of a folder.
         batch_size: pictures at a time.
+        save: an .npz file for the scores of every picture.
+        calibrate_on: fit a temperature on this split, which the network was not trained on.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
@@ -71,6 +75,8 @@ def evaluate(
         split=split,
         skip_bad=skip_bad,
         batch_size=batch_size,
+        save=save,
+        calibrate_on=calibrate_on,
     )
 
 
@@ -210,6 +216,28 @@ def export(
         raise SystemExit(1) from None
 
 
+def report(
+    runs: Positional[tuple[Path, ...]],
+    *,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    json: bool = False,
+) -> dict[str, Any]:
+    """One page about a run, or about several: curves, mistakes, calibration, exports.
+
+    Args:
+        runs: run folders; several are compared.
+        out: the page; by default report.html in the first folder.
+        data_dir: where prepared data sets lie.
+        json: print one line of JSON on stdout, all else on stderr.
+    """
+    load_tensorflow()
+    from resnet_keras.report import write_report
+
+    page = write_report(runs, out=out, data_dir=data_dir)
+    return {"report": str(page), "bytes": page.stat().st_size}
+
+
 def convert(
     source: Positional[str],
     out: Positional[Path],
@@ -290,7 +318,7 @@ def _numbers(field: str, text: str | None) -> list[float] | None:
 
 VERBS = {
     function.__name__: function
-    for function in (summary, convert, prepare, predict, evaluate, export, doctor)
+    for function in (summary, convert, prepare, predict, evaluate, export, report, doctor)
 }
 
 
@@ -316,10 +344,13 @@ def _show(answer: dict[str, Any], stdout) -> None:
     """A table of what a verb answered."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False)
     for key, value in answer.items():
-        if isinstance(value, list):  # the classes of a picture
+        if key == "per_class":
+            key, value = "hardest classes", _hardest(value)
+        elif isinstance(value, list):  # the classes of a picture
             value = "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
         elif isinstance(value, tuple):  # names of tensors
             value = f"{len(value)} tensors"
@@ -327,8 +358,14 @@ def _show(answer: dict[str, Any], stdout) -> None:
             value = ", ".join(f"{name} {count}" for name, count in value.items())
         elif isinstance(value, int):
             value = f"{value:,}"
-        table.add_row(key, str(value))
+        table.add_row(key, Text(str(value)))
     Console(file=stdout).print(table)
+
+
+def _hardest(classes: dict[str, float | None], most: int = 5) -> str:
+    """The classes with the lowest top-1."""
+    seen = sorted((share, name) for name, share in classes.items() if share is not None)
+    return "\n".join(f"{100 * share:6.2f} %  {name}" for share, name in seen[:most])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ FLOORS = [
     {"models", "data", "artefact", "backup"},
     {"weights", "quantize"},
     {"evaluate"},
+    {"report"},
     {"export"},
     {"train"},
     {"__main__"},

@@ -60,6 +60,24 @@ def test_predict_and_evaluate_and_export(command, digits_run, data_dir, tmp_path
     assert json.loads(done.stdout)["top1"] == results["top1"]
 
 
+def test_evaluate_saves_and_calibrates(command, digits_run, data_dir, tmp_path):
+    flags = ("--split", "test[:50%]", "--calibrate-on", "test[50%:]", "--save", tmp_path / "x.npz")
+    done = command("evaluate", digits_run / "model.keras", "--data-dir", data_dir, *flags, "--json")
+    answer = json.loads(done.stdout)
+    assert answer["examples"] == answer["calibration_examples"] == 180
+    assert answer["calibrated_on"] == "test[50%:]" and answer["temperature"] > 0
+    assert len(answer["per_class"]) == 10 and (tmp_path / "x.npz").exists()
+    table = command("evaluate", digits_run / "model.keras", "--data-dir", data_dir).stdout
+    assert "hardest classes" in table and table.count("%") == 5
+
+
+def test_report_of_runs(command, digits_run, tmp_path):
+    out = tmp_path / "new" / "page.html"
+    done = command("report", digits_run, digits_run, "--out", out, "--json")
+    assert json.loads(done.stdout) == {"report": str(out), "bytes": out.stat().st_size}
+    assert "2 runs compared" in out.read_text()
+
+
 def test_convert_there_and_back(command, tmp_path):
     meta = json.loads((GOLDEN / "resnet18_cifar10.json").read_text())
     state = runpy.run_path(str(GOLDEN / "make_state.py"))["make_state"](meta)
@@ -83,6 +101,7 @@ def test_convert_there_and_back(command, tmp_path):
      ("predict", "missing.keras", "x.png"), ("summary", "resnet18", "--classes", "0"),
      ("convert", "missing.pth", "out.keras"), ("convert", "README.md", "out.keras"),
      ("convert", "a.pth", "b.keras", "--mean", "1,x,3"),
+     ("report", "tests"), ("report",), ("evaluate", "missing.keras", "--save", "x.csv"),
      ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3")],
     ids=" ".join,
 )  # fmt: skip

@@ -5,6 +5,7 @@ import json
 import runpy
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +83,22 @@ def test_the_quickstart_reaches_98_percent_in_the_median_of_five_seeds(run_pytho
         found.append(results["top1"])
         assert results["train_seconds"] < 180
     assert sorted(found)[2] >= 0.98, found
+
+
+@pytest.mark.slow
+def test_the_quickstart_twice_is_the_same_bit_for_bit(run_python, tmp_path):
+    weights = []
+    for name in "ab":
+        flags = ("--deterministic", "--run-dir", tmp_path / name, "--data-dir", tmp_path / "data")
+        done = run_python("recipes/quickstart.py", *flags)
+        assert done.returncode == 0, done.stderr
+        weights.append(keras.saving.load_model(tmp_path / name / "model.keras").get_weights())
+    assert len(weights[0]) > 90 and np.abs(weights[0][0]).max() > 0
+    for a, b in zip(*weights, strict=True):
+        assert a.tobytes() == b.tobytes()
+    with np.load(tmp_path / "a" / "predictions.npz") as a:
+        with np.load(tmp_path / "b" / "predictions.npz") as b:
+            assert a["scores"].tobytes() == b["scores"].tobytes()
 
 
 @pytest.mark.slow

@@ -145,6 +145,7 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     from resnet_keras.evaluate import evaluate
     from resnet_keras.export import save_plain
     from resnet_keras.quantize import ranges, stock, write_ranges
+    from resnet_keras.report import write_report
 
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in pictures.labels))
     card = Card(
@@ -162,9 +163,15 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     save_plain(stock(model) if recipe.quantize else model, folder / "model.keras")
     if recipe.quantize:
         write_ranges(folder / "model.keras", ranges(model))
-    results = evaluate(folder / "model.keras", data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
+    results = evaluate(
+        folder / "model.keras",
+        data_dir=recipe.data_dir,
+        skip_bad=recipe.skip_bad,
+        save=folder / "predictions.npz",  # which the report reads
+    )
     results |= facts
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_report([folder])
     return results
 
 

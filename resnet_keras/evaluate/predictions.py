@@ -1,0 +1,133 @@
+"""What an artefact said about every picture of a split, and the pictures worth looking at."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from resnet_keras.evaluate import measures
+from resnet_keras.terminal import InputError
+
+# Pictures kept beside the scores: the most confident mistakes, and the first right ones.
+MISTAKES, RIGHT = 24, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Scores of every picture of a split, in the order of the split.
+
+    Attributes:
+        scores: float32 `(n, classes)`.
+        labels: int64 `(n,)`, the true classes.
+        classes: their names.
+        dataset: as it was asked for.
+        split: likewise.
+        artefact: hexadecimal SHA-256 of the model file; empty for a folder.
+        paths: strings `(n,)`, of a folder of pictures; else None.
+        shown: int64 `(k,)`, numbers of the pictures that are kept: the most confident mistakes,
+            the worst first, then right ones, each the first of its class.
+        pictures: uint8 `(k, size, size, channels)`, as the network saw them.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    dataset: str
+    split: str
+    artefact: str
+    paths: np.ndarray | None
+    shown: np.ndarray
+    pictures: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write an `.npz` file that NumPy reads without pickle, whole or not at all.
+
+        Its arrays are the attributes; `index` counts the pictures; `about` is JSON.
+        """
+        path = Path(path)
+        arrays = {
+            "index": np.arange(len(self.labels)),
+            "scores": self.scores,
+            "labels": self.labels,
+            "classes": np.array(self.classes),
+            "shown": self.shown,
+            "pictures": self.pictures,
+            "about": np.array(json.dumps({name: getattr(self, name) for name in _ABOUT})),
+        }
+        if self.paths is not None:
+            arrays["paths"] = self.paths
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        with open(part, "wb") as file:
+            np.savez(file, **arrays)  # scores of a softmax hardly shrink
+        os.replace(part, path)
+
+
+_ABOUT = ("dataset", "split", "artefact")
+
+
+def load_predictions(path: str | Path) -> Predictions:
+    """Read what `Predictions.save` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:
+            return Predictions(
+                scores=arrays["scores"],
+                labels=arrays["labels"],
+                classes=tuple(arrays["classes"].tolist()),
+                **json.loads(str(arrays["about"])),
+                paths=arrays.get("paths"),
+                shown=arrays["shown"],
+                pictures=arrays["pictures"],
+            )
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} holds no predictions: {error}") from None
+
+
+def digest(artefact: Path) -> str:
+    """Hexadecimal SHA-256 of a model file; empty for a folder."""
+    if artefact.is_dir():
+        return ""
+    with open(artefact, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Gallery:
+    """Keeps the pictures worth looking at while a split goes by, and no others."""
+
+    def __init__(self):
+        self.mistakes: list[tuple[float, int, np.ndarray]] = []
+        self.right: dict[int, tuple[int, np.ndarray]] = {}
+        self.seen = 0
+
+    def look(self, images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Take one batch: uint8 `(n, size, size, c)`, `(n, classes)`, `(n,)`."""
+        right = measures.ranks(scores, labels) < 1
+        confidence = scores.max(axis=1)
+        for i in np.flatnonzero(~right & ~np.isnan(confidence)):
+            self.mistakes.append((-float(confidence[i]), self.seen + int(i), images[i]))
+        # Of equal confidence the first is kept, whatever the batches are.
+        self.mistakes = [
+            (c, n, image.copy()) for c, n, image in sorted(self.mistakes, key=_order)[:MISTAKES]
+        ]
+        for i in np.flatnonzero(right):
+            if len(self.right) < RIGHT and int(labels[i]) not in self.right:
+                self.right[int(labels[i])] = (self.seen + int(i), images[i].copy())
+        self.seen += len(labels)
+
+    def numbers_and_pictures(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """`shown` and `pictures` of `Predictions`; `shape` is that of a picture."""
+        kept = [(n, image) for _, n, image in self.mistakes] + list(self.right.values())
+        pictures = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
+        return np.array([n for n, _ in kept], np.int64), pictures
+
+
+def _order(mistake: tuple) -> tuple[float, int]:
+    return mistake[:2]

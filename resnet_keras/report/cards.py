@@ -1,0 +1,197 @@
+"""A model card: what a stranger must know of a file, as Hugging Face and Keras read it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.artefact import Card
+from resnet_keras.report.text import percent
+
+# What Hugging Face calls the library that opens a file.
+_LIBRARIES = {".keras": "keras", ".tflite": "litert", ".onnx": "onnx", "": "tensorflow"}
+
+_OPENING = {
+    ".keras": """\
+import keras
+
+model = keras.models.load_model("{name}")
+scores = model.predict(pixels)""",
+    ".tflite": """\
+from ai_edge_litert.interpreter import Interpreter
+
+model = Interpreter("{name}")
+entry, exit = model.get_input_details()[0], model.get_output_details()[0]
+model.resize_tensor_input(entry["index"], pixels.shape)
+model.allocate_tensors()
+model.set_tensor(entry["index"], pixels)
+model.invoke()
+scores = model.get_tensor(exit["index"])""",
+    ".onnx": """\
+import onnxruntime
+
+model = onnxruntime.InferenceSession("{name}")
+scores = model.run(None, {{model.get_inputs()[0].name: pixels}})[0]""",
+    "": """\
+import tensorflow as tf
+
+model = tf.saved_model.load("{name}")
+scores = model.serve(pixels)""",
+}
+
+
+def model_card(report: dict[str, Any], card: Card, name: str = "model.keras") -> str:
+    """Markdown with the front matter of Hugging Face's model cards.
+
+    Args:
+        report: as `export` gives it: `examples`, `top1`, `top1_source`, `max_difference`,
+            `top1_agreement`, `bytes`, `latency_ms`, `command`; what it lacks is left out.
+        card: of the file.
+        name: of the file; its suffix says what opens it.
+
+    Returns:
+        The text of a `README.md`. It names no licence: that of weights is for whoever trained
+        them to give.
+    """
+    suffix = Path(name).suffix
+    return "\n".join(
+        [
+            "---",
+            *_front_matter(report, card, name, suffix),
+            "---",
+            "",
+            f"# {_line(name)}",
+            "",
+            *_about(card),
+            "",
+            "## Use",
+            "",
+            f"`pixels` is float32 (uint8 where the file is quantized to integers), 0-255, "
+            f"`(batch, {card.input_size}, {card.input_size}, channels)`, RGB or grey; `scores` "
+            "holds a probability for each class.",
+            *_preparation(card),
+            "",
+            "```python",
+            _OPENING.get(suffix, _OPENING[".keras"]).format(name=name),
+            "```",
+            "",
+            *_proof(report, card),
+            *_classes(card),
+            "",
+        ]
+    )
+
+
+def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]:
+    """YAML, in which JSON's strings are strings."""
+    lines = [
+        f"library_name: {_LIBRARIES.get(suffix, 'keras')}",
+        "pipeline_tag: image-classification",
+        "tags:",
+        "- image-classification",
+        "- resnet",
+        "- resnet-keras",
+    ]
+    # A folder of somebody's pictures is no data set that others find.
+    public = card.dataset is not None and not card.dataset.startswith("folder:")
+    if public:
+        lines += ["datasets:", f"- {json.dumps(card.dataset)}"]
+    if public and report.get("top1") is not None:
+        lines += [
+            "metrics:",
+            "- accuracy",
+            "model-index:",
+            f"- name: {json.dumps(name)}",
+            "  results:",
+            "  - task:",
+            "      type: image-classification",
+            "    dataset:",
+            f"      name: {json.dumps(card.dataset)}",
+            f"      type: {json.dumps(card.dataset)}",
+            "      split: test",
+            "    metrics:",
+            "    - type: accuracy",
+            f"      name: top-1 of {report['examples']} test pictures",
+            f"      value: {report['top1']:.6g}",
+        ]
+    return lines
+
+
+def _about(card: Card) -> list[str]:
+    on = "" if card.dataset is None else f", trained on {_line(_public(card.dataset))}"
+    classes = f" of {len(card.labels)} classes" if card.labels else ""
+    return [f"A ResNet that classifies pictures{classes}{on}; written by resnet-keras."]
+
+
+def _preparation(card: Card) -> list[str]:
+    if card.eval_resize is None:
+        return [f"Pictures of another size are resized to {card.input_size}, {_how(card)}."]
+    return [
+        f"The short edge becomes {card.eval_resize} ({_how(card)}), then the centre "
+        f"{card.crop} x {card.crop} is cut out. Mean and standard deviation are inside the file."
+    ]
+
+
+def _how(card: Card) -> str:
+    return f"{card.interpolation}, {'with' if card.antialias else 'without'} antialiasing"
+
+
+def _proof(report: dict, card: Card) -> list[str]:
+    """What was measured, and how."""
+    rows = (
+        ("top-1", percent(report.get("top1"), 2) if "top1" in report else None),
+        ("top-1 of the Keras model", percent(report.get("top1_source"), 2)),
+        ("same top-1 as the Keras model", percent(report.get("top1_agreement"), 2)),
+        ("largest difference of a probability", _number(report.get("max_difference"), ".1e")),
+        ("size, bytes", _number(report.get("bytes"), ",")),
+        ("one picture, ms, on the machine of the export", _number(report.get("latency_ms"), ".3g")),
+    )
+    known = [(what, value) for what, value in rows if value not in (None, "-")]
+    if not known:
+        return []
+    pictures = f"{report['examples']:,} test pictures" if "examples" in report else "test pictures"
+    return [
+        "## Measured",
+        "",
+        f"On {pictures} of {_line(_public(card.dataset or 'its data set'))}:",
+        "",
+        "| what | value |",
+        "|---|---|",
+        *(f"| {what} | {value} |" for what, value in known),
+        "",
+        *([f"By `{_code(report['command'])}`.", ""] if report.get("command") else []),
+    ]
+
+
+def _classes(card: Card, most: int = 100) -> list[str]:
+    """Names of the classes, in the order of the scores."""
+    if not card.labels:
+        return []
+    shown = ", ".join(_line(label) for label in card.labels[:most])
+    more = f", and {len(card.labels) - most} more" if len(card.labels) > most else ""
+    return ["## Classes", "", f"{shown}{more}."]
+
+
+def _public(dataset: str) -> str:
+    """A folder without the way to it."""
+    return Path(dataset).name if dataset.startswith("folder:") else dataset
+
+
+def _line(words: str) -> str:
+    """Somebody's words in a line of Markdown: no markup, no line's end, no control characters."""
+    visible = _printable(words)
+    for mark in "\\`*[]<>|":
+        visible = visible.replace(mark, f"\\{mark}")
+    return visible
+
+
+def _code(words: str) -> str:
+    """The same between backticks, where only they are markup."""
+    return _printable(words).replace("`", "'")
+
+
+def _printable(words: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
+
+
+def _number(value: Any, how: str) -> str | None:
+    return None if value is None else format(value, how)

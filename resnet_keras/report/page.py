@@ -1,0 +1,369 @@
+"""The report of runs as one HTML page that asks nobody for anything."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.report import charts
+from resnet_keras.report.charts import figure
+from resnet_keras.report.runs import Run
+from resnet_keras.report.text import duration, escape, percent
+from resnet_keras.report.verdicts import attention, calibration, interval, mistakes, quality
+
+# The browser itself forbids whatever would leave the page.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
+    """The whole page.
+
+    Args:
+        runs: the first one gives the title.
+        facts: of each run, what its model tells: `params`, `macs` and `maps` (Grad-CAM of the
+            pictures that are shown), None where there is no model.
+
+    Returns:
+        HTML of ASCII characters, whatever the runs' words are.
+    """
+    if len(runs) == 1:
+        title = f"{_network(runs[0])} on {_dataset(runs[0])}"
+        over, first = f"Run {runs[0].name}", ""
+    else:
+        title, over = f"{len(runs)} runs compared", "Report"
+        first = _comparison(runs)
+    sections = [
+        f'<article id="run{i}">{_heading(run, len(runs))}{_run(run, known)}</article>'
+        for i, (run, known) in enumerate(zip(runs, facts, strict=True))
+    ]
+    here = Path(__file__).parent
+    html = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{(here / 'page.css').read_text()}</style>\n"
+        f'</head>\n<body>\n<main>\n<header><div><div class="over">{escape(over)}</div>'
+        f"<h1>{escape(title)}</h1></div>"
+        '<button type="button" hidden aria-label="Change between light and dark"></button>'
+        f"</header>\n{first}{''.join(sections)}\n"
+        '<footer class="soft">Written by <code>resnet-keras report</code>. This page is complete: '
+        "it loads nothing.</footer>\n</main>\n"
+        f"<script>\n{(here / 'page.js').read_text()}</script>\n</body>\n</html>\n"
+    )
+    return html.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _heading(run: Run, runs: int) -> str:
+    if runs == 1:
+        return ""
+    return (
+        f'<div class="over part">Run {escape(run.name)}</div>'
+        f"<h2>{escape(_network(run))} on {escape(_dataset(run))}</h2>"
+    )
+
+
+def _run(run: Run, known: dict[str, Any]) -> str:
+    """Everything about one run."""
+    parts = [_tiles(run, known), _curves(run)]
+    if run.predictions is not None:
+        parts += [quality(run.predictions), mistakes(run.predictions)]
+        parts += [attention(run.predictions, known.get("maps"))]
+    return "\n".join([*parts, _exports(run), _what_ran(run)])
+
+
+def _tiles(run: Run, known: dict[str, Any]) -> str:
+    """The numbers that one looks for."""
+    results, said = run.results, run.predictions
+    tiles = []
+    if "top1" in results and "examples" in results:
+        n = results["examples"]
+        low, high = interval(results["top1"], n)
+        words = f"top-1 of {n:,} test pictures; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        tiles += [(percent(results["top1"], 2), words)]
+        tiles += [(percent(results.get("top5"), 2), "top-5")]
+    ece, loss = calibration(said)
+    if ece is not None:
+        tiles += [
+            (percent(ece, 2), "expected calibration error"),
+            (f"{loss:.3f}", "nats: negative log-likelihood"),
+        ]
+    if known.get("params"):
+        tiles.append((_large(known["params"]), "parameters"))
+        tiles.append((_large(known["macs"]), "multiply-adds a picture"))
+    if "train_seconds" in results:
+        epochs = f"training, {len(run.rows)} epochs"
+        tiles.append((duration(results["train_seconds"]), epochs))
+    drawn = [
+        f'<div class="tile{"" if i else " first"}"><b>{escape(number)}</b>'
+        f"<span>{escape(words)}</span></div>"
+        for i, (number, words) in enumerate(tiles)
+    ]
+    unfinished = "" if results else '<p class="soft">This run is not finished.</p>'
+    return f'{unfinished}<div class="tiles">{"".join(drawn)}</div>'
+
+
+def _curves(run: Run) -> str:
+    """Accuracy, loss and learning rate along the training."""
+    columns = {
+        name: run.column(name)
+        for name in ("accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
+    }
+    names = {"training pictures": "accuracy", "test pictures": "val_accuracy"}
+    accuracy = {word: _times(columns[c], 100) for word, c in names.items() if columns[c]}
+    names = {"training pictures": "loss", "test pictures": "val_loss"}
+    loss = {word: columns[c] for word, c in names.items() if columns[c]}
+    # The test's colour is the first everywhere.
+    order = ("test pictures", "training pictures")
+    accuracy = {word: accuracy[word] for word in order if word in accuracy}
+    loss = {word: loss[word] for word in order if word in loss}
+    figures = [
+        figure(
+            "Accuracy",
+            charts.lines(
+                accuracy,
+                x_label="epoch",
+                y_label="top-1, %",
+                show=lambda y: f"{y:.2f} %",
+                low=_worth_showing(accuracy),
+            ),
+            "Training pictures are augmented, and counted while the network learns: they can be "
+            "harder than test pictures." + _cut(accuracy),
+        )
+        if accuracy
+        else "",
+        figure(
+            "Loss",
+            charts.lines(
+                loss,
+                x_label="epoch",
+                y_label="cross-entropy, nats (log scale)",
+                show=lambda y: f"{y:.4f}",
+                logarithmic=True,
+            ),
+            "As the recipe defines it"
+            + (", with smoothed targets" if run.recipe.get("label_smoothing") else "")
+            + "; weight decay is not in it.",
+        )
+        if loss
+        else "",
+        figure(
+            "Learning rate",
+            charts.lines(
+                {"at the epoch's last step": columns["learning_rate"]},
+                x_label="epoch",
+                y_label="learning rate (no unit)",
+                show=lambda y: f"{y:.3g}",
+                low=0.0,
+            ),
+            f"Schedule: {escape(run.recipe.get('schedule', '-'))}.",
+        )
+        if columns["learning_rate"]
+        else "",
+    ]
+    if not any(figures):
+        return ""
+    return f'<h2>How it learned</h2><div class="figures">{"".join(figures)}</div>'
+
+
+def _exports(run: Run) -> str:
+    """The files that were made of the model, and how far they are from it."""
+    if not run.exports:
+        return ""
+    rows = []
+    for name, report in run.exports.items():
+        cells = (
+            _large_bytes(report.get("bytes")),
+            _scientific(report.get("max_difference")),
+            _scientific(report.get("mean_difference")),
+            percent(report.get("top1_agreement"), 2),
+            f"{percent(report.get('top1'), 2)} / {percent(report.get('top1_source'), 2)}",
+            f"{_milliseconds(report.get('latency_ms'))} / "
+            f"{_milliseconds(report.get('latency_ms_source'))}",
+            f"{report['examples']:,}" if isinstance(report.get("examples"), int) else "-",
+        )
+        there = "" if (run.folder / name).exists() else " (not kept)"
+        rows.append(
+            f"<tr><td><code>{escape(name)}</code>{there}</td>"
+            + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
+            + "</tr>"
+        )
+    heads = (
+        *("size", "largest difference", "mean difference", "same top-1"),
+        *("top-1: it / Keras", "ms a picture: it / Keras", "test pictures"),
+    )
+    return (
+        '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
+        "<tr><th>file</th>"
+        + "".join(f'<th class="n">{head}</th>' for head in heads)
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences are of probabilities, on "
+        "real test pictures. Milliseconds: median of one picture at a time, on the machine of the "
+        "export.</figcaption></figure>"
+    )
+
+
+def _what_ran(run: Run) -> str:
+    """The recipe, the machine, versions."""
+    sheets = []
+    for group, fields in run.grouped().items():
+        changed = [(name, value) for name, value, differs in fields if differs]
+        rest = [(name, value) for name, value, differs in fields if not differs]
+        more = (
+            f"<details><summary>{len(rest)} as by default</summary>{_definitions(rest)}</details>"
+            if rest
+            else ""
+        )
+        sheets.append(
+            f'<div class="sheet"><h3>{escape(group)}</h3>{_definitions(changed)}{more}</div>'
+        )
+    results = run.results
+    shown = ("precision", "replicas", "train_seconds", "images_per_second", "skipped", "machine")
+    machine = []
+    for name in shown:
+        value = results.get(name)
+        if isinstance(value, dict):
+            machine += [(f"{name}: {k}", v) for k, v in value.items()]
+        elif value is not None:
+            machine.append((name, value))
+    versions = results.get("versions")
+    machine += list(versions.items()) if isinstance(versions, dict) else []
+    if machine:
+        sheets.append(
+            f'<div class="sheet"><h3>As it ran, and on what</h3>{_definitions(machine)}</div>'
+        )
+    return f'<h2>What ran</h2><div class="figures">{"".join(sheets)}</div>'
+
+
+def _comparison(runs: Sequence[Run]) -> str:
+    """Curves of several runs over each other, and in which fields they differ."""
+    names = _distinct([run.name for run in runs])
+    figures = []
+    for title, column, label, times, show in (
+        ("Accuracy", "val_accuracy", "top-1, %", 100, lambda y: f"{y:.2f} %"),
+        ("Loss", "val_loss", "cross-entropy, nats (log scale)", 1, lambda y: f"{y:.4f}"),
+        ("Learning rate", "learning_rate", "learning rate (no unit)", 1, lambda y: f"{y:.3g}"),
+    ):
+        series = {
+            word: _times(run.column(column), times)
+            for word, run in zip(names, runs, strict=True)
+            if run.column(column)
+        }
+        if series:
+            low = _worth_showing(series) if column == "val_accuracy" else None
+            chart = charts.lines(
+                series,
+                x_label="epoch",
+                y_label=label,
+                show=show,
+                low=low,
+                logarithmic=column == "val_loss",
+            )
+            cut = _cut(series) if column == "val_accuracy" else ""
+            words = "" if column == "learning_rate" else "Of the test pictures." + cut
+            figures.append(figure(title, chart, words))
+    fields = dict.fromkeys(name for run in runs for name in run.recipe)
+    differing = [
+        name
+        for name in fields
+        if name not in ("run_dir", "data_dir")
+        and len({str(run.recipe.get(name)) for run in runs}) > 1
+    ]
+    heads = ("top-1", "top-5", "ECE", "loss, nats", "test pictures", "epochs", "training")
+    rows = []
+    for i, (word, run) in enumerate(zip(names, runs, strict=True)):
+        results = run.results
+        ece, loss = calibration(run.predictions)
+        cells = (
+            percent(results.get("top1"), 2),
+            percent(results.get("top5"), 2),
+            percent(ece, 2),
+            "-" if loss is None else f"{loss:.4f}",
+            f"{results['examples']:,}" if "examples" in results else "-",
+            str(len(run.rows)),
+            duration(results.get("train_seconds")),
+            *(_value(run.recipe.get(name)) for name in differing),
+        )
+        rows.append(
+            f'<tr><td><a href="#run{i}">{escape(word)}</a></td>'
+            + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
+            + "</tr>"
+        )
+    table = (
+        '<figure class="below"><h3>Side by side</h3><div class="wide"><table><tr><th>run</th>'
+        + "".join(f'<th class="n">{head}</th>' for head in heads)
+        + "".join(f'<th class="n">{escape(name)}</th>' for name in differing)
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Behind the training time: the fields of "
+        "the recipe in which they differ.</figcaption></figure>"
+    )
+    return f'<div class="figures below">{"".join(figures)}</div>{table}'
+
+
+def _definitions(pairs: Sequence[tuple[str, Any]]) -> str:
+    rows = (f"<dt>{escape(name)}</dt><dd>{escape(_value(value))}</dd>" for name, value in pairs)
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value)) or "-"
+    return str(value)
+
+
+def _times(points: Sequence[tuple[float, float]], factor: float) -> list[tuple[float, float]]:
+    return [(x, factor * y) for x, y in points]
+
+
+def _worth_showing(series: dict[str, Sequence[tuple[float, float]]]) -> float | None:
+    """Where the accuracy axis begins: in a long run, where the first tenth has ended."""
+    longest = max(len(points) for points in series.values())
+    if longest < 20:
+        return None
+    values = [y for points in series.values() for _, y in points[len(points) // 10 :]]
+    return math.floor(min(values) / 5) * 5
+
+
+def _cut(series: dict[str, Sequence[tuple[float, float]]]) -> str:
+    low = _worth_showing(series)
+    lowest = min(y for points in series.values() for _, y in points)
+    return f" What is below {low:g} % is cut off." if low is not None and lowest < low else ""
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of runs, numbered where two are equal."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[:i].count(name) + 1})"
+        for i, name in enumerate(names)
+    ]
+
+
+def _network(run: Run) -> str:
+    return str(run.recipe.get("model", "A network"))
+
+
+def _dataset(run: Run) -> str:
+    name = str(run.recipe.get("dataset", "unknown pictures"))
+    return Path(name.removeprefix("folder:")).name if name.startswith("folder:") else name
+
+
+def _large(number: int) -> str:
+    for size, word in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {word}"
+    return str(number)
+
+
+def _large_bytes(number: Any) -> str:
+    if not isinstance(number, int | float):
+        return "-"
+    return f"{number / 1e6:.2f} MB" if number >= 1e5 else f"{number / 1e3:.1f} kB"
+
+
+def _scientific(number: Any) -> str:
+    return f"{number:.1e}" if isinstance(number, int | float) else "-"
+
+
+def _milliseconds(number: Any) -> str:
+    return f"{number:.3g}" if isinstance(number, int | float) else "-"

@@ -1,0 +1,131 @@
+"""A run folder as `train` left it, read for people; nothing in it is trusted to be whole."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.evaluate import Predictions, load_predictions, predict_split
+from resnet_keras.evaluate.predictions import digest
+from resnet_keras.recipe import Recipe
+from resnet_keras.terminal import InputError
+
+# The first field of each group, in the order of `Recipe`.
+_GROUPS = {"model": "Network", "train_size": "Pictures", "loss": "Training", "precision": "Machine"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        folder: where it lies.
+        recipe: `recipe.json`.
+        rows: of `log.csv`, one an epoch; a column that holds no number is left out.
+        results: `results.json`; empty while the run is not finished.
+        predictions: of `model.keras` on the test pictures; None without a model.
+        exports: the file's name to what its `.report.json` says.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    rows: list[dict[str, float]]
+    results: dict[str, Any]
+    predictions: Predictions | None
+    exports: dict[str, dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What tells it from other runs."""
+        return self.folder.resolve().name
+
+    def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
+        """The recipe as `(field, value, whether it is not the default)`, by groups."""
+        groups, group = {}, "Network"
+        for field in dataclasses.fields(Recipe):
+            group = _GROUPS.get(field.name, group)
+            if field.name in self.recipe:
+                value = self.recipe[field.name]
+                default = field.default
+                plain = list(default) if isinstance(default, tuple) else default
+                groups.setdefault(group, []).append((field.name, value, value != plain))
+        known = {field.name for field in dataclasses.fields(Recipe)}
+        others = [(name, value, True) for name, value in self.recipe.items() if name not in known]
+        return groups | ({"Other": others} if others else {})
+
+    def column(self, name: str) -> list[tuple[float, float]]:
+        """`(epoch, value)` of a column of the log."""
+        return [(row["epoch"], row[name]) for row in self.rows if name in row and "epoch" in row]
+
+
+def read_run(folder: str | Path, *, data_dir: str | Path | None = None) -> Run:
+    """Read a run folder; pictures are only predicted where `predictions.npz` is not the model's.
+
+    Args:
+        folder: what `train` wrote.
+        data_dir: where prepared data sets lie, if they are needed.
+
+    Raises:
+        InputError: it is no run folder, or a file of it is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.json").exists():
+        raise InputError(f"a run folder has a recipe.json. Received: {str(folder)!r}")
+    recipe = _json(folder / "recipe.json")
+    return Run(
+        folder=folder,
+        recipe=recipe,
+        rows=_rows(folder / "log.csv"),
+        results=_json(folder / "results.json"),
+        predictions=_predictions(folder, recipe, data_dir),
+        exports={
+            path.name.removesuffix(".report.json"): _json(path)
+            for path in sorted(folder.glob("*.report.json"))
+        },
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        contents = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    if not isinstance(contents, dict):
+        raise InputError(f"{path} is damaged: it holds no object.")
+    return contents
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [
+            {name: number for name, text in row.items() if (number := _number(text)) is not None}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Predictions | None:
+    """Those that are there, if they are of this model; else new ones, which are not kept."""
+    from resnet_keras.artefact import open_artefact
+
+    model, path = folder / "model.keras", folder / "predictions.npz"
+    if not model.exists():
+        return None
+    if path.exists():
+        said = load_predictions(path)
+        if said.artefact == digest(model):
+            return said
+    return predict_split(
+        open_artefact(model),
+        data_dir=data_dir or recipe.get("data_dir"),
+        skip_bad=bool(recipe.get("skip_bad")),
+    )
