@@ -166,6 +166,7 @@ def export(
     bound: float | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    format: Literal["web"] | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
     """Convert a model, and prove the result equal on real test pictures.
@@ -187,6 +188,7 @@ def export(
             pictures with the same likeliest class (dynamic, int8: 0.99).
         seed: of the choice of calibration pictures.
         skip_bad: go on without the bad files of a folder.
+        format: web: OUT becomes a folder with a page that classifies pictures in the browser.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
@@ -210,6 +212,7 @@ def export(
             bound=bound,
             seed=seed,
             skip_bad=skip_bad,
+            format=format,
         )
     except BoundMissed as missed:
         print("error:", missed, file=sys.stderr)

@@ -456,11 +456,9 @@ def _predict_speed(predict: Callable, batch: int, dtype: str) -> dict:
 
 def onnx_ours(folder: str) -> dict:
     """Our ONNX file."""
-    from resnet_keras.export import write
-
     path = Path(folder) / "ours.onnx"
     if not path.exists():
-        write(_our_model(folder), path)
+        _write(folder, path)
     return _onnx_speed(path, (1, 224, 224, 3))
 
 
@@ -495,12 +493,11 @@ def _onnx_speed(path: Path, shape: tuple) -> dict:
 
 def tflite_ours(folder: str, quantize: str) -> dict:
     """Our TFLite file; multiply-adds as `summary` counts them."""
-    from resnet_keras.export import write
     from resnet_keras.models import ResNet, count
 
     path = Path(folder) / f"ours-{quantize}.tflite"
     if not path.exists():
-        write(_our_model(folder), path, quantize=quantize, calibration=_calibration())
+        _write(folder, path, quantize)
     return _tflite_speed(path.read_bytes(), count(ResNet("resnet50"))["macs"])
 
 
@@ -573,13 +570,29 @@ def _calibration():
 
 def export_all(folder: str) -> dict:
     """The three files, one after the other."""
-    from resnet_keras.export import write
-
-    model = _our_model(folder)
-    write(model, Path(folder) / "all")
-    write(model, Path(folder) / "all.tflite", quantize="int8", calibration=_calibration())
-    write(model, Path(folder) / "all.onnx")
+    _write(folder, Path(folder) / "all")
+    _write(folder, Path(folder) / "all.tflite", "int8")
+    _write(folder, Path(folder) / "all.onnx")
     return {}
+
+
+def _write(folder: str, path: Path, quantize: str = "none") -> None:
+    """Our ResNet-50 in the format of the suffix, as `export` writes it, unproved."""
+    import keras
+    import numpy as np
+
+    from resnet_keras.artefact import Card
+    from resnet_keras.export import folded, onnx, saved_model, tflite
+
+    model = folded(keras.saving.load_model(_our_model(folder), compile=False))
+    card = Card(input_size=224, eval_resize=256, crop=224)
+    if path.suffix == ".tflite":
+        pictures = np.concatenate(list(_calibration())) if quantize == "int8" else None
+        tflite.write(model, path, card, quantize=quantize, pictures=pictures)
+    elif path.suffix == ".onnx":
+        onnx.write(model, path, card, layout="nhwc", opset=17)
+    else:
+        saved_model.write(model, path, card)
 
 
 # --- pipeline ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from resnet_keras.artefact import Artefact, card_path, open_artefact, write_text
 from resnet_keras.evaluate import test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
+from resnet_keras.quantize import aware, read_ranges, to_convert
 from resnet_keras.terminal import InputError
 
 __all__ = ["BOUNDS", "BoundMissed", "compare", "export", "folded", "plain", "save_plain"]
@@ -61,6 +62,7 @@ def export(
     bound: float | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    format: str | None = None,
 ) -> dict[str, Any]:
     """Convert a `.keras` model and prove the result equal on real test pictures.
 
@@ -70,7 +72,8 @@ def export(
         quantize: "none"; "float16", "dynamic" (int8 weights) or "int8" (weights and activations)
             for `.tflite`; "int8" for `.onnx`.
         calibrate: for int8, the data set whose training pictures tell the ranges of activations;
-            by default what the model was trained on.
+            by default what the model was trained on, and none where it was fine-tuned for int8
+            (`Recipe.quantize`) and so knows them.
         io: for int8, the type of pixels and probabilities: "uint8" (the default; pixels are raw
             bytes), "int8" or "float32". In `.onnx`, of pixels, "uint8" or "float32".
         keep_float: for int8, layers that are not quantized; the report lists all by their error.
@@ -82,6 +85,8 @@ def export(
         bound: of the measure that `BOUNDS` has for `quantize`, in place of its value there.
         seed: of the choice of calibration pictures.
         skip_bad: go on without the bad files of a folder.
+        format: "web": `out` becomes a static page that classifies pictures in the browser with the
+            ONNX file, which is what is proved; None: what the suffix says.
 
     Returns:
         The report, as it is written to `OUT.report.json`:
@@ -107,6 +112,12 @@ def export(
     """
     start = time.perf_counter()
     source, out = Path(artefact), Path(os.path.abspath(out))
+    if format == "web":
+        return _export_page(
+            source, out, quantize=quantize, calibrate=calibrate, keep_float=keep_float,
+            layout=layout, opset=opset, dataset=dataset, data_dir=data_dir, examples=examples,
+            bound=bound, seed=seed, skip_bad=skip_bad,
+        )  # fmt: skip
     _require_known(source, out, quantize, io, keep_float, calibrate, layout, opset)
     if quantize == "int8":
         io = io or "uint8"
@@ -118,7 +129,10 @@ def export(
     # Before the long work: a data set that is not there is found now.
     image, _ = next(iter(test_batches(original, **proof, batch_size=1)))
     pictures = calibration = None
-    if quantize == "int8":
+    tuned = _tuned_ranges(source, out, quantize, calibrate, keep_float)
+    if tuned:
+        calibration = {"dataset": card.dataset, "split": "train", "fine_tuned": True}
+    elif quantize == "int8":
         pictures, calibration = _calibration_pictures(
             original, calibrate or card.dataset or dataset, data_dir, seed, skip_bad
         )
@@ -138,10 +152,11 @@ def export(
             save_plain(model, part)
             errors = {}
         else:
+            rounding = to_convert(aware(model, tuned)) if tuned else None
             model = folded(model)
             errors = _convert(
-                model, part, card, layout, opset, quantize=quantize, pictures=pictures, io=io,
-                keep_float=tuple(keep_float),
+                rounding or model, part, card, layout, opset, quantize=quantize,
+                pictures=pictures, io=io, keep_float=tuple(keep_float),
             )  # fmt: skip
         card.write(part)
         _say(f"proving on {examples} test pictures of {dataset or card.dataset}")
@@ -175,6 +190,40 @@ def export(
             os.replace(out, Path(folder) / "old")
         os.replace(part, out)
     return report
+
+
+def _export_page(source: Path, out: Path, **options) -> dict[str, Any]:
+    """The static page: its ONNX file, proved, and what runs it in a browser."""
+    from resnet_keras.export.web import write_web
+
+    if out.exists() and not (out / "embedded.js").exists() and not _empty(out):
+        raise InputError(f"this is there and is no such page. Received: {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        onnx, page = Path(folder) / "model.onnx", Path(folder) / "page"
+        try:
+            report = export(source, onnx, **options)
+            write_web(onnx, open_artefact(onnx).card, page)
+            report |= {"format": "web", "bytes": size(page), "command": _command()}
+            write_text(Path(f"{onnx}.report.json"), json.dumps(report, indent=1) + "\n")
+            if out.exists():
+                os.replace(out, Path(folder) / "old")
+            os.replace(page, out)
+        finally:
+            if Path(f"{onnx}.report.json").exists():  # of a refusal, too
+                os.replace(f"{onnx}.report.json", f"{out}.report.json")
+    return report
+
+
+def _tuned_ranges(source: Path, out: Path, quantize: str, calibrate, keep_float) -> dict | None:
+    """The ranges that fine-tuning for int8 has found, where they are there and wanted."""
+    if quantize != "int8" or out.suffix != ".tflite" or calibrate or keep_float:
+        return None
+    return read_ranges(source)
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _require_known(source, out, quantize, io, keep_float, calibrate, layout, opset) -> None:
@@ -211,7 +260,7 @@ def _require_known(source, out, quantize, io, keep_float, calibrate, layout, ops
 
 def _replaceable(folder: Path) -> bool:
     """Whether a folder is a SavedModel or empty: nothing else is ever removed."""
-    return (folder / "saved_model.pb").exists() or not any(folder.iterdir())
+    return (folder / "saved_model.pb").exists() or _empty(folder)
 
 
 def _calibration_pictures(
