@@ -11,17 +11,17 @@ import re
 import shutil
 import threading
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from resnet_keras import data
 from resnet_keras.artefact import Card, open_artefact, read_card
 from resnet_keras.data.pictures import decode
-from resnet_keras.export.web import PAGE, write_web
+from resnet_keras.export import export
+from resnet_keras.export.web import PAGE
+from resnet_keras.terminal import InputError
 
 NASTY = '<img src=x onerror="document.title=1">&amp;'
 
@@ -30,32 +30,22 @@ with_browser = pytest.mark.skipif(
 )
 
 
-def onnx_bytes(model, channels_first=True):
-    import tf2onnx
-
-    spec = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")]
-    function = tf.function(lambda images: {"probabilities": model(images, training=False)})
-    proto, _ = tf2onnx.convert.from_function(
-        function,
-        input_signature=spec,
-        opset=18,
-        inputs_as_nchw=["images"] if channels_first else None,
-    )
-    return proto.SerializeToString()
-
-
 @pytest.fixture(scope="module", params=["http", "file"])
-def folder(request, digits_run, tmp_path_factory):
+def folder(request, digits_run, data_dir, tmp_path_factory):
     """The page of a network that knows the digits, one of them by a name full of HTML.
 
     Once NCHW, to be had from a file server, and once NHWC, to be opened from the disk.
     """
     folder = tmp_path_factory.mktemp(request.param)
-    model = keras.saving.load_model(digits_run / "model.keras", compile=False)
-    (folder / "m.onnx").write_bytes(onnx_bytes(model, channels_first=request.param == "http"))
+    shutil.copy(digits_run / "model.keras", folder)
     card = read_card(digits_run / "model.keras")
     labels = [*card.labels[:3], NASTY, *card.labels[4:]]
-    write_web(folder / "m.onnx", Card(**{**vars(card), "labels": tuple(labels)}), folder / "page")
+    Card(**{**vars(card), "labels": tuple(labels)}).write(folder / "model.keras")
+    layout = "nchw" if request.param == "http" else "nhwc"
+    report = export(
+        folder / "model.keras", folder / "page", format="web", layout=layout, data_dir=data_dir
+    )
+    assert report["kept"] and json.loads((folder / "page.report.json").read_text()) == report
     return folder / "page"
 
 
@@ -254,6 +244,13 @@ def test_the_runtime_is_the_published_one():
         content = lzma.decompress(packed.read_bytes()) if packed.exists() else None
         content = content or (folder / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
+
+
+def test_a_folder_of_something_else_is_not_replaced(digits_run, data_dir, tmp_path):
+    (tmp_path / "thesis.tex").write_text("three years")
+    with pytest.raises(InputError, match="no such page. Received: "):
+        export(digits_run / "model.keras", tmp_path, format="web", data_dir=data_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_what_the_folder_holds(folder):
