@@ -1,6 +1,7 @@
 """`python -m resnet_keras VERB`, installed also as `resnet-keras`."""
 
 import dataclasses
+import functools
 import json as json_format
 import os
 import sys
@@ -332,15 +333,28 @@ def main(arguments: list[str] | None = None) -> None:
     stdout = os.fdopen(os.dup(1), "w")
     if not {"-h", "--help"} & set(arguments):
         os.dup2(2, 1)  # libraries that print on stdout from C++, too
-    answer = one_line(
+    # Only the parser runs inside: what a verb says on stderr must be seen while it works.
+    verbs = {name: _later(verb) for name, verb in VERBS.items()}
+    verb = one_line(
         lambda: tyro.extras.subcommand_cli_from_dict(
-            VERBS, prog="resnet-keras", description=__doc__, args=arguments
+            verbs, prog="resnet-keras", description=__doc__, args=arguments
         )
     )
+    answer = verb()
     if "--json" in arguments:
         print(json_format.dumps(answer), file=stdout, flush=True)
     else:
         _show(answer, stdout)
+
+
+def _later(verb):
+    """A function with the arguments of a verb that gives the call of it, to be made later."""
+
+    @functools.wraps(verb)
+    def bind(*positional, **named):
+        return functools.partial(verb, *positional, **named)
+
+    return bind
 
 
 def _show(answer: dict[str, Any], stdout) -> None:
@@ -353,13 +367,15 @@ def _show(answer: dict[str, Any], stdout) -> None:
     for key, value in answer.items():
         if key == "per_class":
             key, value = "hardest classes", _hardest(value)
-        elif isinstance(value, list):  # the classes of a picture
+        elif key == "layers":  # of an int8 file
+            value = "\n".join(f"{item['error']:8.3g}  {item['layer']}" for item in value[:5])
+        elif isinstance(value, list) and value and isinstance(value[0], dict):  # of a picture
             value = "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
         elif isinstance(value, tuple):  # names of tensors
             value = f"{len(value)} tensors"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {count}" for name, count in value.items())
-        elif isinstance(value, int):
+        elif isinstance(value, int) and not isinstance(value, bool):
             value = f"{value:,}"
         table.add_row(key, Text(str(value)))
     Console(file=stdout).print(table)
