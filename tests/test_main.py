@@ -101,7 +101,7 @@ def test_convert_there_and_back(command, tmp_path):
      ("predict", "missing.keras", "x.png"), ("summary", "resnet18", "--classes", "0"),
      ("convert", "missing.pth", "out.keras"), ("convert", "README.md", "out.keras"),
      ("convert", "a.pth", "b.keras", "--mean", "1,x,3"),
-     ("report", "tests"), ("report",), ("evaluate", "missing.keras", "--save", "x.csv"),
+     ("report", "tests"),
      ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3")],
     ids=" ".join,
 )  # fmt: skip
