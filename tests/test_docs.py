@@ -57,21 +57,11 @@ def unrun(page):
 # Trainings and exports, which take minutes together; by default only their flags are tried.
 SLOW_PAGES = ("docs/train.md", "docs/resume.md", "docs/many.md", "docs/export.md")
 
-# Written down before they can be done; strict, so that none stays here when it can.
-NO_FLAGS_YET = ("--quantize", "--format web")
-NOT_YET = (*NO_FLAGS_YET, ".onnx", "int8.tflite")
 
-
-def parameters(pairs, not_yet=NOT_YET):
+def parameters(pairs):
     """Pages and commands as parameters of a test."""
-    late = pytest.mark.xfail(strict=True)
     return [
-        pytest.param(
-            page,
-            command,
-            marks=[late] if any(word in command for word in not_yet) else [],
-            id=f"{page}: {command.splitlines()[-1]}",
-        )
+        pytest.param(page, command, id=f"{page}: {command.splitlines()[-1]}")
         for page, command in pairs
     ]
 
@@ -162,7 +152,7 @@ def test_what_a_page_shows_in_minutes_can_be_done(page, command, slow):
         assert "is finished: top-1" in given[1]["output"]
 
 
-@pytest.mark.parametrize(("page", "command"), parameters(dict.fromkeys(TRIED), NO_FLAGS_YET))
+@pytest.mark.parametrize(("page", "command"), parameters(dict.fromkeys(TRIED)))
 def test_what_needs_something_is_tried_without_it(page, command, quick):
     words = shlex.split(command)
     answer = quick[as_dry_run(command)]
@@ -190,7 +180,6 @@ def test_flags_in_the_text_are_flags(page):
     for tool in Path("tools").glob("*.py"):
         known |= set(re.findall(r'add_argument\("--([\w-]+)"', tool.read_text()))
     known = {f"--{name.replace('_', '-')}" for name in known} | {"--help"}
-    known |= {flag.split()[0] for flag in NO_FLAGS_YET}
     text = re.sub(r"```.*?```", "", Path(page).read_text(), flags=re.S)
     assert set(re.findall(r"`(--[\w-]+)", text)) <= known
 

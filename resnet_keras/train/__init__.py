@@ -29,7 +29,8 @@ def train(recipe: Recipe) -> Path:
 
     Returns:
         The run folder: `recipe.json`, `log.csv`, `backup/`, `model.keras`, `model.json`,
-        `labels.txt`, `results.json`. If the run is finished already, nothing is done.
+        `labels.txt`, `results.json`, `predictions.npz`, `report.html`; with `quantize` also
+        `model.quantization.json`. If the run is finished already, nothing is done.
 
     Raises:
         InputError: something that the user can mend.
