@@ -132,25 +132,24 @@ def round_weights(kernel, *, per_channel: bool = True):
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """A twin without batch norm: the convolution before it does its work, too.
+    """A twin without batch norm: each one becomes the bias and scale of its convolution.
+
+    In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
+    is computed in float64, so that the twin differs by float32's rounding alone. A batch norm that
+    follows no convolution stays.
 
     Args:
-        model: a network of `ResNet`, or one that is folded already.
+        model: any, of stock layers or our batch norm.
 
     Returns:
-        A model of stock layers, float32, that computes the same in inference. The layers that are
-        left keep their names.
-
-    Raises:
-        InputError: a batch norm that does not follow a convolution.
+        A float32 model that computes the same in inference; its layers keep their names.
     """
-    norms = {}
+    norms = {}  # convolution -> the batch norm behind it
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             before = layer.input._keras_history.operation
-            if not isinstance(before, keras.layers.Conv2D):
-                raise InputError(f"only a convolution can take in {layer.name}.")
-            norms[before.name] = layer
+            if _folds(before):
+                norms[before.name] = layer
     gone = {norm.name for norm in norms.values()}
 
     def clone(layer):
@@ -181,6 +180,9 @@ def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
         InputError: the network does not normalise its pixels, or `ranges` are not its own.
     """
     folded = fold(model)
+    for layer in folded.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            raise InputError(f"int8 needs a convolution before the batch norm {layer.name}.")
     kinds = {
         keras.layers.Rescaling: Int8Rescaling,
         keras.layers.Conv2D: Int8Conv2D,
@@ -314,12 +316,26 @@ def _clone(model: keras.Model, clone, gone=frozenset(), call=None) -> keras.Mode
     return keras.models.clone_model(graph, clone_function=clone, call_function=call or without)
 
 
+def _folds(layer) -> bool:
+    """Whether a layer is a linear convolution that one batch norm alone reads."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.activation is keras.activations.linear
+        and len(layer._outbound_nodes) == 1
+    )
+
+
 def _folded(weights: list[np.ndarray], norm) -> list[np.ndarray]:
     """Kernel and bias of a convolution that does the work of its batch norm, too."""
     kernel, bias = weights if len(weights) == 2 else (weights[0], 0.0)
     gamma, beta, mean, variance = (
         np.float64(ops.convert_to_numpy(variable))
-        for variable in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        for variable in (
+            norm.gamma if norm.scale else np.ones(kernel.shape[-1]),
+            norm.beta if norm.center else np.zeros(kernel.shape[-1]),
+            norm.moving_mean,
+            norm.moving_variance,
+        )
     )
     scale = gamma / np.sqrt(variance + norm.epsilon)
     return [np.float32(kernel * scale), np.float32((bias - mean) * scale + beta)]

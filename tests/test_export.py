@@ -32,7 +32,8 @@ def test_the_proof(exported):
     assert report["kept"] and report["measure"] == "max_difference" and report["bound"] == 1e-4
     assert json.loads((out.parent / f"{out.name}.report.json").read_text()) == report
     left = {path.name for path in out.parent.iterdir()}
-    assert left == {out.name, f"{out.name}.report.json", f"{out.stem}.json"}
+    assert left == {out.name, f"{out.name}.report.json", f"{out.name}.md", f"{out.stem}.json"}
+    assert (out.parent / f"{out.name}.md").read_text().startswith("---\n")  # front matter
 
 
 def test_size_and_latency_are_measured(exported):

@@ -19,6 +19,7 @@ from resnet_keras.evaluate import test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.quantize import aware, read_ranges, to_convert
+from resnet_keras.report import model_card
 from resnet_keras.terminal import InputError
 
 __all__ = ["BOUNDS", "BoundMissed", "compare", "export", "folded", "plain", "save_plain"]
@@ -89,7 +90,8 @@ def export(
             ONNX file, which is what is proved; None: what the suffix says.
 
     Returns:
-        The report, as it is written to `OUT.report.json`:
+        The report, as it is written to `OUT.report.json`; beside it, `OUT.md` is a model card for
+        people (Hugging Face's front matter). It holds:
 
         - `artefact`, `dataset`, and what `compare` found: `examples`, `max_difference`,
           `mean_difference`, `top1_agreement`, `top1`, `top1_source`;
@@ -189,6 +191,7 @@ def export(
         if out.is_dir():  # a folder cannot be replaced while it is there
             os.replace(out, Path(folder) / "old")
         os.replace(part, out)
+    write_text(out.with_name(f"{out.name}.md"), model_card(report, card, out.name))
     return report
 
 

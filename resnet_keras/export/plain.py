@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import keras
-import numpy as np
+
+from resnet_keras.quantize import fold
 
 
 def plain(model: keras.Model) -> keras.Model:
@@ -43,44 +44,8 @@ def save_plain(model: keras.Model, path: Path) -> None:
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """`plain(model)` without batch norm: each one becomes the bias and scale of its convolution.
-
-    In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
-    is computed in float64, so that the twin differs by float32's rounding alone. A batch norm that
-    follows no convolution stays.
-
-    Args:
-        model: any.
-
-    Returns:
-        The twin; its layers keep their names.
-    """
-    graph = plain(model)
-    norms = {}  # convolution -> the batch norm behind it
-    for layer in graph.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            before = layer.input._keras_history.operation
-            if _folds(before):
-                norms[before.name] = layer
-    gone = {layer.name for layer in norms.values()}
-
-    def clone(layer):
-        config = layer.get_config()
-        if layer.name in norms:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    def call(layer, inputs, *args, **kwargs):
-        return inputs if layer.name in gone else layer(inputs, *args, **kwargs)
-
-    twin = keras.models.clone_model(graph, clone_function=clone, call_function=call)
-    for layer in graph.layers:
-        if layer.name not in gone:
-            weights = layer.get_weights()
-            if layer.name in norms:
-                weights = _fold(weights, norms[layer.name])
-            twin.get_layer(layer.name).set_weights(weights)
-    return twin
+    """`plain(model)` without batch norm: what is converted. Its layers keep their names."""
+    return fold(plain(model))
 
 
 def layer_of(text: str, names: list[str]) -> str | None:
@@ -103,31 +68,3 @@ def layer_of(text: str, names: list[str]) -> str | None:
                 found.add(name)
                 break
     return min(found, key=number.get, default=None)
-
-
-def _folds(layer) -> bool:
-    """Whether a layer is a linear convolution that one batch norm alone reads."""
-    return (
-        type(layer) is keras.layers.Conv2D
-        and layer.activation is keras.activations.linear
-        and len(layer._outbound_nodes) == 1
-    )
-
-
-def _fold(weights: list[np.ndarray], norm) -> list[np.ndarray]:
-    """Kernel and bias of a convolution and its batch norm in one."""
-    kernel, bias = weights if len(weights) == 2 else (weights[0], 0.0)
-    gamma, beta, mean, variance = (
-        np.asarray(weight, np.float64)
-        for weight in (
-            norm.gamma if norm.scale else np.ones(kernel.shape[-1]),
-            norm.beta if norm.center else 0.0,
-            norm.moving_mean,
-            norm.moving_variance,
-        )
-    )
-    scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [
-        (kernel * scale).astype(np.float32),
-        ((bias - mean) * scale + beta).astype(np.float32),
-    ]

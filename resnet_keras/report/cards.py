@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.artefact import Card
-from resnet_keras.report.text import percent
+from resnet_keras.report.text import milliseconds, percent
 
 # What Hugging Face calls the library that opens a file.
 _LIBRARIES = {".keras": "keras", ".tflite": "litert", ".onnx": "onnx", "": "tensorflow"}
@@ -143,7 +143,7 @@ def _proof(report: dict, card: Card) -> list[str]:
         ("same top-1 as the Keras model", percent(report.get("top1_agreement"), 2)),
         ("largest difference of a probability", _number(report.get("max_difference"), ".1e")),
         ("size, bytes", _number(report.get("bytes"), ",")),
-        ("one picture, ms, on the machine of the export", _number(report.get("latency_ms"), ".3g")),
+        ("one picture, ms, on the machine of the export", milliseconds(report.get("latency_ms"))),
     )
     known = [(what, value) for what, value in rows if value not in (None, "-")]
     if not known:

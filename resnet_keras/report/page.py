@@ -8,7 +8,7 @@ from typing import Any
 from resnet_keras.report import charts
 from resnet_keras.report.charts import figure
 from resnet_keras.report.runs import Run
-from resnet_keras.report.text import duration, escape, percent
+from resnet_keras.report.text import duration, escape, milliseconds, percent
 from resnet_keras.report.verdicts import attention, calibration, interval, mistakes, quality
 
 # The browser itself forbids whatever would leave the page.
@@ -177,8 +177,8 @@ def _exports(run: Run) -> str:
             _scientific(report.get("mean_difference")),
             percent(report.get("top1_agreement"), 2),
             f"{percent(report.get('top1'), 2)} / {percent(report.get('top1_source'), 2)}",
-            f"{_milliseconds(report.get('latency_ms'))} / "
-            f"{_milliseconds(report.get('latency_ms_source'))}",
+            f"{milliseconds(report.get('latency_ms')) or '-'} / "
+            f"{milliseconds(report.get('latency_ms_source')) or '-'}",
             f"{report['examples']:,}" if isinstance(report.get("examples"), int) else "-",
         )
         there = "" if (run.folder / name).exists() else " (not kept)"
@@ -363,7 +363,3 @@ def _large_bytes(number: Any) -> str:
 
 def _scientific(number: Any) -> str:
     return f"{number:.1e}" if isinstance(number, int | float) else "-"
-
-
-def _milliseconds(number: Any) -> str:
-    return f"{number:.3g}" if isinstance(number, int | float) else "-"

@@ -40,3 +40,14 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
         return "\N{REPLACEMENT CHARACTER}"
     return character
+
+
+def milliseconds(latency: dict[str, float] | float | None) -> str | None:
+    """How long one picture took, as an export's report says it: by the number of threads."""
+    if latency is None or isinstance(latency, int | float):
+        return None if latency is None else f"{latency:.3g}"
+    threads = {"1": " (1 thread)", "all": ""}
+    return ", ".join(
+        f"{value:.3g}{threads.get(number, f' ({number} threads)')}"
+        for number, value in latency.items()
+    )
