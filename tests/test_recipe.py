@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import runpy
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -168,12 +168,17 @@ def test_impossible_values_are_refused_by_name(change):
         dataclasses.replace(ROW, **change)
 
 
-def test_command_line_changes_a_recipe(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["recipes/row.py", "--epochs", "3", "--milestones", "1", "2"])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    recipe = ROW.parse()
-    assert (recipe.epochs, recipe.milestones, str(recipe.run_dir)) == (3, (1, 2), "runs/row")
-    assert recipe.learning_rate == ROW.learning_rate
+def test_command_line_changes_a_recipe(run_python, tmp_path):
+    row = tmp_path / "row.py"
+    row.write_text(
+        f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_recipe import ROW\n"
+        "print(json.dumps(ROW.parse().to_json()))\n"
+    )
+    done = run_python(row, "--epochs", "3", "--milestones", "1", "2")
+    recipe = json.loads(done.stdout)
+    assert (recipe["epochs"], recipe["milestones"], recipe["run_dir"]) == (3, [1, 2], "runs/row")
+    assert recipe["learning_rate"] == ROW.learning_rate
 
 
 @pytest.mark.parametrize(
