@@ -19,9 +19,19 @@ def test_ranks_count_the_classes_that_are_better():
     assert measures.ranks(scores, [2, 0]).tolist() == [1, 0]
 
 
-def test_equal_scores_and_nan_are_not_right():
-    scores = np.array([[0.5, 0.5, 0.0], [np.nan, np.nan, np.nan]])
-    assert measures.ranks(scores, [0, 0]).tolist() == [1, 3]
+def test_among_equal_scores_the_first_leads_as_argmax_has_it():
+    scores = np.random.default_rng(0).integers(0, 4, (200, 5)) / 4
+    labels = np.arange(200) % 5
+    places = measures.ranks(scores, labels)
+    assert ((places == 0) == (scores.argmax(1) == labels)).all()
+    order = np.argsort(-scores, axis=1, kind="stable")
+    assert (order[np.arange(200), places] == labels).all()
+
+
+def test_nan_is_never_right():
+    nan = np.nan
+    scores = np.array([[nan, nan, nan], [0.5, nan, 0.1], [0.5, nan, 0.1]])
+    assert measures.ranks(scores, [0, 0, 1]).tolist() == [3, 1, 3]
 
 
 def test_top1_of_a_class_without_pictures_is_none():

@@ -16,7 +16,10 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 
 def ranks(scores: np.ndarray, labels: Iterable[int]) -> np.ndarray:
-    """Place of the true class among the scores, from 0; equal scores count against it.
+    """Place of the true class among the scores, from 0; of equal scores the first class leads.
+
+    So top-1 is what `argmax` gives, which is what people run on a phone: scores in steps of 1/256,
+    of an int8 file, are often equal.
 
     Args:
         scores: `(n, classes)`.
@@ -25,9 +28,11 @@ def ranks(scores: np.ndarray, labels: Iterable[int]) -> np.ndarray:
     Returns:
         Integers `(n,)`; `classes` where the true class has no number as its score.
     """
-    true = np.take_along_axis(scores, np.asarray(labels)[:, None], axis=1)
-    # NaN is behind everything: a broken model has no top-1.
-    better = np.sum(~(scores < true), axis=1) - 1
+    labels = np.asarray(labels)[:, None]
+    true = np.take_along_axis(scores, labels, axis=1)
+    before = np.arange(scores.shape[1]) < labels
+    # NaN is in front of everything: a broken model has no top-1.
+    better = np.sum(~(scores <= true) | ((scores == true) & before), axis=1)
     return np.where(np.isnan(true[:, 0]), scores.shape[1], better)
 
 

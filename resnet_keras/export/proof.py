@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from resnet_keras.artefact import Artefact, open_artefact
-from resnet_keras.evaluate import test_batches
+from resnet_keras.evaluate import measures, test_batches
 
 # What each kind of file must keep: the largest difference of a probability must be below, or the
 # share of pictures on which the likeliest class is the same must be at least.
@@ -63,8 +63,8 @@ def compare(
         total += difference.mean() * len(images)
         # A row of NaN has no likeliest class; argmax would say the first.
         agreed += int(np.sum((got.argmax(1) == expected.argmax(1)) & np.isfinite(got).all(1)))
-        right += int(np.sum((got.argmax(1) == labels) & np.isfinite(got).all(1)))
-        right_source += int(np.sum(expected.argmax(1) == labels))
+        right += int(np.sum(measures.ranks(got, labels) < 1))
+        right_source += int(np.sum(measures.ranks(expected, labels) < 1))
         seen += len(images)
         if seen >= examples:
             break

@@ -165,7 +165,7 @@ def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 6) -> str
 
 
 def _says(said: Predictions, pictures: slice = slice(None)) -> np.ndarray:
-    """The class that the network says; among equals not the true one, as `ranks` counts them."""
+    """The class that the network says; where it says nothing (NaN), not the true one."""
     scores, labels = said.scores[pictures].copy(), said.labels[pictures]
     wrong = np.flatnonzero(measures.ranks(scores, labels) >= 1)
     scores[wrong, labels[wrong]] = -np.inf
