@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -220,7 +221,8 @@ class Optimizer(keras.optimizers.Optimizer):
 
         rate, values = self.learning_rate, []
         for place, gradient, variable in zip(places, gradients, variables, strict=True):
-            moved = self.move(place, gradient, variable, ops.cast(rate, variable.dtype))
+            with _behind(gradient):
+                moved = self.move(place, gradient, variable, ops.cast(rate, variable.dtype))
             values.append(_if(taken, moved[0], variable))
             for own, value in moved[1]:
                 self.assign(own, _if(taken, value, own))
@@ -288,6 +290,19 @@ class Optimizer(keras.optimizers.Optimizer):
 def norm(tensors: Iterable):
     """L2 norm of all the numbers of some tensors."""
     return ops.sqrt(sum(ops.sum(ops.square(tensor)) for tensor in tensors))
+
+
+def _behind(tensor):
+    """What is computed within waits for a tensor.
+
+    TensorFlow would else compute whatever asks for variables only, a decay of each, before the
+    forward pass, and keep it in memory all the while.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf  # not above: with the JAX backend there may be no TensorFlow
+
+    return tf.control_dependencies([tensor])
 
 
 def _copy(variable):
