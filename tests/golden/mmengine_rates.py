@@ -1,4 +1,4 @@
-"""Print the learning rates that mmengine sets for OpenMMLab's rows, as mmengine_rates.json has them.
+"""Print the learning rates that mmengine sets for OpenMMLab's rows: mmengine_rates.json.
 
 Needs `pip install mmengine==0.10.7 torch==2.13.0`, which no test does:
 
