@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 
 FLOORS = [
     {"specs", "terminal"},
+    {"disk"},
     {"layers", "optim", "losses", "augment", "recipe"},
     {"models", "data", "artefact", "backup"},
     {"weights", "quantize"},
