@@ -97,6 +97,11 @@ def test_a_word_stays_in_its_room(word, rooms):
     assert saying <= rooms
 
 
+@pytest.mark.parametrize("room", FLOOR)
+def test_no_room_times_by_a_clock_that_can_be_set(room):
+    assert not {"time.time", "datetime.now", "datetime.datetime.now"} & set(words(room))
+
+
 @pytest.mark.parametrize(
     "room", ["models", "weights", "quantize", "export", "augment", "layers", "optim"]
 )

@@ -279,7 +279,7 @@ def _calibration_pictures(
         interpolation=card.interpolation,
         antialias=card.antialias,
     )
-    with data.naming_files():
+    with data.naming_files(some.record_files):
         pictures = [images for images, _ in batches.as_numpy_iterator()]
     pictures = np.concatenate(pictures)[:CALIBRATION_PICTURES]
     if len(pictures) < LEAST_PICTURES:

@@ -64,7 +64,7 @@ def fit(
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
-            stack.enter_context(data.naming_files())
+            stack.enter_context(data.naming_files(pictures.record_files + test.record_files))
             watching = [watch.Average()] if recipe.ema else []
             if replicas.process == 0:
                 watching += _shown(recipe, place, folder, stack)

@@ -9,8 +9,7 @@ STEPS = 48
 FLAGS = "--backup-every 3"
 
 EXPORTS = {
-    "model.tflite": "", "int8.tflite": "--quantize int8 --bound 0", "model.onnx": "", "saved": "",
-    "web": "--format web",
+    "model.tflite": "", "model.onnx": "", "saved": "", "web": "--format web",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ _FOLDER = 0x40000000
 
 
 class Events:
-    """Counts what happens to the files in a folder and in the folders made in it."""
+    """Counts what happens to the files in a folder and in all the folders in it, new ones too."""
 
     def __init__(self, folder):
         self.file = os.fdopen(_LIBC.inotify_init1(os.O_NONBLOCK), "rb", buffering=0)
@@ -33,6 +33,10 @@ class Events:
         number = _LIBC.inotify_add_watch(self.file.fileno(), os.fsencode(folder), _ALL)
         if number >= 0:  # else it is gone already
             self.folders[number] = folder
+            with contextlib.suppress(FileNotFoundError):
+                for entry in os.scandir(folder):
+                    if entry.is_dir(follow_symlinks=False):
+                        self._watch(folder / entry.name)
 
     def wait(self, count, seconds):
         """Until so many events were seen, or for so long; whether they were."""

@@ -1,6 +1,5 @@
 """Killed at any moment of its life, a run is never damaged, goes on, and ends as if unbroken."""
 
-import json
 import os
 import random
 import re
@@ -8,16 +7,11 @@ import signal
 import time
 from collections import Counter
 
-import keras
-import numpy as np
 import pytest
 from commands import STEPS, Place
 from files import Events
-from runs import end, log, newest_step
-
-from resnet_keras import backup
-from resnet_keras.artefact import open_artefact
-from resnet_keras.evaluate import load_predictions
+from runs import end, newest_step
+from whole import Whole, weights
 
 SIGNALS = (signal.SIGKILL,) * 3 + (signal.SIGTERM, signal.SIGINT)
 
@@ -26,101 +20,6 @@ KILLS, SEED = int(os.environ.get("FAULTS_KILLS", 200)), int(os.environ.get("FAUL
 
 # What a training says first.
 LISTENING = "float32: as asked for"
-
-
-class Whole:
-    """An unbroken run, whose files those of a broken one are held against, at any moment."""
-
-    def __init__(self, place):
-        self.place = place
-        self.log = log(place.run)
-        self.end = end(place.run)
-        self.weights = weights(place.run / "model.keras")
-        self.files = place.files()
-        pictures = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
-        self.pictures, self.seen = pictures, {}
-
-    def check(self, place):
-        """Whatever is there is whole, and is what the unbroken run has."""
-        if place.run.exists():
-            self._check_log(place)
-            self._check_backups(place)
-            for path in sorted(place.run.iterdir()):
-                if not path.name.startswith(".") and self._changed(path):
-                    self._check_file(path)
-        if (place.data / "digits" / "1.0.0").exists():
-            assert tree(place.data / "digits" / "1.0.0") == tree(self.place.data / "digits/1.0.0")
-
-    def _changed(self, path):
-        """Whether a file, or one in a folder, is another than when it was last looked at."""
-        stats = (inner.stat() for inner in (path, *path.rglob("*")))
-        now = [(stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats]
-        before, self.seen[path] = self.seen.get(path), now
-        return now != before
-
-    def _check_log(self, place):
-        if (place.run / "log.csv").exists():
-            rows = log(place.run)
-            assert rows == self.log[: len(rows)]
-            assert (place.run / "log.csv").read_text().endswith("\n")
-
-    def _check_backups(self, place):
-        steps = [path for path in place.run.glob("backup/*.safetensors") if self._changed(path)]
-        for path in steps:
-            alone = place.folder / "alone"
-            alone.mkdir()
-            (alone / path.name).hardlink_to(path)
-            assert backup.load(alone).step == int(path.stem)  # raises if it is damaged
-            (alone / path.name).unlink()
-            alone.rmdir()
-
-    def _check_file(self, path):
-        whole = self.place.run / path.name
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.name == "labels.txt":
-            assert path.read_bytes() == whole.read_bytes()
-        elif path.suffix == ".html":
-            assert path.read_text().rstrip().endswith("</html>")
-        elif path.suffix == ".md":
-            assert path.read_text().startswith("---\n")
-        elif path.suffix == ".npz":
-            mine, theirs = load_predictions(path), load_predictions(whole)
-            assert np.array_equal(mine.scores, theirs.scores)
-        elif path.name == "model.keras":
-            assert weights(path) == self.weights
-        elif path.name in place_exports(path):
-            self._check_export(path)
-
-    def _check_export(self, path):
-        """Proved by the interpreter that its users have."""
-        file = path / "model.onnx" if path.name == "web" else path
-        if path.name == "web":
-            assert (path / "embedded.js").read_text().endswith(";\n")
-        model = keras.saving.load_model(path.parent / "model.keras", compile=False)
-        expected = model.predict_on_batch(self.pictures.astype(np.float32))
-        assert np.allclose(
-            open_artefact(file).predict(self.pictures), expected,
-            atol=0.2 if "int8" in path.name else 1e-4,
-        )  # fmt: skip
-
-
-def place_exports(path):
-    return Place(path.parent.parent).exports
-
-
-def weights(path):
-    """Every number of a model file, and how it is built."""
-    model = keras.saving.load_model(path, compile=False)
-    return model.to_json(), [array.tobytes() for array in model.get_weights()]
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 class Killer:
@@ -225,6 +124,7 @@ def life(killer, place, tries):
                 break
         if phase in tries:
             process = killer.let_alone(phase, command, place)
+            print(f"{phase}: {killer.kills} kills so far", flush=True)
         if phase == "prepare":
             for path in place.data.glob("*/incomplete.*"):
                 assert f"{path} is left of a preparation that was stopped" in process.output
@@ -253,14 +153,12 @@ def test_two_hundred_kills_change_nothing(warm, whole, tmp_path, capsys):
         if phase not in ("prepare", "train"):
             killer.let_alone(phase, command, whole.place)
     killer.length |= {"prepare": (2, 40), "train": (8, 200)}
-    tries = {phase: 4 for phase, _ in whole.place.commands()} | {"prepare": 8, "train": 24}
+    tries = {phase: 12 for phase, _ in whole.place.commands()} | {"prepare": 16, "train": 40}
     lives = 0
     while killer.kills < KILLS:
         lives += 1
         place = Place(tmp_path / str(lives))
         life(killer, place, tries)
         assert place.files() == whole.place.files()
-        with capsys.disabled():
-            print(f"\nlife {lives}: {killer.kills} kills so far", flush=True)
     with capsys.disabled():
-        print("\n".join(killer.lines()), flush=True)
+        print(f"\n{killer.kills} kills in {lives} lives", *killer.lines(), sep="\n", flush=True)
