@@ -35,11 +35,12 @@ def whole(path: str | Path) -> Iterator[Path]:
             _clear(folder, path)
             try:
                 part = folder / "new" / path.name
-                part.parent.mkdir(parents=True)
+                part.parent.mkdir()
                 yield part
                 _publish(part, path, folder / "old")
             finally:
                 _clear(folder, path)
+                folder.rmdir()
     except Exception as error:
         if isinstance(error, InputError) or (reason := refusal(error)) is None:
             raise
@@ -102,7 +103,9 @@ def _clear(folder: Path, path: Path) -> None:
     old = folder / "old"
     if old.exists() and not path.exists():
         os.replace(old, path)
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in (folder / "new", old):
+        if left.exists():
+            shutil.rmtree(left)
 
 
 def _publish(part: Path, path: Path, old: Path) -> None:
