@@ -342,10 +342,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with signals_to(stop("Give the same command again.")):
         answer = verb()
-    if "--json" in arguments:
-        print(json_format.dumps(answer), file=stdout, flush=True)
-    else:
-        _show(answer, stdout)
+        if "--json" in arguments:
+            print(json_format.dumps(answer), file=stdout, flush=True)
+        else:
+            _show(answer, stdout)
 
 
 def _later(verb):

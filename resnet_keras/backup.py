@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from resnet_keras.disk import lock, whole
+from resnet_keras.disk import lock, whole, writing
 from resnet_keras.terminal import InputError
 
 GENERATIONS = 2
@@ -42,19 +42,23 @@ def alone(folder: Path) -> Iterator[None]:
     See `disk.lock`.
 
     Raises:
-        InputError: another process is at work there.
+        InputError: another process is at work there, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+") as file:
+    path = Path(os.path.abspath(folder / "lock"))
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")
+    with file:
         if not lock(file.fileno()):
             file.seek(0)
             raise InputError(
                 f"another training is at work in {folder} ({file.read().strip()}): wait for its "
                 f"end, or take another --run-dir."
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
 
 

@@ -29,7 +29,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(os.path.abspath(path))
     folder = path.with_name(f".{path.name}.part")
-    try:
+    with writing(path):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder, path):
             _clear(folder, path)
@@ -41,10 +41,21 @@ def whole(path: str | Path) -> Iterator[Path]:
             finally:
                 _clear(folder, path)
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes a file: what the machine refuses becomes one line that names it.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
     except Exception as error:
         if isinstance(error, InputError) or (reason := refusal(error)) is None:
             raise
-        if (where := getattr(error, "filename", None)) and str(folder) not in str(where):
+        if (where := getattr(error, "filename", None)) and str(path.parent) not in str(where):
             raise  # of what was read meanwhile, say
         raise InputError(
             f"{path} cannot be written: {reason}. Nothing is lost; mend that, then give the same "

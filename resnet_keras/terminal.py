@@ -124,7 +124,10 @@ def _one_line(kind, error, trace):
     if not issubclass(kind, InputError):
         if not issubclass(kind, Exception) or (reason := refusal(error)) is None:
             return sys.__excepthook__(kind, error, trace)
-        where = getattr(error, "filename", None)
-        text = f"{where or text}: {reason}. Mend that, then give the same command again."
+        if where := getattr(error, "filename", None):
+            text = f"{where}: {reason}"
+        elif reason not in text:
+            text += f": {reason}"
+        text += ". Mend that, then give the same command again."
     print("error:", printable(" ".join(text.split())), file=sys.stderr)
     raise SystemExit(2)  # Python takes the exit code of a hook that raises this

@@ -104,8 +104,10 @@ def said_so(process, number, phase):
     if number == signal.SIGKILL:
         assert process.code == -number, process.output
         return
-    if not process.output or LISTENING not in process.output and "Traceback" in process.output:
-        assert process.code in (-number, 1)  # Python itself, before the program has begun
+    # Python itself, before the program has begun.
+    python = process.code == 1 and "KeyboardInterrupt" in process.output
+    if not process.output or (number == signal.SIGINT and python):
+        assert process.code in (-number, 1) and LISTENING not in process.output
         return
     assert process.code == 128 + number, process.output
     assert "Traceback" not in process.output
