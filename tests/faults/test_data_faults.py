@@ -72,6 +72,7 @@ def corrupt(path):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_prepared_file_that_is_damaged(warm, tmp_path, unbroken):
     place = Place(tmp_path)
     assert warm.run(place.prepare).code == 0

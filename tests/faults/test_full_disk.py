@@ -93,10 +93,8 @@ def verbs(place):
     return {"report": place.report} | place.exports
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["report"] + [pytest.param(name, marks=pytest.mark.slow) for name in EXPORTS],
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["report", *EXPORTS])
 def test_what_a_verb_writes_waits_for_room(warm, small, unbroken, name):
     command = verbs(copied(small, unbroken))[name]
     if name != "report":
@@ -134,6 +132,7 @@ def test_a_preparation_waits_for_room(warm, tmp_path, unbroken):
         assert tree(place.data / "digits" / "1.0.0") == tree(unbroken.data / "digits" / "1.0.0")
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_too_large(warm, tmp_path, whole):
     """The same without a file system of its own: where nothing can be mounted, too."""
     place = Place(tmp_path)
@@ -145,9 +144,10 @@ def test_a_file_that_grows_too_large(warm, tmp_path, whole):
     same_end(place, whole)
 
 
-@pytest.mark.parametrize("what", ["train", "report", *(
-    pytest.param(name, marks=pytest.mark.slow) for name in EXPORTS
-)])  # fmt: skip
+@pytest.mark.parametrize(
+    "what",
+    ["report", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", *EXPORTS))],
+)
 def test_a_run_folder_that_cannot_be_written(warm, tmp_path, unbroken, what):
     place = copied(Place(tmp_path), unbroken)
     command = (verbs(place) | {"train": place.train})[what]
@@ -163,6 +163,7 @@ def test_a_run_folder_that_cannot_be_written(warm, tmp_path, unbroken, what):
     assert process.code == 0, process.output
 
 
+@pytest.mark.slow
 def test_what_needs_no_writing_works_on_a_read_only_folder(warm, tmp_path, unbroken):
     place = copied(Place(tmp_path), unbroken)
     with read_only(place.folder) as there:
