@@ -65,7 +65,7 @@ class Killer:
                     events.wait(wanted, 0.02)
                 time.sleep(self.random.choice((0, 0, self.random.uniform(0, 0.003))))
             process.send(number)
-            process.wait(60)
+            process.wait()
         if process.code == 0:
             self.whole.check(place)
             return False
@@ -141,7 +141,7 @@ def whole(unbroken):
 
 def test_three_kills_change_nothing(warm, whole, tmp_path):
     killer = Killer(warm, whole, seed=1)
-    killer.length["train"] = (6, 60)
+    killer.length["train"] = (0.6 * whole.place.seconds, 40)  # before its end in any case
     place = Place(tmp_path)
     life(killer, place, {"train": 3})
     assert killer.kills == 3
@@ -154,7 +154,7 @@ def test_two_hundred_kills_change_nothing(warm, whole, tmp_path, capsys):
     for phase, command in whole.place.commands():
         if phase not in ("prepare", "train"):
             killer.let_alone(phase, command, whole.place)
-    killer.length |= {"prepare": (2, 40), "train": (8, 200)}
+    killer.length |= {"prepare": (2, 40), "train": (whole.place.seconds, 200)}
     tries = {phase: 12 for phase, _ in whole.place.commands()} | {"prepare": 16, "train": 40}
     lives = 0
     while killer.kills < KILLS:

@@ -74,14 +74,14 @@ class Process:
             self.code = self.warm.ask(wait=self.pid)
         return self.code
 
-    def wait(self, seconds=300):
+    def wait(self, seconds=900):
         end = time.monotonic() + seconds
         while self.poll() is None:
             assert time.monotonic() < end, self.output
             time.sleep(0.01)
         return self.code
 
-    def wait_for(self, happened, seconds=120):
+    def wait_for(self, happened, seconds=600):
         """Wait until something is so, while the process runs."""
         end = time.monotonic() + seconds
         while not happened():
