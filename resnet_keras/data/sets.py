@@ -91,7 +91,7 @@ def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
             with naming_files([str(path) for path in info.filepaths]):
                 parts = [(batch[image], batch[label]) for batch in tfds.as_numpy(whole)]
         except tf.errors.FailedPreconditionError as error:  # TFDS has counted
-            reason = error.message.rpartition("}} ")[2]
+            reason = error.message.rpartition("}} ")[2].partition(" [Op")[0].rstrip(".")
             raise InputError(
                 f"{builder.data_dir} is damaged: {reason}. Delete it, then prepare {builder.name} "
                 "again."
