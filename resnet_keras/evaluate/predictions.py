@@ -60,8 +60,8 @@ class Predictions:
         }
         if self.paths is not None:
             arrays["paths"] = self.paths
-        with whole(path) as part:
-            np.savez(part, **arrays)  # scores of a softmax hardly shrink
+        with whole(path) as part, open(part, "wb") as file:
+            np.savez(file, **arrays)  # scores of a softmax hardly shrink
 
 
 _ABOUT = ("dataset", "split", "artefact")
