@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 
 from resnet_keras.recipe import one_line
-from resnet_keras.terminal import InputError, exit_with_one_line, load_tensorflow
+from resnet_keras.terminal import InputError, exit_with_one_line, load_tensorflow, signals_to, stop
 
 Positional = tyro.conf.Positional
 
@@ -340,11 +340,12 @@ def main(arguments: list[str] | None = None) -> None:
             verbs, prog="resnet-keras", description=__doc__, args=arguments
         )
     )
-    answer = verb()
-    if "--json" in arguments:
-        print(json_format.dumps(answer), file=stdout, flush=True)
-    else:
-        _show(answer, stdout)
+    with signals_to(stop("Give the same command again.")):
+        answer = verb()
+        if "--json" in arguments:
+            print(json_format.dumps(answer), file=stdout, flush=True)
+        else:
+            _show(answer, stdout)
 
 
 def _later(verb):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_keras.disk import write_text
 from resnet_keras.terminal import InputError
 
 
@@ -126,13 +127,6 @@ def read_card(artefact: Path) -> Card | None:
 def card_path(artefact: Path) -> Path:
     """`model.tflite` -> `model.json`."""
     return Path(artefact).with_suffix(".json")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def _parse(text: str, path: Path) -> Card:

@@ -1,8 +1,8 @@
 """Exact resume: what is saved, atomically, and where training stands."""
 
-import fcntl
 import json
 import os
+import shutil
 import socket
 import sys
 import zlib
@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from resnet_keras.disk import lock, whole, writing
 from resnet_keras.terminal import InputError
 
 GENERATIONS = 2
@@ -38,27 +39,26 @@ class Saved(NamedTuple):
 def alone(folder: Path) -> Iterator[None]:
     """Keep every other training out of a run folder, which is made.
 
-    The lock is the operating system's: it ends with the process, however that ends. Network file
-    systems may not know it.
+    See `disk.lock`.
 
     Raises:
-        InputError: another process is at work there.
+        InputError: another process is at work there, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    path = Path(os.path.abspath(folder / "lock"))
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")
+    with file:
+        if not lock(file.fileno()):
             file.seek(0)
             raise InputError(
                 f"another training is at work in {folder} ({file.read().strip()}): wait for its "
                 f"end, or take another --run-dir."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            )
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
 
 
@@ -71,22 +71,24 @@ def save(folder: Path, saved: Saved) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        InputError: the disk does not take it; the backups before it are kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{saved.step:012d}.safetensors"
-    part = path.with_suffix(".part")
     arrays = {name: np.array(array, order="C") for name, array in saved.arrays.items()}
     metadata = {
         "step": str(saved.step),
         "notes": json.dumps(saved.notes),
         "crc32": str(_checksum(arrays)),
     }
-    save_file(arrays, part, metadata=metadata)
-    _to_disk(part)
-    os.replace(part, path)
-    _to_disk(folder)
-    for old in _generations(folder)[GENERATIONS:]:
-        old.unlink()
+    _remove_parts(folder)
+    with whole(path) as part:
+        save_file(arrays, part, metadata=metadata)
+    kept = [old for old in _generations(folder) if old <= path][:GENERATIONS]
+    for old in _generations(folder):
+        if old not in kept:  # one of a later step is damaged, else it would have been loaded
+            old.unlink()
     return path
 
 
@@ -124,6 +126,12 @@ def _read(path: Path) -> Saved:
     return Saved(int(metadata["step"]), arrays, json.loads(metadata["notes"]))
 
 
+def _remove_parts(folder: Path) -> None:
+    """Take away what a training that was killed was about to save at another step."""
+    for part in folder.glob(".*.part"):
+        shutil.rmtree(part)
+
+
 def _generations(folder: Path) -> list[Path]:
     """The backups, newest first."""
     return sorted(folder.glob("*.safetensors"), reverse=True)
@@ -136,12 +144,3 @@ def _checksum(arrays: dict[str, np.ndarray]) -> int:
         value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
         value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
     return value
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file or folder has reached the disk: a machine may lose its power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

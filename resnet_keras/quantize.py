@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from resnet_keras.artefact import write_text
+from resnet_keras.disk import write_text
 from resnet_keras.terminal import InputError
 
 # How slowly a range moves, once it has seen some batches.

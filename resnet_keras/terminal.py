@@ -1,8 +1,10 @@
 """What a user sees on stderr: one line for what he can mend, no noise of other people's."""
 
 import contextlib
+import errno
 import os
 import re
+import signal
 import sys
 import tempfile
 
@@ -14,6 +16,14 @@ _NOISE = re.compile(
 )
 
 
+# What a machine refuses until its user has done something; libraries in C++ tell it in words alone.
+_REFUSALS = [
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES,
+                   errno.EPERM)
+]  # fmt: skip
+
+
 class InputError(ValueError):
     """Something that the user can mend; the message says what is wrong, where, and what to do."""
 
@@ -21,10 +31,57 @@ class InputError(ValueError):
 def exit_with_one_line() -> None:
     """From now on an `InputError` that nobody catches ends the program with one line, code 2.
 
+    So does what the machine refuses: see `refusal`.
+
     For programs, not libraries: recipes and the command line call it. Any other error keeps its
     traceback, because it is ours to mend.
     """
     sys.excepthook = _one_line
+
+
+@contextlib.contextmanager
+def signals_to(handler):
+    """SIGTERM and SIGINT go to `handler`, called as those of `signal.signal`, for a while."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+def stop(hint: str):
+    """A handler of signals that ends the program with one line and 128 + signal.
+
+    What is about to be written is taken away on the way out. A second signal ends it at once.
+
+    Args:
+        hint: of the line: how to go on.
+    """
+
+    def handler(number, frame):
+        for other in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(other, signal.SIG_DFL)
+        print(f"\nstopped by {signal.Signals(number).name}. {hint}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + number)
+
+    return handler
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """Why the machine refuses, in its words (`No space left on device`); None if it does not.
+
+    Args:
+        error: any library's; what it came from is looked at, too.
+    """
+    while error is not None:
+        text = f"{getattr(error, 'strerror', None)} {error}"
+        for reason in _REFUSALS:
+            if reason in text:
+                return reason
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def load_tensorflow() -> None:
@@ -63,7 +120,14 @@ def printable(text: str) -> str:
 
 
 def _one_line(kind, error, trace):
+    text = str(error)
     if not issubclass(kind, InputError):
-        return sys.__excepthook__(kind, error, trace)
-    print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
+        if not issubclass(kind, Exception) or (reason := refusal(error)) is None:
+            return sys.__excepthook__(kind, error, trace)
+        if where := getattr(error, "filename", None):
+            text = f"{where}: {reason}"
+        elif reason not in text:
+            text += f": {reason}"
+        text += ". Mend that, then give the same command again."
+    print("error:", printable(" ".join(text.split())), file=sys.stderr)
     raise SystemExit(2)  # Python takes the exit code of a hook that raises this

@@ -336,3 +336,28 @@ def test_shares_of_an_evaluation_are_whole_batches_that_show_each_picture_once(p
     labels, weights = (np.concatenate([batch[i] for batch in flat]) for i in (1, 2))
     assert sorted(labels[weights > 0]) == list(range(23))
     assert weights.mean() == pytest.approx(1) and len(set(weights[weights > 0])) == 1
+
+
+@pytest.mark.parametrize("harm", ["bit", "length", "cut", "gone"])
+def test_a_damaged_file_of_records_is_named(tmp_path, harm):
+    """TensorFlow tells a place, which several files may have, and no file."""
+    pictures = in_files(numbered(23), tmp_path, 4)
+    victim = tmp_path / "part-2.tfrecord"
+    contents = bytearray(victim.read_bytes())
+    (length,) = struct.unpack_from("<Q", contents)
+    second = length + 16
+    if harm == "bit":
+        contents[second + 20] ^= 1
+    elif harm == "length":
+        contents[second] ^= 1
+    victim.write_bytes(contents[:-30] if harm == "cut" else contents)
+    if harm == "gone":
+        victim.unlink()
+    for batches in (
+        data.training_batches(pictures, size=4, batch_size=8, seed=0).take(4),
+        data.evaluation_batches(pictures, size=4, batch_size=8),
+    ):
+        with pytest.raises(InputError, match=rf"{victim} ") as caught:
+            with data.naming_files(pictures.record_files):
+                list(batches)
+        assert ("is damaged" in str(caught.value)) == (harm != "gone")

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 
 FLOORS = [
     {"specs", "terminal"},
+    {"disk"},
     {"layers", "optim", "losses", "augment", "recipe"},
     {"models", "data", "artefact", "backup"},
     {"weights", "quantize"},
@@ -94,6 +95,11 @@ def test_specs_see_the_standard_library_alone():
 def test_a_word_stays_in_its_room(word, rooms):
     saying = {room for room in FLOOR if any(word in said for said in words(room))}
     assert saying <= rooms
+
+
+@pytest.mark.parametrize("room", FLOOR)
+def test_no_room_times_by_a_clock_that_can_be_set(room):
+    assert not {"time.time", "datetime.now", "datetime.datetime.now"} & set(words(room))
 
 
 @pytest.mark.parametrize(

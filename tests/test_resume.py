@@ -1,6 +1,5 @@
 """A run that is killed and started again ends, bit for bit, where an unbroken one ends."""
 
-import csv
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from runs import end, newest_step
 
 from resnet_keras import backup
 
@@ -70,20 +70,12 @@ def kill(process, folder, after, number=signal.SIGKILL):
     """Send a signal once the run has written a backup of a step behind `after`."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if any(int(path.stem) > after for path in (folder / "backup").glob("*.safetensors")):
+        if newest_step(folder) > after:
             process.send_signal(number)
             break
         time.sleep(0.001)
     output, _ = process.communicate(timeout=120)
     return output
-
-
-def end(folder):
-    """What a run ended with: every variable, and the log without its time columns."""
-    saved = backup.load(folder / "backup")
-    with open(folder / "log.csv", newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-    return saved.step, {name: array.tobytes() for name, array in saved.arrays.items()}, rows
 
 
 def unbroken(start, folder, *flags, **environment):

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.formats import tidy
+from resnet_keras.data.records import damaged
 from resnet_keras.terminal import InputError
 
 _CHANGED = "this picture has changed since it was checked:"
@@ -68,8 +69,11 @@ def _tidy_in_graph(data) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def naming_files() -> Iterator[None]:
-    """Around what draws batches: an error about a picture file becomes one line that names it.
+def naming_files(records: Collection[str] = ()) -> Iterator[None]:
+    """Around what draws batches: an error about a file of data becomes one line that names it.
+
+    Args:
+        records: paths of the files of records that may be read.
 
     Raises:
         InputError: a file is gone, cannot be read, or is not what it was.
@@ -77,10 +81,16 @@ def naming_files() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
+        if broken := damaged(records, error.message):
+            raise InputError(
+                f"{broken} is damaged. Put a whole copy there, or delete its folder and prepare "
+                "the data set again; then go on."
+            ) from None
         if changed := _CHANGED_FILE.search(error.message):
             path, reason = changed[1], "has changed since it was checked"
         elif missing := _MISSING_FILE.search(error.message):
             path, reason = missing[1], f"cannot be read any more ({missing[2].lower()})"
         else:
             raise
-        raise InputError(f"the picture {path} {reason}. Mend it, then go on.") from None
+        kind = "file" if path in records else "picture"
+        raise InputError(f"the {kind} {path} {reason}. Mend it, then go on.") from None

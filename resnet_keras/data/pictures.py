@@ -37,6 +37,11 @@ class Pictures:
     files: Files | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def record_files(self) -> tuple[str, ...]:
+        """Paths of the files of records; none where pictures are kept otherwise."""
+        return tuple(path for path, *_ in self.records[0]) if self.records else ()
+
 
 def sample(pictures: Pictures, examples: int, *, seed: int) -> Pictures:
     """Some pictures of a split, drawn by a seed.

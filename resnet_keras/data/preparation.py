@@ -17,6 +17,7 @@ from tensorflow_datasets.core.download import checksums, download_manager
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION, Expected, check_archives
 from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.folders import PREFIX, open_folder
+from resnet_keras.disk import whole
 from resnet_keras.terminal import InputError
 
 # Which of ImageNet's archives the builders of TFDS read.
@@ -246,10 +247,8 @@ def _restore_debian_fashion_mnist(folder: Path) -> None:
         target = folder / source.name
         if target.exists():
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         name = source.stem.encode()
         time = struct.pack("<I", _ZALANDO_TIMES[source.name.split("-")[0]])
         header = b"\x1f\x8b\x08\x08" + time + b"\x00\x03" + name + b"\x00"
-        part = target.with_suffix(".part")
-        part.write_bytes(header + source.read_bytes()[10:])
-        os.replace(part, target)
+        with whole(target) as part:
+            part.write_bytes(header + source.read_bytes()[10:])

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from resnet_keras.data.builders import find_builder, image_and_label
+from resnet_keras.data.files import naming_files
 from resnet_keras.data.folders import PREFIX, open_folder
 from resnet_keras.data.pictures import Pictures
 from resnet_keras.data.preparation import build, require_whole
@@ -85,7 +87,15 @@ def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
         raise InputError(f"split {split!r} of {builder.name} in {builder.data_dir} is empty.")
     if None not in shape and info.num_examples * math.prod(shape) <= IN_MEMORY_BYTES:
         whole = builder.as_dataset(split=split, batch_size=2048)
-        parts = [(batch[image], batch[label]) for batch in tfds.as_numpy(whole)]
+        try:
+            with naming_files([str(path) for path in info.filepaths]):
+                parts = [(batch[image], batch[label]) for batch in tfds.as_numpy(whole)]
+        except tf.errors.FailedPreconditionError as error:  # TFDS has counted
+            reason = error.message.rpartition("}} ")[2].partition(" [Op")[0].rstrip(".")
+            raise InputError(
+                f"{builder.data_dir} is damaged: {reason}. Delete it, then prepare {builder.name} "
+                "again."
+            ) from None
         images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Pictures(arrays=(images, labels.astype(np.int64)), **common)
 

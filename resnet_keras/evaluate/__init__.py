@@ -120,7 +120,7 @@ def predict_split(
     source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
     pictures = _open(artefact, **source)
     gallery, scores, labels = Gallery(), [], []
-    with data.naming_files():
+    with data.naming_files(pictures.record_files):
         for images, true in _batches(artefact, pictures, batch_size):
             scores.append(np.asarray(artefact.predict(images), np.float32))
             labels.append(true)
@@ -209,7 +209,7 @@ def _calibration(
     batch_size = source.pop("batch_size")
     pictures = _open(artefact, split=split, **source)
     scores, labels = [], []
-    with data.naming_files():
+    with data.naming_files(pictures.record_files):
         for images, true in _batches(artefact, pictures, batch_size):
             # By the pixels, because splits have several names ("test" may be "validation").
             own = np.array([_tell(image) not in pixels for image in images])

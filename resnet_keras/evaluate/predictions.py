@@ -3,12 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from resnet_keras.disk import whole
 from resnet_keras.evaluate import measures
 from resnet_keras.terminal import InputError
 
@@ -60,11 +60,8 @@ class Predictions:
         }
         if self.paths is not None:
             arrays["paths"] = self.paths
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        with open(part, "wb") as file:
+        with whole(path) as part, open(part, "wb") as file:
             np.savez(file, **arrays)  # scores of a softmax hardly shrink
-        os.replace(part, path)
 
 
 _ABOUT = ("dataset", "split", "artefact")

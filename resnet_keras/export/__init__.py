@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ import keras
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.artefact import Artefact, card_path, open_artefact, write_text
+from resnet_keras.artefact import Artefact, card_path, open_artefact
+from resnet_keras.disk import whole, write_text
 from resnet_keras.evaluate import test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
@@ -139,16 +139,13 @@ def export(
             original, calibrate or card.dataset or dataset, data_dir, seed, skip_bad
         )
     model = keras.saving.load_model(source, compile=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        part, float32 = Path(folder) / "new" / out.name, Path(folder) / f"float32{out.suffix}"
-        part.parent.mkdir()
+    with whole(out) as part:
+        float32 = part.with_name(f"float32-{out.name}")
+        copy = part.with_name(f"plain-{out.name}.keras")
         if any(layer.compute_dtype != "float32" for layer in model.layers):
             _say(f"{source} computes in {model.dtype_policy.name}; float32 is what is exported")
-            save_plain(model, Path(folder) / "plain.keras")
-            original = dataclasses.replace(
-                open_artefact(Path(folder) / "plain.keras"), path=source, card=card
-            )
+            save_plain(model, copy)
+            original = dataclasses.replace(open_artefact(copy), path=source, card=card)
         _say(f"converting to {_NAMES[out.suffix]}, {quantize.replace('none', 'float32')}")
         if out.suffix == ".keras":
             save_plain(model, part)
@@ -188,9 +185,6 @@ def export(
         if reason is not None:
             raise BoundMissed(f"{out} was not kept: {reason} (against {source}).")
         os.replace(card_path(part), card_path(out))
-        if out.is_dir():  # a folder cannot be replaced while it is there
-            os.replace(out, Path(folder) / "old")
-        os.replace(part, out)
     write_text(out.with_name(f"{out.name}.md"), model_card(report, card, out.name))
     return report
 
@@ -201,17 +195,13 @@ def _export_page(source: Path, out: Path, **options) -> dict[str, Any]:
 
     if out.exists() and not (out / "embedded.js").exists() and not _empty(out):
         raise InputError(f"this is there and is no such page. Received: {out}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        onnx, page = Path(folder) / "model.onnx", Path(folder) / "page"
+    with whole(out) as page:
+        onnx = page.with_name(f"{out.name}-model.onnx")
         try:
             report = export(source, onnx, **options)
             write_web(onnx, open_artefact(onnx).card, page)
             report |= {"format": "web", "bytes": size(page), "command": _command()}
             write_text(Path(f"{onnx}.report.json"), json.dumps(report, indent=1) + "\n")
-            if out.exists():
-                os.replace(out, Path(folder) / "old")
-            os.replace(page, out)
         finally:
             if Path(f"{onnx}.report.json").exists():  # of a refusal, too
                 os.replace(f"{onnx}.report.json", f"{out}.report.json")
@@ -289,7 +279,7 @@ def _calibration_pictures(
         interpolation=card.interpolation,
         antialias=card.antialias,
     )
-    with data.naming_files():
+    with data.naming_files(some.record_files):
         pictures = [images for images, _ in batches.as_numpy_iterator()]
     pictures = np.concatenate(pictures)[:CALIBRATION_PICTURES]
     if len(pictures) < LEAST_PICTURES:

@@ -1,11 +1,11 @@
 """A trained model -> the twins that leave: a plain one to train on, a folded one to convert."""
 
-import os
 import re
 from pathlib import Path
 
 import keras
 
+from resnet_keras.disk import whole
 from resnet_keras.quantize import fold
 
 
@@ -38,9 +38,8 @@ def plain(model: keras.Model) -> keras.Model:
 
 def save_plain(model: keras.Model, path: Path) -> None:
     """Write `plain(model)` as `.keras`, whole or not at all."""
-    part = path.with_name(f"part-{path.name}")  # Keras wants the suffix
-    plain(model).save(part)
-    os.replace(part, path)
+    with whole(path) as part:
+        plain(model).save(part)
 
 
 def folded(model: keras.Model) -> keras.Model:

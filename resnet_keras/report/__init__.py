@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.artefact import write_text
+from resnet_keras.disk import write_text
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
 from resnet_keras.report.runs import Run, read_run
@@ -39,7 +39,6 @@ def write_report(
         raise InputError(f"`out` must be a file. Received: out={str(out)!r}")
     read = [read_run(run, data_dir=data_dir) for run in runs]
     html = page(read, [_facts(run) for run in read])
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     return out
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
-from resnet_keras.terminal import InputError, load_tensorflow
+from resnet_keras.terminal import InputError, load_tensorflow, refusal, signals_to, stop
 from resnet_keras.train import memory, tracking
 from resnet_keras.train.building import compiled, network
-from resnet_keras.train.machine import Replicas, choose_precision, choose_replicas
+from resnet_keras.train.machine import Replicas, choose_precision, choose_replicas, command
 
 __all__ = ["choose_precision", "train", "versions"]
 
@@ -48,6 +48,8 @@ def train(recipe: Recipe) -> Path:
 
     tracking.demand(recipe)
     with ExitStack() as stack:
+        # Until the first step and behind the last one; between them `fit` saves before.
+        stack.enter_context(signals_to(stop(f"To go on: {command()}")))
         replicas = choose_replicas(recipe)
         with replicas.together():
             policy, reason = choose_precision(recipe.precision)
@@ -64,7 +66,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     import tensorflow as tf
 
     from resnet_keras import backup, data
-    from resnet_keras.artefact import write_text
+    from resnet_keras.disk import write_text
     from resnet_keras.train.fitting import fit
 
     if recipe.deterministic:
@@ -106,7 +108,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
         with replicas.scope():
             rows = fit(recipe, model, metrics, pictures, test, folder, saved, replicas)
     except Exception as error:
-        if not memory.ran_out(error):
+        if refusal(error) or not memory.ran_out(error):  # TensorFlow calls a full disk the same
             raise
         raise InputError(memory.advice(need, recipe, memory.available(here))) from error
     return (
@@ -142,7 +144,8 @@ def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> No
 
 def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict[str, Any]:
     """Write the model, its card and its accuracy, which is that of the written file."""
-    from resnet_keras.artefact import Card, write_text
+    from resnet_keras.artefact import Card
+    from resnet_keras.disk import write_text
     from resnet_keras.evaluate import evaluate
     from resnet_keras.export import save_plain
     from resnet_keras.quantize import ranges, stock, write_ranges

@@ -1,10 +1,7 @@
 """Fit from where the backup stands to the end, and how a run ends before it."""
 
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,9 @@ import keras
 from resnet_keras import data
 from resnet_keras.backup import Saved
 from resnet_keras.recipe import Recipe
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, signals_to
 from resnet_keras.train import tracking, watch
-from resnet_keras.train.machine import HOSTS, Replicas
+from resnet_keras.train.machine import Replicas, command
 
 # Fields of a recipe that are arguments of `data.training_batches`, by the same names.
 PIXELS = (
@@ -66,8 +63,8 @@ def fit(
         keep.restore(saved)
     try:
         with ExitStack() as stack:
-            stack.enter_context(_signals(keep.on_signal))
-            stack.enter_context(data.naming_files())
+            stack.enter_context(signals_to(keep.on_signal))
+            stack.enter_context(data.naming_files(pictures.record_files + test.record_files))
             watching = [watch.Average()] if recipe.ema else []
             if replicas.process == 0:
                 watching += _shown(recipe, place, folder, stack)
@@ -80,8 +77,10 @@ def fit(
             # The rest of an epoch that was interrupted, then all the others.
             while place.step < total:
                 _fit(recipe, model, pictures, test, place, callbacks, replicas)
+            if keep.signal:  # came behind the last step, whose backup is there
+                raise watch.Interrupted(keep.signal)
     except watch.Interrupted as stop:
-        print(f"{stop}. To go on: {_command()}", file=sys.stderr)
+        print(f"{stop}. To go on: {command()}", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
     except watch.Diverged as error:
         print(
@@ -143,18 +142,6 @@ def _fit(recipe, model, pictures, test, place, callbacks, replicas: Replicas) ->
     )
 
 
-@contextmanager
-def _signals(handler) -> Iterator[None]:
-    """SIGTERM and SIGINT go to `handler` for a while."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)
-
-
 def _interval(every: str) -> tuple[int, str]:
     """Read `500` as steps; `90s`, `10m` and `2h` as seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
@@ -165,9 +152,3 @@ def _interval(every: str) -> tuple[int, str]:
             f"Received: backup_every={every!r}"
         )
     return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
-
-
-def _command() -> str:
-    """The command that this process was started with."""
-    set_ = [f"{n}={os.environ[n]}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)]
-    return " ".join([*set_, "python", *sys.argv])

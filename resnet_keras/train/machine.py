@@ -205,6 +205,12 @@ def _demand_whole_shares(recipe: Recipe, replicas: int) -> None:
         )
 
 
+def command() -> str:
+    """The command that this process was started with."""
+    set_ = [f"{n}={os.environ[n]}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)]
+    return " ".join([*set_, "python", *sys.argv])
+
+
 def _hosts() -> int:
     """How many processes train together, as the environment says; 1 where it says nothing."""
     given = {name: os.environ[name] for name in HOSTS if os.environ.get(name)}

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.artefact import write_text
+from resnet_keras.disk import write_text
 from resnet_keras.recipe import Recipe
 from resnet_keras.terminal import InputError
 

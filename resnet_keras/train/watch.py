@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import signal
 import sys
 import time
@@ -14,6 +13,8 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
+from resnet_keras.disk import whole
+from resnet_keras.terminal import stop
 from resnet_keras.train.machine import Replicas
 from resnet_keras.train.tracking import Report, profiling
 
@@ -236,7 +237,7 @@ class Keep(keras.callbacks.Callback):
     def on_signal(self, number, frame) -> None:
         """Note a signal; the next step saves and stops. The second one stops at once."""
         if self.signal:
-            raise KeyboardInterrupt
+            stop("To go on from the last backup, give the same command again.")(number, frame)
         self.signal = number
         print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
 
@@ -307,12 +308,10 @@ class _Bar(keras.utils.Progbar):
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write `log.csv`, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "w", newline="") as file:
+    with whole(path) as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["epoch"])
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)
 
 
 def _clock(seconds: float) -> str:

@@ -3,9 +3,8 @@
 Nothing in a file is run, and a model is changed only once everything in the file is known to fit.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from resnet_keras.disk import whole
 from resnet_keras.models import ResNet
 from resnet_keras.specs import SPECS, Spec
 from resnet_keras.terminal import InputError
@@ -112,7 +112,7 @@ def save_torch(model: keras.Model, path: str | os.PathLike) -> None:
             if key.endswith("running_var"):
                 counter = key.replace("running_var", "num_batches_tracked")
                 tensors[counter] = np.zeros((), np.int64)
-    with _published(path) as temporary:
+    with whole(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
@@ -160,7 +160,7 @@ def convert(
     report = _fill(network, checkpoint, skip_head=False)
     del checkpoint  # its memory is wanted for writing
     if Path(out).suffix == ".keras":
-        with _published(out) as temporary:
+        with whole(out) as temporary:
             network.save(temporary)
     else:
         save_torch(network, out)
@@ -302,16 +302,3 @@ def _build(checkpoint: Checkpoint, spec: Spec, classes, mean, std) -> keras.Mode
 def _wide(array: np.ndarray) -> np.ndarray:
     """At least float32."""
     return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
-
-
-@contextlib.contextmanager
-def _published(path: str | os.PathLike) -> Iterator[str]:
-    """A name to write to, which becomes `path` if all goes well and is nothing if not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield str(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

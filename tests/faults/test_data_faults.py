@@ -1,0 +1,95 @@
+"""Data that go away or change while a training reads them: one line with the file; it goes on."""
+
+import numpy as np
+import pytest
+from commands import Place
+from PIL import Image
+from runs import end, newest_step
+
+CLASSES, EACH = 2, 40
+
+
+def pictures(folder):
+    """A folder of small pictures, some for each class and split."""
+    for split in ("train", "test"):
+        for label in range(CLASSES):
+            (folder / split / str(label)).mkdir(parents=True)
+            for number in range(EACH):
+                noise = np.random.default_rng((label, number)).integers(0, 99, (8, 8), np.uint8)
+                path = folder / split / str(label) / f"{number:02}.png"
+                Image.fromarray(noise + 100 * np.uint8(label)).save(path)
+    return folder
+
+
+@pytest.fixture
+def on_pictures(tmp_path):
+    """Gives the training of another run folder on these pictures."""
+    folder = pictures(tmp_path / "pictures")
+
+    def train(name):
+        command = Place(tmp_path / name).train
+        return (
+            f"{command} --dataset folder:{folder} --batch-size 8 --mean 127 127 127 --std 60 60 60"
+        )
+
+    return train, folder
+
+
+def refused(process):
+    assert process.code == 2, process.output
+    assert "Traceback" not in process.output
+    (line,) = process.errors
+    return line
+
+
+def test_pictures_that_vanish_within_an_epoch(warm, on_pictures, tmp_path):
+    train, folder = on_pictures
+    process = warm.start(train("broken") + " --epochs 400")
+    run = tmp_path / "broken" / "run"
+    process.wait_for(lambda: newest_step(run) >= 6)
+    folder.rename(tmp_path / "away")
+    process.wait()
+    line = refused(process)
+    assert f"the picture {folder}/" in line and "cannot be read any more" in line
+    stopped = newest_step(run)
+    assert stopped >= 6
+    # Without them it does not start; with them it goes on.
+    refused(warm.run(train("broken") + " --epochs 400"))
+    (tmp_path / "away").rename(folder)
+    process = warm.start(train("broken") + " --epochs 400")
+    process.wait_for(lambda: newest_step(run) > stopped)
+    victim = sorted((folder / "train").rglob("*.png"))[7]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-9])
+    process.wait()
+    assert f"the picture {victim} has changed since it was checked" in refused(process)
+
+
+def corrupt(path):
+    """Change one bit of a picture in a file of records."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+
+
+@pytest.mark.slow
+def test_a_prepared_file_that_is_damaged(warm, tmp_path, unbroken):
+    place = Place(tmp_path)
+    assert warm.run(place.prepare).code == 0
+    (victim,) = (place.data / "digits" / "1.0.0").glob("*train*")
+    whole = victim.read_bytes()
+    corrupt(victim)
+    line = refused(warm.run(place.train))
+    assert str(victim) in line and "damaged" in line
+    victim.write_bytes(whole[: len(whole) // 2])
+    line = refused(warm.run(place.train))
+    assert str(victim) in line and "damaged" in line
+    victim.write_bytes(b"")
+    line = refused(warm.run(place.train))
+    assert "digits/1.0.0 is damaged" in line and "expected to contain 1437 elements" in line
+    victim.unlink()
+    assert str(victim) in refused(warm.run(place.train))
+    assert not (place.run / "model.keras").exists()
+    victim.write_bytes(whole)
+    process = warm.run(place.train)
+    assert process.code == 0 and end(place.run) == end(unbroken.run), process.output
