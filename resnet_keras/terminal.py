@@ -57,6 +57,11 @@ def without_noise():
                     print(line, file=sys.stderr)
 
 
+def say(line: object) -> None:
+    """One line on stderr, whatever the names of files and classes in it are."""
+    print(printable(str(line)), file=sys.stderr, flush=True)
+
+
 def printable(text: str) -> str:
     """Show what would steer the terminal (names of files, of classes) as Python writes it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -65,5 +70,5 @@ def printable(text: str) -> str:
 def _one_line(kind, error, trace):
     if not issubclass(kind, InputError):
         return sys.__excepthook__(kind, error, trace)
-    print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
+    say("error: " + " ".join(str(error).split()))
     raise SystemExit(2)  # Python takes the exit code of a hook that raises this

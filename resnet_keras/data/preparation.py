@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import struct
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from tensorflow_datasets.core.download import checksums, download_manager
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION, Expected, check_archives
 from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.folders import PREFIX, open_folder
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 # Which of ImageNet's archives the builders of TFDS read.
 _IMAGENET_ARCHIVES = {
@@ -156,7 +155,7 @@ def _name_leftovers(builder) -> None:
     parent = Path(builder.data_dir).parent
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
         if _UNFINISHED.fullmatch(path.name):
-            print(f"{path} is left of a preparation that was stopped: delete it", file=sys.stderr)
+            say(f"{path} is left of a preparation that was stopped: delete it")
 
 
 def _own_folder(builder) -> Path:
