@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import struct
+import tarfile
 import threading
 import urllib.error
 import urllib.request
@@ -188,6 +189,11 @@ def _build(builder, folder: Path) -> None:
         raise InputError(
             f"a file of {builder.name} is not the published one; take it away and start again: "
             f"{str(error).splitlines()[0]}"
+        ) from None
+    except tarfile.TarError as error:  # an archive within one; its name TFDS does not tell
+        raise InputError(
+            f"{builder.name} cannot be built from {folder}, an archive there is damaged ({error}): "
+            "`prepare --verify` names it."
         ) from None
 
 
