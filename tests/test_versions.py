@@ -52,11 +52,15 @@ def test_a_part_of_the_suite(tmp_path, python, chosen):
         [inside, "-m", "pip", "install", "-q", *SETS[chosen], *tools], check=True, timeout=3000
     )
     subprocess.run([inside, "-m", "pip", "check"], check=True)
+    # Warnings of other versions than the pinned ones are their own; some tests start pytest again.
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTEST_ADDOPTS": "-W default",
+    }  # fmt: skip
     done = subprocess.run(
-        # Warnings of other versions than the pinned ones are their own.
-        [inside, "-m", "pytest", "-p", "no:cacheprovider", "-W", "default",
+        [inside, "-m", "pytest", "-p", "no:cacheprovider",
          *(f"tests/{name}.py" for name in PART)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        cwd=ROOT, env=environment,
         stdout=subprocess.PIPE, text=True, timeout=7200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
