@@ -21,7 +21,10 @@ PART = """
 """.split()
 
 # Tools of the suite are those that run it now.
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jax", "huggingface_hub")
+TOOLS = (
+    *("pytest", "pytest-xdist", "hypothesis", "jax", "huggingface_hub"),
+    *("websocket-client", "pyyaml"),
+)
 
 
 def lowest(dependency):
