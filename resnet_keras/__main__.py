@@ -11,7 +11,15 @@ from typing import Any, Literal
 import tyro
 
 from resnet_keras.recipe import one_line
-from resnet_keras.terminal import InputError, exit_with_one_line, load_tensorflow, signals_to, stop
+from resnet_keras.terminal import (
+    InputError,
+    exit_with_one_line,
+    load_tensorflow,
+    printable,
+    say,
+    signals_to,
+    stop,
+)
 
 Positional = tyro.conf.Positional
 
@@ -130,10 +138,9 @@ def predict(
     model = open_artefact(artefact)
     card = model.card
     if not model.has_card:
-        print(
+        say(
             f"{artefact} has no {card_path(artefact).name} beside it: pictures are resized to "
-            f"{card.crop} and cropped in the centre, classes are numbers",
-            file=sys.stderr,
+            f"{card.crop} and cropped in the centre, classes are numbers"
         )
     answers = {}
     for path in images:
@@ -216,7 +223,7 @@ def export(
             format=format,
         )
     except BoundMissed as missed:
-        print("error:", missed, file=sys.stderr)
+        say(f"error: {missed}")
         raise SystemExit(1) from None
 
 
@@ -277,7 +284,7 @@ def convert(
         std=_numbers("std", std),
         stride_in_1x1=stride_in_1x1,
     )
-    print(report, file=sys.stderr)
+    say(report)
     if out.suffix == ".keras":
         _default_card(out, antialias=report.naming != "OpenMMLab").write(out)
     return dataclasses.asdict(report)
@@ -359,7 +366,7 @@ def _later(verb):
 
 
 def _show(answer: dict[str, Any], stdout) -> None:
-    """A table of what a verb answered."""
+    """A table of what a verb answered; names of files and classes steer no terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -371,21 +378,24 @@ def _show(answer: dict[str, Any], stdout) -> None:
         elif key == "layers":  # of an int8 file
             value = "\n".join(f"{item['error']:8.3g}  {item['layer']}" for item in value[:5])
         elif isinstance(value, list) and value and isinstance(value[0], dict):  # of a picture
-            value = "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
+            value = "\n".join(
+                f"{100 * item['score']:6.2f} %  {printable(item['label'])}" for item in value
+            )
         elif isinstance(value, tuple):  # names of tensors
             value = f"{len(value)} tensors"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {count}" for name, count in value.items())
         elif isinstance(value, int) and not isinstance(value, bool):
             value = f"{value:,}"
-        table.add_row(key, Text(str(value)))
+        lines = map(printable, str(value).split("\n"))
+        table.add_row(Text(printable(key)), Text("\n".join(lines)))
     Console(file=stdout).print(table)
 
 
 def _hardest(classes: dict[str, float | None], most: int = 5) -> str:
     """The classes with the lowest top-1."""
     seen = sorted((share, name) for name, share in classes.items() if share is not None)
-    return "\n".join(f"{100 * share:6.2f} %  {name}" for share, name in seen[:most])
+    return "\n".join(f"{100 * share:6.2f} %  {printable(name)}" for share, name in seen[:most])
 
 
 if __name__ == "__main__":

@@ -6,15 +6,24 @@ writes has them inside, too.
 
 import dataclasses
 import json
+import math
 import os
+import unicodedata
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from resnet_keras.disk import write_text
 from resnet_keras.terminal import InputError
+
+# The largest picture that a card may ask for; networks see a tenth of it.
+_LARGEST = 4096
+
+# Weights that a `.keras` file's configuration may ask for, by the size of the file.
+_MOST_WEIGHTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +97,8 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
         The artefact.
 
     Raises:
-        InputError: there is no such file, or it is not a model.
+        InputError: there is no such file, or it is not a model; from `predict`, it computes more
+            than there is memory for.
     """
     path = Path(path)
     if not path.exists():
@@ -101,15 +111,85 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
     opener = openers.get(path.suffix, _open_saved_model)
     try:
         predict, shape, inside = opener(path, threads or os.cpu_count())
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} can't be read as a model: {reason}") from error
-    size, channels = shape[1] or 224, shape[3]
+        _, height, _, channels = shape
+    except InputError:
+        raise
+    except Exception as error:  # there is no end to what damage does to the parsers
+        raise InputError(f"{path} can't be read as a model: {_reason(error)}") from error
+    size = height or 224
+    if not 0 < size <= _LARGEST:
+        raise InputError(f"{path} wants pictures of more than {_LARGEST} pixels. Received: {shape}")
     card = read_card(path)
     if card is None and inside is not None:
         card = _parse(inside, path)
     made_up = Card(input_size=size, eval_resize=None, crop=size)
     return Artefact(path, predict, channels, card or made_up, card is not None)
+
+
+def load_keras(path: str | Path):
+    """Load a `.keras` file as Keras does in its safe mode: nothing in it is run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A `keras.Model`, not compiled.
+
+    Raises:
+        InputError: it is damaged, names what is not Keras', is packed, or its configuration wants
+            more weights than the file has.
+    """
+    import keras
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # before it fails, Keras warns of each layer
+            _require_weights(Path(path))
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise InputError(f"{path} can't be read as a model: {_reason(error)}") from error
+
+
+def refuse_packed(archive: zipfile.ZipFile) -> None:
+    """Refuse what may be a zip bomb: Keras stores what it writes, and never packs it.
+
+    Raises:
+        ValueError: an entry is packed.
+    """
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                "it has packed entries, which Keras never writes (unzip it, then zip it with -0). "
+                f"Received: {entry.filename!r}"
+            )
+
+
+def _require_weights(path: Path) -> None:
+    """Compare a configuration, before anything is allocated for it, with the size of its file."""
+    import keras
+
+    if not path.is_file():
+        return  # Keras says what it is
+    with zipfile.ZipFile(path) as archive:
+        refuse_packed(archive)
+        config = json.loads(archive.read("config.json"))
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(
+            {**config, "compile_config": None}, safe_mode=True
+        )
+        wanted = sum(math.prod(w.shape) for w in model.weights)  # a byte a number, at least
+    if wanted > _MOST_WEIGHTS * path.stat().st_size:
+        raise ValueError(
+            f"its configuration wants {wanted:,} weights, which are not in the file. Received: "
+            f"{path.stat().st_size:,} bytes"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What a parser says, in one line of some length; Keras puts the cause last."""
+    text = str(error).rpartition("Exception encountered: ")[2]
+    text = " ".join(text.split()) or type(error).__name__
+    return _shortened(text)
 
 
 def read_card(artefact: Path) -> Card | None:
@@ -129,12 +209,55 @@ def card_path(artefact: Path) -> Path:
     return Path(artefact).with_suffix(".json")
 
 
+def label_lines(labels: Iterable[str]) -> str:
+    """`labels.txt`: a line a class; what would end a line, or is no character, as Python writes it.
+
+    Names of folders may have both.
+    """
+    strange = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(
+        "".join(repr(c)[1:-1] if unicodedata.category(c) in strange else c for c in label) + "\n"
+        for label in labels
+    )
+
+
 def _parse(text: str, path: Path) -> Card:
     try:
         fields = json.loads(text)
-        return Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    except (ValueError, TypeError, AttributeError) as error:
+        card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        if wrong := [name for name, right in _checks(card).items() if not right]:
+            raise ValueError(f"Received: {wrong[0]}={_shortened(repr(getattr(card, wrong[0])))}")
+        return card
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not describe a model: {error}") from None
+
+
+def _checks(card: Card) -> dict[str, bool]:
+    """Whether each field is what it must be; a card may be anybody's."""
+
+    def size(value):
+        return type(value) is int and 0 < value <= _LARGEST
+
+    def numbers(value):
+        return value is None or (
+            isinstance(value, tuple) and all(type(n) in (int, float) for n in value)
+        )
+
+    return {
+        "input_size": size(card.input_size),
+        "eval_resize": card.eval_resize is None or size(card.eval_resize),
+        "crop": size(card.crop),
+        "interpolation": card.interpolation in ("bilinear", "bicubic"),
+        "antialias": type(card.antialias) is bool,
+        "mean": numbers(card.mean),
+        "std": numbers(card.std),
+        "labels": isinstance(card.labels, tuple) and all(type(n) is str for n in card.labels),
+        "dataset": isinstance(card.dataset, str | None),
+    }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 # An opener gives `predict`, the input's shape as `(batch, height, width, channels)` with None where
@@ -145,13 +268,23 @@ def _open_keras(path: Path, threads: int):
     import keras
     import tensorflow as tf
 
-    model = keras.saving.load_model(path, compile=False)
+    model = load_keras(path)
     if keras.backend.backend() != "tensorflow":
         return model.predict_on_batch, model.input_shape, None
     # Traced once for every batch: `model.predict` costs several times more for a small one.
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     forward = tf.function(lambda images: model(images, training=False), [images])
-    return lambda images: forward(tf.cast(images, tf.float32)).numpy(), model.input_shape, None
+
+    def predict(images):
+        try:
+            return forward(tf.cast(images, tf.float32)).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            raise InputError(
+                f"{path} needs more memory than there is for {len(images)} pictures: "
+                f"{_reason(error)}"
+            ) from None
+
+    return predict, model.input_shape, None
 
 
 def _open_saved_model(path: Path, threads: int):

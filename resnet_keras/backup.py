@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from resnet_keras.disk import lock, whole, writing
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 GENERATIONS = 2
 
@@ -108,8 +107,9 @@ def load(folder: Path) -> Saved | None:
     for path in paths:
         try:
             return _read(path)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            print(f"{path} is damaged ({error}); the one before it is used", file=sys.stderr)
+        # What others wrote there may have any types, and be nested as deep as they like.
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as e:
+            say(f"{path} is damaged ({' '.join(str(e).split())[:300]}); the one before it is used")
     if paths:
         raise InputError(
             f"all backups in {folder} are damaged; delete the run folder to start again."

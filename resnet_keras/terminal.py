@@ -114,6 +114,11 @@ def without_noise():
                     print(line, file=sys.stderr)
 
 
+def say(line: object) -> None:
+    """One line on stderr, whatever the names of files and classes in it are."""
+    print(printable(str(line)), file=sys.stderr, flush=True)
+
+
 def printable(text: str) -> str:
     """Show what would steer the terminal (names of files, of classes) as Python writes it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
@@ -129,5 +134,5 @@ def _one_line(kind, error, trace):
         elif reason not in text:
             text += f": {reason}"
         text += ". Mend that, then give the same command again."
-    print("error:", printable(" ".join(text.split())), file=sys.stderr)
+    say("error: " + " ".join(text.split()))
     raise SystemExit(2)  # Python takes the exit code of a hook that raises this

@@ -33,6 +33,7 @@ def run(command: str) -> dict:
         return {
             "code": os.waitstatus_to_exitcode(status),
             "output": output.read().decode(errors="replace"),
+            "memory": used.ru_maxrss >> 10,  # MiB
             "seconds": round(used.ru_utime + used.ru_stime, 1),  # of a core
         }
 

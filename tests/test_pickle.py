@@ -1,5 +1,6 @@
 """`.pth` files are read as data: types and layouts right, nothing run, damage told in a line."""
 
+import io
 import pickle
 import struct
 import subprocess
@@ -23,6 +24,7 @@ from pth_writer import (
     write_zip,
 )
 
+from resnet_keras.weights import pickles
 from resnet_keras.weights.files import read
 
 WRITERS = {"zip": write_zip, "legacy": write_legacy}
@@ -333,3 +335,138 @@ def test_files_of_pytorch_itself(tmp_path):
         assert arrays["brain"].dtype == ml_dtypes.bfloat16 and arrays["half"].dtype == np.float16
         for key in truth:
             np.testing.assert_array_equal(arrays[key].astype(np.float64), truth[key])
+
+
+# What published exploits and scanners' lists name, family by family (picklescan's and fickling's
+# lists, and what was found to slip through them).
+GADGETS = """
+    builtins.eval builtins.exec builtins.compile builtins.open builtins.__import__
+    builtins.breakpoint builtins.apply builtins.map builtins.setattr builtins.globals builtins.vars
+    builtins.type builtins.object builtins.print builtins.input builtins.memoryview __builtin__.eval
+    __builtin__.file __builtin__.execfile __builtin__.reload os.system os.popen os.execv os.spawnl
+    os.posix_spawn os.startfile os.remove os.putenv posix.system posix.execve nt.system nt.spawnve
+    posixpath.expanduser subprocess.Popen subprocess.check_output subprocess.getoutput
+    commands.getoutput popen2.popen2 sys.settrace sys.modules sys.exit importlib.import_module
+    imp.load_source runpy._run_code runpy.run_path pkgutil.resolve_name zipimport.zipimporter
+    site.main pydoc.locate pydoc.pipepager code.interact code.InteractiveInterpreter
+    codeop.compile_command pdb.run pdb.Pdb bdb.Bdb profile.run cProfile.run cProfile.runctx
+    timeit.timeit timeit.main trace.Trace doctest.debug_script
+    test.support.script_helper.assert_python_ok idlelib.pyshell.ModifiedInterpreter
+    idlelib.run.Executive idlelib.autocomplete.AutoComplete lib2to3.pgen2.grammar.Grammar
+    lib2to3.pgen2.pgen.ParserGenerator ensurepip._run_pip venv.create pip.main pip._internal.main
+    types.FunctionType types.CodeType types.SimpleNamespace functools.partial functools.reduce
+    operator.attrgetter operator.itemgetter operator.methodcaller itertools.starmap marshal.loads
+    pickle.loads pickle.Unpickler _pickle.loads dill.loads cloudpickle.loads joblib.load shelve.open
+    copyreg._reconstructor copyreg.__newobj__ copyreg.add_extension shutil.rmtree shutil.copyfile
+    pathlib.PosixPath tempfile.mktemp io.open io.FileIO _io.FileIO codecs.open codecs.decode
+    fileinput.input linecache.getline glob.glob distutils.file_util.write_file socket.socket
+    socket.create_connection ssl.get_server_certificate urllib.request.urlopen
+    urllib.request.urlretrieve urllib.urlopen http.client.HTTPSConnection requests.api.get
+    httplib.HTTPConnection aiohttp.client.ClientSession ftplib.FTP smtplib.SMTP telnetlib.Telnet
+    xmlrpc.client.ServerProxy webbrowser.open antigravity.geohash
+    asyncio.unix_events._UnixSubprocessTransport._start asyncio.create_subprocess_shell pty.spawn
+    multiprocessing.util.spawnv_passfds concurrent.futures.process._process_worker signal.signal
+    ctypes.CDLL ctypes.cdll cffi.FFI _ctypes.LoadLibrary logging.config.listen logging.FileHandler
+    cgitb.enable warnings.catch_warnings weakref.finalize torch.load torch.save torch.hub.load
+    torch.jit.load torch.serialization.load torch.storage._load_from_bytes
+    torch.utils.model_zoo.load_url torch._inductor.codecache.compile_file
+    torch.utils._config_module.ConfigModule.load_config torch.utils.bottleneck.__main__.run_cprofile
+    torch.utils.collect_env.run torch.utils.data.datapipes.utils.decoder.basichandlers
+    torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_guards_expression torch.nn.Module
+    torch._dynamo.guards.GuardBuilder.get torch.distributed.rpc.rpc_sync torch.cuda.memory._snapshot
+    torch.FloatTensor torch.ops.load_library torch.classes.load_library torch._C._jit_compile
+    numpy.load numpy.loads numpy.fromfile numpy.memmap numpy.testing._private.utils.runstring
+    numpy.f2py.crackfortran.getlincoef numpy.f2py.crackfortran._eval_length
+    numpy.distutils.exec_command pandas.read_pickle pandas.eval sklearn.externals.joblib.load
+    keras.models.load_model tensorflow.io.read_file tensorflow.io.write_file transformers.AutoModel
+    sympy.sympify collections.OrderedDict.__init__ collections.abc.Callable collections.namedtuple
+    torch.FloatStorage.__reduce__ torch.nn.parameter.Parameter.__init__ argparse.FileType
+    argparse.ArgumentParser datetime.datetime.now numpy.dtype.__reduce__ _codecs.decode
+    torch.Size.__new__ torch.device.__reduce__ mmengine.logging.history_buffer.np
+    mmengine.config.Config.fromfile mmcv.Config.fromfile mmcv.utils.config.Config
+""".split()
+
+
+@pytest.mark.parametrize("opcode", ["GLOBAL", "STACK_GLOBAL"])
+def test_every_known_gadget_is_refused_by_name(tmp_path, monkeypatch, opcode):
+    monkeypatch.chdir(tmp_path)
+    for gadget in GADGETS:
+        module, name = gadget.rsplit(".", 1)
+        function = Global(module, name)
+        if opcode == "STACK_GLOBAL":
+            words = b"".join(b"\x8c" + bytes([len(w)]) + w.encode() for w in (module, name))
+            function = Raw(words + b"\x93")
+        payload = Call(function, ("touch MARK",))
+        for number, write_ in enumerate(WRITERS.values()):
+            write_("x.pth", [payload, {"state_dict": {"w": payload}}][number])
+            with pytest.raises(ValueError, match="nothing in it was run") as error:
+                read("x.pth")
+            received = gadget.replace("__builtin__", "builtins")
+            assert str(error.value).endswith(f"Received: {received!r}")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+
+
+LONG = b"(" + b"N" * 1000 + b"lq\1"  # a list that the memo keeps
+# Of each a hundred copies are asked for, which a thousand times as many would be, too.
+COPIES = {
+    "lists": LONG + b"cbuiltins\nlist\nq\2" + b"(h\2h\1oq\3" * 100,
+    "sets": LONG + b"cbuiltins\nset\nq\2" + b"(h\2h\1oq\3" * 100,
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_list_that_is_named_often_is_there_once(kind):
+    made = pickles._unpickle(io.BytesIO(b"(" + COPIES[kind] + b"l."), None)
+    lists = [item for item in made if type(item) is list]
+    assert len(lists) == 101 and len({id(item) for item in lists}) == 1
+
+
+def test_the_pairs_of_a_dict_are_used_once():
+    program = b"(" + b"]q\1(X\1\0\0\0aK\1la" + b"ccollections\nOrderedDict\nq\2" + b"(h\2h\1o" * 2
+    made = pickles._unpickle(io.BytesIO(program + b"l."), None)
+    assert [item for item in made if type(item) is dict] == [{"a": 1}, {}]
+
+
+def test_big_endian_storages_that_lie_over_each_other(tmp_path):
+    """Each would be copied, to turn its bytes round."""
+    values = np.arange(500, dtype=np.float32)
+    write_zip(tmp_path / "x.pth", {f"w{i}": values + 0 for i in range(4)}, byteorder="big")
+    assert len(read(tmp_path / "x.pth").arrays) == 4
+    data = bytearray((tmp_path / "x.pth").read_bytes())
+    with zipfile.ZipFile(tmp_path / "x.pth") as archive:
+        first, *others = (e for e in archive.infolist() if "/data/" in e.filename)
+    # All entries of the directory point to the first; the file then ends behind it.
+    start = data.index(b"PK\1\2")
+    for entry in others:
+        at = data.index(entry.filename.encode(), start)
+        data[at - 4 : at] = struct.pack("<I", first.header_offset)
+    middle = first.header_offset + 30 + len(first.filename) + 2000
+    shift = start - middle
+    end = data.index(b"PK\5\6")
+    data[end + 16 : end + 20] = struct.pack("<I", middle)
+    (tmp_path / "y.pth").write_bytes(data[:middle] + data[middle + shift :])
+    with pytest.raises(ValueError, match="storages that are larger than it"):
+        read(tmp_path / "y.pth")
+
+
+def test_tensors_that_share_values_are_no_way_to_a_large_model(tmp_path, write):
+    storage = np.arange(2000, dtype=np.float32)
+    few = {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(3)}
+    write(tmp_path / "x.pth", few)
+    assert len(read(tmp_path / "x.pth").arrays) == 3
+    write(tmp_path / "x.pth", {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(100)})
+    with pytest.raises(ValueError, match="tensors that together are larger than the file"):
+        read(tmp_path / "x.pth")
+
+
+def test_a_flood_of_opcodes_is_no_checkpoint(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02(" + b"]" * 4_100_000 + b"l.")
+    with pytest.raises(ValueError, match="larger than any checkpoint's. Received: 4,000,000"):
+        read(tmp_path / "x.pth")
+
+
+def test_a_long_name_makes_no_long_line(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"c" + b"o" * 10**6 + b"\nx\n.")
+    with pytest.raises(ValueError, match="nothing in it was run") as error:
+        read(tmp_path / "x.pth")
+    assert len(str(error.value)) < 1000

@@ -368,3 +368,36 @@ def test_the_corrupted_imagenet_wants_a_corruption(tmp_path):
         data.open_split("imagenet2012_corrupted", "test", data_dir=tmp_path)
     one = preparation.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
     assert preparation.image_and_label(one) == ("image", "label")
+
+
+def sparse(name, size):
+    """A member without a byte that says it has many, as GNU tar writes files with holes."""
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize("size", [2**32])
+def test_members_that_are_no_files(miniature, size):
+    """Folders, links and holes where pictures should be; nothing of an archive is unpacked."""
+    validation = sparse(LAST, size) + tar(without(VALIDATION_MEMBERS, LAST))
+    with pytest.raises(InputError, match=f"img_val.tar holds '{LAST}', which is no file"):
+        miniature(validation=validation)
+    train = sparse("n15075141.tar", size) + tar(without(TRAIN_MEMBERS, "n15075141.tar"))
+    with pytest.raises(InputError, match="holds 'n15075141.tar', which is no archive of a class"):
+        miniature(train=train)
+    for inner in (tar({"../../MARK": None}), sparse("n15075141_1.JPEG", size) + bytes(1024)):
+        with pytest.raises(InputError, match=r"n15075141\.tar/\S+ is no plain file"):
+            miniature(train=tar(TRAIN_MEMBERS | {"n15075141.tar": inner}), verify=True)
+
+
+def test_a_class_archive_that_is_none_without_verifying(miniature, tmp_path):
+    with pytest.raises(
+        InputError, match="an archive there is damaged .* `prepare --verify` names it"
+    ):
+        miniature(train=tar(TRAIN_MEMBERS | {"n15075141.tar": b"no archive" * 100}))
+    assert not list((tmp_path / "data").rglob("*.tfrecord*"))

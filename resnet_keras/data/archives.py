@@ -90,7 +90,7 @@ def _check_sizes(folder: Path, names: list[str], expected: Expected) -> None:
 def _check_validation(path: Path, expected: Expected) -> None:
     """TFDS gives the sorted names the labels in order: one name more or less shifts them all."""
     members = _members(path)
-    if folders := [member.name for member in members if not member.isfile()]:
+    if folders := [member.name for member in members if not _plain(member)]:
         raise InputError(
             f"{path} holds {folders[0]!r}, which is no file: every label would be shifted. It must "
             "hold the pictures alone, without folders."
@@ -113,7 +113,7 @@ def _check_train(path: Path, synsets: set[str], expected: Expected) -> None:
     found = []
     for member in _members(path):
         match = _SYNSET.fullmatch(member.name)
-        if not (member.isfile() and match and match[1] in synsets):
+        if not (_plain(member) and match and match[1] in synsets):
             raise InputError(f"{path} holds {member.name!r}, which is no archive of a class.")
         found.append(match[1])
     if len(found) != expected.classes or len(set(found)) != expected.classes:
@@ -167,17 +167,30 @@ def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
     """The pictures of an archive, or of the archives in it, as `(archive/member, bytes)`."""
     with tarfile.open(path, "r:") as archive:
         for member in archive:
-            data = archive.extractfile(member).read()
             name = f"{path.name}/{member.name}"
+            data = _content(archive, member, name)
             if not member.name.endswith(".tar"):
                 yield name, data
                 continue
             try:
                 with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as inner:
                     for picture in inner:
-                        yield f"{name}/{picture.name}", inner.extractfile(picture).read()
+                        inside = f"{name}/{picture.name}"
+                        yield inside, _content(inner, picture, inside)
             except tarfile.TarError as error:
                 raise InputError(f"{name} is no whole tar archive ({error}).") from None
+
+
+def _plain(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a file; one that is sparse would have as many bytes as it says."""
+    return member.isfile() and not member.issparse()
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
+    """The bytes of a member."""
+    if not _plain(member):
+        raise InputError(f"{name} is no plain file. Fetch its archive again.")
+    return archive.extractfile(member).read()
 
 
 def _reason(picture: tuple[str, bytes]) -> str | None:

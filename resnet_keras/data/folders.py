@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import os
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ import numpy as np
 from resnet_keras.data.files import Files, fingerprint
 from resnet_keras.data.formats import UnreadableError, tidy
 from resnet_keras.data.pictures import Pictures, read_bytes
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 # What a folder's path follows where the name of a data set is asked for.
 PREFIX = "folder:"
@@ -176,7 +175,7 @@ def _check_once(
     if bad:
         reasons = Counter(reason for _, reason in bad).most_common()
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-        _say(f"{root}: {len(bad):,} of {len(found):,} files left out: {counts}")
+        say(f"{root}: {len(bad):,} of {len(found):,} files left out: {counts}")
     good = [pair for pair in zip(found, checks, strict=True) if not pair[1].reason]
     # A side whose every file is bad is still there, empty.
     sides = {file.side: [] for file in found} if found else {"": []}
@@ -191,7 +190,7 @@ def _check_once(
 def _check(root: Path, found: tuple[_Found, ...]) -> list[_Checked]:
     """Decode every file, on all cores."""
     if len(found) >= _MANY:
-        _say(f"{root}: checking {len(found):,} files")
+        say(f"{root}: checking {len(found):,} files")
     with warnings.catch_warnings():  # around the threads: the filters are the process's
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -237,8 +236,4 @@ def _say_what_is_missing(root: Path, labels: tuple[str, ...], sides: dict[str, l
     for side, pictures in sides.items():
         there = {file.label for file, _ in pictures}
         if lacking := [label for label in labels if label not in there]:
-            _say(f"{root}: no {side} pictures of {', '.join(lacking)}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+            say(f"{root}: no {side} pictures of {', '.join(lacking)}")

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import struct
-import sys
+import tarfile
 import threading
 import urllib.error
 import urllib.request
@@ -18,7 +18,7 @@ from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION, Expected, ch
 from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.folders import PREFIX, open_folder
 from resnet_keras.disk import whole
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 # Which of ImageNet's archives the builders of TFDS read.
 _IMAGENET_ARCHIVES = {
@@ -157,7 +157,7 @@ def _name_leftovers(builder) -> None:
     parent = Path(builder.data_dir).parent
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
         if _UNFINISHED.fullmatch(path.name):
-            print(f"{path} is left of a preparation that was stopped: delete it", file=sys.stderr)
+            say(f"{path} is left of a preparation that was stopped: delete it")
 
 
 def _own_folder(builder) -> Path:
@@ -190,6 +190,11 @@ def _build(builder, folder: Path) -> None:
         raise InputError(
             f"a file of {builder.name} is not the published one; take it away and start again: "
             f"{str(error).splitlines()[0]}"
+        ) from None
+    except tarfile.TarError as error:  # an archive within one; its name TFDS does not tell
+        raise InputError(
+            f"{builder.name} cannot be built from {folder}, an archive there is damaged ({error}): "
+            "`prepare --verify` names it."
         ) from None
 
 

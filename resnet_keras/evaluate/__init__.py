@@ -1,7 +1,6 @@
 """Accuracy and calibration of any artefact on every picture of a split."""
 
 import hashlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from resnet_keras import data
 from resnet_keras.artefact import Artefact, open_artefact
 from resnet_keras.evaluate import measures
 from resnet_keras.evaluate.predictions import Gallery, Predictions, digest, load_predictions
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 __all__ = [
     "Predictions",
@@ -218,10 +217,9 @@ def _calibration(
                 labels.append(true[own])
     left = sum(map(len, labels))
     if left < pictures.examples:
-        print(
+        say(
             f"{pictures.examples - left:,} of {pictures.examples:,} pictures of {split} are among "
-            "those evaluated, and were left out of the calibration",
-            file=sys.stderr,
+            "those evaluated, and were left out of the calibration"
         )
     if not left:
         raise InputError(
@@ -230,10 +228,9 @@ def _calibration(
         )
     temperature = measures.fit_temperature(np.concatenate(scores), np.concatenate(labels))
     if temperature in (measures.COLDEST, measures.HOTTEST):
-        print(
+        say(
             f"the best temperature is not within {measures.COLDEST}..{measures.HOTTEST}: "
-            f"the pictures of {split} were learnt by heart, or tell nothing",
-            file=sys.stderr,
+            f"the pictures of {split} were learnt by heart, or tell nothing"
         )
     calibrated = measures.at_temperature(said.scores, temperature)
     return {

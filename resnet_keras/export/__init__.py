@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.artefact import Artefact, card_path, open_artefact
+from resnet_keras.artefact import Artefact, card_path, load_keras, open_artefact
 from resnet_keras.disk import whole, write_text
 from resnet_keras.evaluate import test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.quantize import aware, read_ranges, to_convert
 from resnet_keras.report import model_card
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 __all__ = ["BOUNDS", "BoundMissed", "compare", "export", "folded", "plain", "save_plain"]
 
@@ -138,15 +137,15 @@ def export(
         pictures, calibration = _calibration_pictures(
             original, calibrate or card.dataset or dataset, data_dir, seed, skip_bad
         )
-    model = keras.saving.load_model(source, compile=False)
+    model = load_keras(source)
     with whole(out) as part:
         float32 = part.with_name(f"float32-{out.name}")
         copy = part.with_name(f"plain-{out.name}.keras")
         if any(layer.compute_dtype != "float32" for layer in model.layers):
-            _say(f"{source} computes in {model.dtype_policy.name}; float32 is what is exported")
+            say(f"{source} computes in {model.dtype_policy.name}; float32 is what is exported")
             save_plain(model, copy)
             original = dataclasses.replace(open_artefact(copy), path=source, card=card)
-        _say(f"converting to {_NAMES[out.suffix]}, {quantize.replace('none', 'float32')}")
+        say(f"converting to {_NAMES[out.suffix]}, {quantize.replace('none', 'float32')}")
         if out.suffix == ".keras":
             save_plain(model, part)
             errors = {}
@@ -158,7 +157,7 @@ def export(
                 pictures=pictures, io=io, keep_float=tuple(keep_float),
             )  # fmt: skip
         card.write(part)
-        _say(f"proving on {examples} test pictures of {dataset or card.dataset}")
+        say(f"proving on {examples} test pictures of {dataset or card.dataset}")
         candidate = open_artefact(part)
         report = {"artefact": str(source), "dataset": dataset or card.dataset}
         report |= compare(original, candidate, **proof, examples=examples)
@@ -173,7 +172,7 @@ def export(
             "operators": operators, "bytes": size(part), "bytes_source": size(source),
         }  # fmt: skip
         if reason is None:
-            _say("measuring latency")
+            say("measuring latency")
             measured = {"latency_ms": candidate, "latency_ms_source": original}
             if quantize != "none":
                 _convert(model, float32, card, layout, opset)
@@ -270,7 +269,7 @@ def _calibration_pictures(
             f"{split.channels}."
         )
     some = data.sample(split, CALIBRATION_PICTURES, seed=seed)
-    _say(f"calibrating on {some.examples} training pictures of {dataset}")
+    say(f"calibrating on {some.examples} training pictures of {dataset}")
     batches = data.evaluation_batches(
         some,
         size=card.crop,
@@ -338,10 +337,6 @@ def _audit(path: Path, layout: str | None) -> tuple[dict[str, int] | None, str |
         bad = [name for name in found if "BatchNorm" in name]
     reason = f"it needs {', '.join(bad)}, which is not built in or was to be removed"
     return found, reason if bad else None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _command() -> str:

@@ -12,7 +12,7 @@ import onnx
 import onnx.version_converter
 import tensorflow as tf
 
-from resnet_keras.artefact import Card
+from resnet_keras.artefact import Card, label_lines
 from resnet_keras.export.errors import PICTURES, LayerErrors
 from resnet_keras.export.plain import layer_of
 from resnet_keras.terminal import InputError
@@ -82,7 +82,7 @@ def write(
         _shorten_names(graph)
     size = model.input_shape[1]
     properties = {
-        "labels": "\n".join(card.labels),
+        "labels": label_lines(card.labels).removesuffix("\n"),
         "input_size": str(size or card.crop),
         "layout": layout,
         "card": card.public(),

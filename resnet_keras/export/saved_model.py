@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from resnet_keras import data
-from resnet_keras.artefact import Card
+from resnet_keras.artefact import Card, label_lines
 
 # How many classes `serve_bytes` answers.
 TOP = 5
@@ -77,7 +77,7 @@ def _serve_bytes(module: tf.Module, model: keras.Model, card: Card, folder: Path
     classes = model.output_shape[-1]
     labels = card.labels if len(card.labels) == classes else [str(i) for i in range(classes)]
     for name, text in (
-        ("labels.txt", "".join(f"{label}\n" for label in labels)),
+        ("labels.txt", label_lines(labels)),
         ("card.json", card.public()),
     ):
         (folder / name).write_text(text)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from resnet_keras.artefact import Card
+from resnet_keras.artefact import Card, label_lines
 from resnet_keras.export import saved_model, tflite_metadata
 from resnet_keras.export.errors import PICTURES, LayerErrors
 from resnet_keras.export.plain import layer_of
@@ -210,7 +210,7 @@ def _with_files(content: bytes, model, card: Card) -> bytes:
     unpacked.metadata = [*(unpacked.metadata or []), entry]
     files = {"card.json": card.public()}
     if card.labels:
-        files[tflite_metadata.LABELS] = "".join(f"{label}\n" for label in card.labels)
+        files[tflite_metadata.LABELS] = label_lines(card.labels)
     whole = io_format.BytesIO(_pack(unpacked))
     with zipfile.ZipFile(whole, "a") as archive:  # not compressed: read where it lies
         for name, text in files.items():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.artefact import load_keras
 from resnet_keras.disk import write_text
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
@@ -47,12 +48,10 @@ def _facts(run: Run) -> dict[str, Any]:
     """What the model file tells: counts, and Grad-CAM of the pictures that are shown."""
     if run.predictions is None:
         return {}
-    import keras
-
     from resnet_keras.models import count
     from resnet_keras.report.attention import grad_cam
 
-    model = keras.saving.load_model(run.folder / "model.keras", compile=False)
+    model = load_keras(run.folder / "model.keras")
     said = run.predictions
     facts = {"maps": grad_cam(model, said.pictures) if len(said.pictures) else None}
     if None not in model.input_shape[1:]:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 import zlib
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
-from resnet_keras.terminal import InputError, load_tensorflow, refusal, signals_to, stop
+from resnet_keras.terminal import InputError, load_tensorflow, refusal, say, signals_to, stop
 from resnet_keras.train import memory, tracking
 from resnet_keras.train.building import compiled, network
 from resnet_keras.train.machine import Replicas, choose_precision, choose_replicas, command
@@ -53,7 +52,7 @@ def train(recipe: Recipe) -> Path:
         replicas = choose_replicas(recipe)
         with replicas.together():
             policy, reason = choose_precision(recipe.precision)
-            print(f"{policy}: {reason}", file=sys.stderr)
+            say(f"{policy}: {reason}")
             model, pictures, facts = _trained(recipe, folder, replicas, policy, stack)
         if replicas.process == 0:
             print(_summary(_publish(recipe, model, pictures, folder, facts)))
@@ -97,12 +96,11 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     if replicas.process == 0:
         (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
         write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
-        print(
+        say(
             f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
             f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
             f"{replicas.count} replica{'s' if replicas.count > 1 else ''}. Writing {folder}/"
-            + (f", going on at step {saved.step:,}" if saved else ""),
-            file=sys.stderr,
+            + (f", going on at step {saved.step:,}" if saved else "")
         )
     try:
         with replicas.scope():
@@ -144,14 +142,14 @@ def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> No
 
 def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict[str, Any]:
     """Write the model, its card and its accuracy, which is that of the written file."""
-    from resnet_keras.artefact import Card
+    from resnet_keras.artefact import Card, label_lines
     from resnet_keras.disk import write_text
     from resnet_keras.evaluate import evaluate
     from resnet_keras.export import save_plain
     from resnet_keras.quantize import ranges, stock, write_ranges
     from resnet_keras.report import write_report
 
-    write_text(folder / "labels.txt", "".join(f"{label}\n" for label in pictures.labels))
+    write_text(folder / "labels.txt", label_lines(pictures.labels))
     card = Card(
         input_size=recipe.eval_size,
         eval_resize=recipe.eval_resize,

@@ -1,10 +1,9 @@
 """Recipe -> the compiled network, with its optimizer and its loss."""
 
-import sys
 from functools import partial
 
 from resnet_keras.recipe import Recipe
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 
 def compiled(recipe: Recipe, pictures, policy: str, replicas: int):
@@ -15,7 +14,7 @@ def compiled(recipe: Recipe, pictures, policy: str, replicas: int):
 
     model = network(recipe, pictures.channels, len(pictures.labels), replicas)
     if recipe.weights is not None:
-        print(load_weights(model, recipe.weights, skip_head=recipe.skip_head), file=sys.stderr)
+        say(load_weights(model, recipe.weights, skip_head=recipe.skip_head))
     if recipe.quantize:
         model = aware(model)
     metrics = [Accuracy()]

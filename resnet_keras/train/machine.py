@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from resnet_keras.recipe import Recipe
-from resnet_keras.terminal import InputError, load_tensorflow
+from resnet_keras.terminal import InputError, load_tensorflow, say
 
 # What `keras.distribution.initialize` reads: addresses, number of processes, own number.
 HOSTS = tuple(
@@ -75,13 +75,12 @@ class Replicas(NamedTuple):
                     jax.distributed.shutdown()
                     raise
             elif isinstance(error, InputError):
-                print("error:", text, file=sys.stderr)
+                say(f"error: {text}")
                 code = 2
             elif any(word in text.lower() for word in _LOST):
-                print(
+                say(
                     f"error: another process of this run is gone ({text[:120]}). Start all of "
-                    f"them again with the same commands: they go on at the last backup.",
-                    file=sys.stderr,
+                    f"them again with the same commands: they go on at the last backup."
                 )
             else:
                 traceback.print_exc()

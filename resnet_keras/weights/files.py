@@ -12,11 +12,15 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from resnet_keras.artefact import refuse_packed
 from resnet_keras.terminal import InputError
 from resnet_keras.weights.pickles import Refused, Tensor, read_pth
 
 # Where training scripts put the state dict: OpenMMLab, Lightning and timm; torchvision; timm's EMA.
 _WRAPPERS = ("state_dict", "model", "state_dict_ema")
+
+# What all tensors of a file may come to, by its size: some share their values.
+_MOST_CLAIMED = 4
 
 # What a repository on the hub calls its weights, best first.
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin", "model.keras", "model.weights.h5")
@@ -75,16 +79,20 @@ def read(source: str | os.PathLike) -> Contents:
     try:
         arrays, layers = _read(path, head, size)
     except Refused as error:
-        raise InputError(f"{source} {error}") from error
+        raise InputError(f"{source} {_line(error)}") from error
     except Exception as error:  # there is no end to what damage does to the parsers
         raise InputError(
             f"{source} is truncated, damaged or no checkpoint at all. Received: {_line(error)}"
         ) from error
+    claimed = 0
     for key, array in arrays.items():
-        if array.nbytes > size:  # strides of 0 can claim any shape
+        claimed += array.nbytes
+        # Strides of 0 can claim any shape, and tensors may share their values.
+        if array.nbytes > size or claimed > _MOST_CLAIMED * size:
+            what = "a tensor" if array.nbytes > size else "tensors that together are"
             raise InputError(
-                f"{source} has a tensor larger than the file. "
-                f"Received: {key!r} of shape {array.shape} in {size} bytes"
+                f"{source} has {what} larger than the file. "
+                f"Received: {_shortened(repr(key))} of shape {array.shape} in {size} bytes"
             )
     return Contents(source, arrays, layers)
 
@@ -136,12 +144,10 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
 def _read_keras(archive: zipfile.ZipFile, size: int):
     """A `.keras` file: its weights, and the layers that its configuration lists."""
+    refuse_packed(archive)
     config = json.loads(archive.read("config.json"))["config"]
     layers = {layer["config"]["name"]: layer for layer in config.get("layers", ())}
-    weights = archive.getinfo("model.weights.h5")
-    if weights.file_size > 4 * size:
-        raise Refused(f"is a zip bomb. Received: {weights.file_size} bytes in {size}")
-    return _read_h5(io.BytesIO(archive.read(weights)), size), layers
+    return _read_h5(io.BytesIO(archive.read("model.weights.h5")), size), layers
 
 
 def _read_h5(file: str | io.BytesIO, size: int) -> dict[str, np.ndarray]:
@@ -205,4 +211,10 @@ def _download(url: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """What went wrong, in one line of some length: a file may name things as it likes."""
+    return _shortened(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _shortened(text: str) -> str:
+    """Both ends, because the end says what was received."""
+    return text if len(text) <= 600 else f"{text[:300]} ... {text[-200:]}"

@@ -36,6 +36,11 @@ _STORAGES = {
     "UntypedStorage": np.dtype(np.uint8),
 }
 
+# A ResNet of 600 blocks with its optimizer takes about 500,000. One of a byte can allocate 64.
+_MOST_OPCODES = 4_000_000
+
+_MOST_AXES = 64  # NumPy's
+
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 
 # What training scripts put beside the state dict. Nothing of it is needed, nothing of it is built.
@@ -135,7 +140,13 @@ def _read_zip(path: str, data: mmap.mmap) -> object:
     order = entries.get(f"{folder}byteorder")  # since PyTorch 2.1
     big_endian = order is not None and bytes(_stored(raw, order)) == b"big"
 
+    storages: dict[str, _Storage] = {}
+    swapped = 0
+
     def storage(key: str, dtype: np.dtype, numel: int) -> _Storage:
+        nonlocal swapped
+        if key in storages:
+            return _same(storages[key], key, dtype, numel)
         values = _stored(raw, entries[f"{folder}data/{key}"])
         if values.size != numel * dtype.itemsize:
             raise Refused(
@@ -143,8 +154,12 @@ def _read_zip(path: str, data: mmap.mmap) -> object:
                 f"{dtype} in {values.size} bytes"
             )
         if big_endian:
+            swapped += values.size
+            if swapped > raw.size:  # entries that lie over each other
+                raise Refused(f"has storages that are larger than it. Received: storage {key!r}")
             values = values.reshape(-1, dtype.itemsize)[:, ::-1].reshape(-1)
-        return _Storage(dtype, numel, values)
+        storages[key] = _Storage(dtype, numel, values)
+        return storages[key]
 
     return _unpickle(io.BytesIO(_stored(raw, entries[program])), storage)
 
@@ -170,10 +185,7 @@ def _read_legacy(data: mmap.mmap) -> object:
     storages: dict[str, _Storage] = {}
 
     def storage(key: str, dtype: np.dtype, numel: int) -> _Storage:
-        known = storages.setdefault(key, _Storage(dtype, numel))
-        if (known.dtype, known.numel) != (dtype, numel):
-            raise Refused(f"gives one storage two types or sizes. Received: storage {key!r}")
-        return known
+        return _same(storages.setdefault(key, _Storage(dtype, numel)), key, dtype, numel)
 
     magic = _unpickle(data, None)
     if type(magic) is not int or magic != _LEGACY_MAGIC:
@@ -203,6 +215,13 @@ def _read_legacy(data: mmap.mmap) -> object:
     return root
 
 
+def _same(known: _Storage, key: str, dtype: np.dtype, numel: int) -> _Storage:
+    """A storage that is referred to again."""
+    if (known.dtype, known.numel) != (dtype, numel):
+        raise Refused(f"gives one storage two types or sizes. Received: storage {key!r}")
+    return known
+
+
 def _unpickle(stream, storage: Callable | None) -> object:
     """Interpret one pickle of `stream` and stop behind it.
 
@@ -218,7 +237,9 @@ def _unpickle(stream, storage: Callable | None) -> object:
         del stack[start:]
         return items
 
-    for op, arg, _ in pickletools.genops(stream):
+    for count, (op, arg, _) in enumerate(pickletools.genops(stream)):
+        if count == _MOST_OPCODES:
+            raise Refused(f"has a pickle larger than any checkpoint's. Received: {count:,} opcodes")
         match op.name:
             case "PROTO" | "FRAME":
                 pass
@@ -374,11 +395,11 @@ def _set_items(target: object, items: list) -> None:
 
 def _tensor(storage, offset, shape, strides, *rest) -> Tensor:
     """torch._utils._rebuild_tensor and _rebuild_tensor_v2; `rest` is about gradients."""
+    if len(shape) != len(strides) or len(shape) > _MOST_AXES:
+        raise TypeError("a tensor that is none")
     numbers = (offset, *shape, *strides)
-    if (
-        not isinstance(storage, _Storage)
-        or len(shape) != len(strides)
-        or not all(type(n) is int and 0 <= n < 2**48 for n in numbers)
+    if not isinstance(storage, _Storage) or not all(
+        type(n) is int and 0 <= n < 2**48 for n in numbers
     ):
         raise TypeError("a tensor that is none")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
@@ -396,9 +417,17 @@ def _from_type(function, kind, arguments, state) -> object:
     return _call(function, arguments)
 
 
-def _mapping(items=()) -> dict:
+# A pickle can name one long list a million times: none of the builders copies what it is given.
+
+
+def _mapping(items=None) -> dict:
+    """The pairs are taken out of their list, which is an OrderedDict's own."""
     mapping: dict = {}
-    _set_items(mapping, [part for key, value in items for part in (key, value)])
+    if items is not None:
+        if type(items) is not list:
+            raise TypeError(f"a dict of a {type(items).__name__}")
+        _set_items(mapping, [part for key, value in items for part in (key, value)])
+        items.clear()
     return mapping
 
 
@@ -406,8 +435,10 @@ def _default_mapping(*rest) -> dict:
     return {}
 
 
-def _sequence(items=()) -> list:
-    return list(items)
+def _sequence(items=None) -> list | tuple:
+    if type(items) not in (list, tuple, type(None)):
+        raise TypeError(f"a sequence of a {type(items).__name__}")
+    return [] if items is None else items
 
 
 def _attribute(owner, name) -> _StandIn:

@@ -1,0 +1,495 @@
+"""Files that mean harm, through the command line: one line and code 2, or a correct read.
+
+Never a traceback, an end by a signal, code of the file that runs, or memory without bound.
+"""
+
+import base64
+import io
+import json
+import marshal
+import os
+import struct
+import subprocess
+import sys
+import types
+import zipfile
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from pth_writer import Raw, View, write_zip
+
+from resnet_keras import ResNet, backup
+from resnet_keras.artefact import Card, label_lines, read_card
+from resnet_keras.terminal import InputError
+from resnet_keras.weights.files import read
+
+SHELL = Path(__file__).with_name("shell.py")
+WORSE = "\x1b[2J<img src=x onerror=alert(1)>[/b]"
+
+# What a command may take beyond the same one on a good file.
+MOST_MIB = 200
+
+
+def layer(module, name, config, registered=None):
+    """As Keras writes an object."""
+    return {"module": module, "class_name": name, "config": config, "registered_name": registered}
+
+
+def sequential(*layers, shape=(8, 8, 3)):
+    """The configuration of a model of such layers."""
+    entry = layer("keras.layers", "InputLayer", {"batch_shape": [None, *shape], "name": "i"})
+    return json.dumps(
+        layer("keras", "Sequential", {"name": "s", "layers": [entry, *layers]})
+        | {"build_config": {"input_shape": [None, *shape]}}
+    )
+
+
+CODE = base64.b64encode(
+    marshal.dumps((lambda x: [open("MARK", "w").close(), x][1]).__code__)
+).decode()
+LAMBDA = layer(
+    "keras.layers", "Lambda",
+    {"name": "l", "function": {"class_name": "__lambda__",
+                               "config": {"code": CODE, "defaults": None, "closure": None}}},
+)  # fmt: skip
+GET_FILE = {"fname": "MARK", "origin": "file:///etc/hostname", "cache_dir": ".", "cache_subdir": ""}
+
+# Configurations, and what the line must say.
+CONFIGS = {
+    "lambda": (sequential(LAMBDA), "Lambda"),
+    "lambda of os.system": (
+        sequential(layer("keras.layers", "Lambda", {
+            "name": "l", "arguments": {"command": "touch MARK"},
+            "function": layer("os", "function", "system", "system")})), "system"),
+    "lambda of eval": (
+        sequential(layer("keras.layers", "Lambda", {
+            "name": "l", "function": layer("builtins", "function", "eval", "function")})), "eval"),
+    "safe mode off, then lambda": (
+        sequential(layer("keras.config", "enable_unsafe_deserialization", {}), LAMBDA), ""),
+    "safe mode off by its own name": (
+        sequential(layer("keras.src.saving.serialization_lib", "enable_unsafe_deserialization", {}),
+                   LAMBDA), ""),
+    "class of os": (sequential(layer("os", "system", {"command": "touch MARK"})), "system"),
+    "class of subprocess": (
+        sequential(layer("subprocess", "Popen", {"args": ["touch", "MARK"]})), "Popen"),
+    "keras.utils.get_file": (sequential(layer("keras.utils", "get_file", GET_FILE)), "get_file"),
+    "get_file by its own name": (
+        sequential(layer("keras.src.utils.file_utils", "get_file", GET_FILE)), "get_file"),
+    "module that nobody has": (sequential(layer("evil.layers", "Evil", {"name": "x"})), "Evil"),
+    "vocabulary of another file": (
+        sequential(layer("keras.layers", "StringLookup",
+                         {"name": "x", "vocabulary": "/etc/passwd"})), "vocabulary"),
+    "pickle of torch": (
+        sequential(layer("keras.layers", "TorchModuleWrapper", {"name": "x", "module": "AAAA"})),
+        ""),
+    "SavedModel beside": (
+        sequential(layer("keras.layers", "TFSMLayer",
+                         {"name": "x", "filepath": ".", "call_endpoint": "serve"})), "TFSMLayer"),
+    "weights that are not there": (
+        sequential(layer("keras.layers", "Flatten", {"name": "f"}),
+                   layer("keras.layers", "Dense", {"name": "x", "units": 10**8})),
+        "19,300,000,000 weights, which are not in the file"),
+    "large pictures": (sequential(shape=(10**6, 10**6, 3)), "pixels"),
+    "negative": (sequential(layer("keras.layers", "Dense", {"name": "x", "units": -1})), "units"),
+    "no JSON": ("{", ""),
+    "another JSON": ("[]", ""),
+    "null": ("null", ""),
+    "deep": ('{"a":' * 100_000 + "1" + "}" * 100_000, "recursion"),
+}  # fmt: skip
+
+
+def edited(weights, change):
+    """An HDF5 file with its first kernel replaced."""
+    content = io.BytesIO(weights)
+    with h5py.File(content, "a") as file:
+        kernels = []
+        file.visititems(lambda name, item: kernels.append(name) if is_kernel(item) else None)
+        shape = file[kernels[0]].shape
+        del file[kernels[0]]
+        change(file, kernels[0], shape)
+    return content.getvalue()
+
+
+def is_kernel(item):
+    return isinstance(item, h5py.Dataset) and item.ndim == 4
+
+
+def outside(file, name, shape):
+    file.create_dataset(name, shape, "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def link(file, name, shape):
+    file[name] = h5py.ExternalLink("/etc/passwd", "x")
+
+
+def vast(file, name, shape):
+    file.create_dataset(name, (10**4, 10**4, 10**4), "f4", chunks=(10, 10, 10))
+
+
+def archives(parts):
+    """`.keras` files whose archive is wrong: what replaces the good file's parts."""
+    weights = parts["model.weights.h5"]
+    return {
+        "no configuration": {"config.json": None},
+        "no weights": {"model.weights.h5": None},
+        "damaged weights": {"model.weights.h5": b"\x89HDF\r\n\x1a\n" + bytes(1000)},
+        "weights cut off": {"model.weights.h5": weights[:20_000]},
+        "weights of another file": {"model.weights.h5": edited(weights, outside)},
+        "link to another file": {"model.weights.h5": edited(weights, link)},
+        "weights that nobody wrote": {"model.weights.h5": edited(weights, vast)},
+    }
+
+
+def write_keras(path, parts, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in parts.items():
+            if content is not None:
+                archive.writestr(name, content)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def huge_pictures():
+    """Pictures that say they are 100,000 x 100,000, or as large as their format can say."""
+    n = 100_000
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", n, n, 8, 2, 0, 0, 0))
+    png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    small = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(small, "JPEG")
+    jpeg = bytearray(small.getvalue())
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    screen = struct.pack("<HH", 65535, 65535)
+    block = b"\x2c\0\0\0\0" + screen + b"\0\x02\x02\x44\x01\0;"
+    colours = b"\x80\0\0" + bytes(6)
+    bitmap = struct.pack("<IiiHHIIiiII", 40, n, n, 1, 24, 0, 0, 0, 0, 0, 0)
+    canvas = (n - 1).to_bytes(3, "little") * 2
+    webp = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + canvas
+    return {
+        "png": png + chunk(b"IEND", b""),
+        "jpg": bytes(jpeg),
+        "gif": b"GIF89a" + screen + colours + block,
+        "frame.gif": b"GIF89a\x01\0\x01\0" + colours + block,  # only its frame is large
+        "bmp": b"BM" + struct.pack("<IHHI", 10**4, 0, 0, 54) + bitmap + bytes(1000),
+        "webp": b"RIFF" + struct.pack("<I", len(webp)) + webp,
+        "text.png": b"\x89PNG\r\n\x1a\n" + header.replace(struct.pack(">II", n, n), bytes(8))
+        + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(300 << 20))),
+    }  # fmt: skip
+
+
+def memory_bombs(folder):
+    """`.pth` files of some hundred kB that ask for gigabytes."""
+    long = b"(" + b"N" * 100_000 + b"lq\1"
+    pairs = b"(" + b"".join(b"I%d\nN\x86" % i for i in range(10_000)) + b"lq\1"
+    programs = {
+        "lists": long + b"cbuiltins\nlist\nq\2(" + b"(h\2h\1o" * 30_000 + b"l",
+        "dicts": pairs + b"ccollections\nOrderedDict\nq\2(" + b"(h\2h\1o" * 30_000 + b"l",
+        "sizes": long + b"ctorch\nSize\nq\2(" + b"(h\2h\1o" * 30_000 + b"l",
+        "nested": b")" + b"\x85" * 1_000_000,
+    }
+    for name, program in programs.items():
+        write_zip(folder / f"{name}.pth", {"state_dict": {}, "bomb": Raw(program)})
+    storage = np.zeros(50_000, np.float32)
+    shared = {f"layer1.{i}.conv1.weight": View(storage, 0, (64, 64, 3, 3), (576, 9, 3, 1))
+              for i in range(2000)}  # fmt: skip
+    write_zip(folder / "shared.pth", shared)
+    return [*programs, "shared"]
+
+
+def at_work(verb, file):
+    """A command for a model file."""
+    return {
+        "predict": f"python -m resnet_keras predict '{file}' good.png --json",
+        "evaluate": f"python -m resnet_keras evaluate '{file}' --dataset folder:pictures --json",
+        "export": f"python -m resnet_keras export '{file}' out.tflite --dataset folder:pictures",
+        "convert": f"python -m resnet_keras convert '{file}' out.safetensors",
+    }[verb]
+
+
+VERBS = ("predict", "evaluate", "export")
+# By default some files with one verb, and each verb with one file.
+QUICK = {("lambda", verb) for verb in VERBS} | {
+    (name, "predict")
+    for name in ("lambda of os.system", "safe mode off, then lambda", "class of subprocess",
+                 "keras.utils.get_file", "module that nobody has", "weights that are not there",
+                 "null", "deep", "packed", "weights of another file", "cut")
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Good files and bad ones, side by side."""
+    folder = tmp_path_factory.mktemp("hostile")
+    model = ResNet("resnet20_cifar", input_shape=(8, 8, 3), mean=(127.5,) * 3, std=(127.5,) * 3)
+    model.save(folder / "good.keras")
+    model.save(folder / "labelled.keras")
+    Card(8, None, 8, labels=(WORSE, *"123456789")).write(folder / "labelled.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "good.png")
+    (folder / "[").mkdir()
+    Image.fromarray(pixels).save(folder / "[" / "b]\x1b[31m.png")
+    for side in ("train", "test"):
+        for label in (WORSE.replace("/", "|"), "b"):
+            (folder / "pictures" / side / label).mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / "pictures" / side / label / "0.png")
+    with zipfile.ZipFile(folder / "good.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for name, (config, _) in CONFIGS.items():
+        write_keras(folder / f"{name}.keras", parts | {"config.json": config})
+    for name, changes in archives(parts).items():
+        write_keras(folder / f"{name}.keras", parts | changes)
+    away = {"../MARK": b"x", "assets/../../MARK": b"x", f"{folder}/MARK": b"x"}
+    write_keras(folder / "away.keras", parts | away)
+    for name, kind in (("packed", zipfile.ZIP_DEFLATED), ("lzma", zipfile.ZIP_LZMA)):
+        bomb = {"config.json": b"[" + b" " * (300 << 20) + b"]"}
+        write_keras(folder / f"{name}.keras", parts | bomb, kind)
+    (folder / "empty.keras").write_bytes(b"")
+    (folder / "cut.keras").write_bytes((folder / "good.keras").read_bytes()[:-100])
+    (folder / "folder.keras").mkdir()
+    for name, content in huge_pictures().items():
+        (folder / f"huge.{name}").write_bytes(content)
+        for side in ("train", "test"):
+            (folder / "bombs" / side / "a").mkdir(parents=True, exist_ok=True)
+            (folder / "bombs" / side / "a" / f"huge.{name}").write_bytes(content)
+    memory_bombs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def attempt(folder):
+    """Run commands, each in a fork of a process that has loaded the libraries: their answers."""
+
+    def run(commands):
+        before = set(folder.parent.rglob("*"))
+        (folder / "commands.json").write_text(json.dumps(commands))
+        done = subprocess.run(
+            [sys.executable, SHELL, "commands.json"], cwd=folder, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(SHELL.parents[1]),
+                 "COLUMNS": "200", "PYTHONUTF8": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0
+        (folder / "commands.json").unlink()
+        (folder / "out.safetensors").unlink(missing_ok=True)  # of what was read
+        written = set(folder.parent.rglob("*")) - before
+        assert not written, written  # no MARK, nothing half written
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        for answer in answers:  # TensorFlow's line about GPUs, which a fork has not held back
+            lines = answer["output"].splitlines()
+            answer["lines"] = [line for line in lines if "cuInit" not in line]
+        return dict(zip(commands, answers, strict=True))
+
+    return run
+
+
+def refused(answer, most, words=""):
+    """Whether a command ended as it must."""
+    assert answer["code"] == 2, answer
+    (line,) = answer["lines"]
+    assert line.startswith("error: ") and words in line and "\x1b" not in line
+    assert len(line) < 3000
+    assert answer["memory"] < most, answer
+
+
+def check_models(attempt, pairs):
+    commands = {(name, verb): at_work(verb, f"{name}.keras") for name, verb in pairs}
+    good = at_work("predict", "good.keras")
+    answers = attempt([good, *commands.values()])
+    assert answers[good]["code"] == 0, answers[good]
+    for (name, _), command in commands.items():
+        words = CONFIGS[name][1] if name in CONFIGS else ""
+        refused(answers[command], answers[good]["memory"] + MOST_MIB, words)
+
+
+ARCHIVES = (
+    "no configuration", "no weights", "damaged weights", "weights cut off", "packed", "lzma",
+    "weights of another file", "link to another file", "weights that nobody wrote",
+    "empty", "cut", "folder",
+)  # fmt: skip
+
+
+def test_models_that_mean_harm(attempt):
+    check_models(attempt, sorted(QUICK))
+
+
+@pytest.mark.slow
+def test_models_that_mean_harm_through_every_verb(attempt):
+    names = (*CONFIGS, *ARCHIVES)
+    check_models(attempt, [(n, v) for n in names for v in VERBS if (n, v) not in QUICK])
+
+
+def test_the_lambda_is_live(folder, monkeypatch):
+    """Keras runs it where it is told to: the tests above could fail."""
+    monkeypatch.chdir(folder)
+    types.FunctionType(marshal.loads(base64.b64decode(CODE)), globals())(1)
+    assert (folder / "MARK").exists()
+    (folder / "MARK").unlink()
+
+
+def test_checkpoints_that_mean_harm(attempt, folder):
+    """Weights are read, nothing is unpacked or run, and no file asks for more than it has."""
+    harmless = ["lambda of eval", "away"]  # the network is the same, by its weights
+    bombs = ["lists", "dicts", "sizes", "nested", "shared"]
+    away = at_work("predict", "away.keras")
+    commands = {n: f"python -m resnet_keras convert '{n}.keras' out.pth" for n in harmless}
+    commands |= {n: f"python -m resnet_keras convert {n}.pth out.keras" for n in bombs}
+    others = ("packed", "lzma", "no weights", "weights of another file",
+              "weights that nobody wrote", "link to another file")  # fmt: skip
+    others = {n: at_work("convert", f"{n}.keras") for n in others}
+    answers = attempt([*commands.values(), *others.values(), away])
+    assert answers[away]["code"] == 0
+    most = answers[away]["memory"] + MOST_MIB
+    for command in (commands | others).values():
+        refused(answers[command], most)
+    for name in harmless:
+        assert len(read(folder / f"{name}.keras").arrays) == 97
+
+
+def test_pictures_that_say_they_are_huge(attempt):
+    names = [f"huge.{name}" for name in huge_pictures()]
+    commands = {n: f"python -m resnet_keras predict labelled.keras {n} --json" for n in names}
+    whole = "python -m resnet_keras prepare folder:bombs"
+    good = at_work("predict", "good.keras")
+    answers = attempt([good, whole, *commands.values()])
+    most = answers[good]["memory"] + MOST_MIB
+    for name, command in commands.items():
+        refused(answers[command], most, name)
+    refused(answers[whole], most, f"{2 * len(names)} of {2 * len(names)} files")
+    for name in names:
+        assert name in answers[whole]["lines"][0]
+    assert answers[whole]["lines"][0].count("more than 178 megapixels") >= 8
+
+
+SERVE = """
+import numpy as np, keras, tensorflow as tf
+from pathlib import Path
+from resnet_keras.artefact import Card, load_keras
+from resnet_keras.export import folded, saved_model
+saved_model.write(folded(load_keras("good.keras")), Path("served"), Card(8, None, 8))
+serve = tf.saved_model.load("served").signatures["serve_bytes"]
+assert len(serve(image_bytes=tf.constant([Path("good.png").read_bytes()]))["scores"][0]) == 5
+for path in sorted(Path(".").glob("huge.*")):
+    try:
+        serve(image_bytes=tf.constant([path.read_bytes()]))
+    except tf.errors.InvalidArgumentError:
+        print(path, "refused")
+import shutil
+shutil.rmtree("served")
+"""
+
+
+@pytest.mark.slow
+def test_a_served_model_refuses_huge_pictures(attempt):
+    good = at_work("predict", "good.keras")
+    answers = attempt([good, SERVE])
+    assert answers[SERVE]["code"] == 0, answers[SERVE]
+    assert sum(line.endswith("refused") for line in answers[SERVE]["lines"]) == len(huge_pictures())
+    assert answers[SERVE]["memory"] < answers[good]["memory"] + 2 * MOST_MIB
+
+
+def test_names_steer_no_terminal(attempt):
+    """Names of classes, in a table and in a complaint; names of files, with markup in them."""
+    label = "python -m resnet_keras predict labelled.keras good.png --top 10"
+    name = "python -m resnet_keras predict good.keras '[/b]\x1b[31m.png'"
+    classes = "python -m resnet_keras evaluate good.keras --dataset folder:pictures"
+    answers = attempt([label, name, classes])
+    for command, shown in ((label, "\\x1b[2J<img src=x onerror=alert(1)>[/b]"),
+                           (name, "[/b]\\x1b[31m.png"), (classes, "\\x1b[2J<img")):  # fmt: skip
+        output = answers[command]["output"]
+        assert answers[command]["code"] == 0, output
+        assert "\x1b" not in output and shown in output
+
+
+def test_a_label_is_a_line():
+    labels = ("a\nb", "\x1b[31m", "\ud800", "x\u2028y", "مرحبا", "a\u200db", "")
+    lines = label_lines(labels).encode().decode().split("\n")
+    assert lines == ["a\\nb", "\\x1b[31m", "\\ud800", "x\\u2028y", "مرحبا", "a\u200db", "", ""]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"crop": 10**6}, {"crop": 0}, {"crop": "8"}, {"crop": True}, {"eval_resize": -1},
+     {"eval_resize": 2.5}, {"interpolation": "exec"}, {"antialias": "yes"}, {"labels": "abc"},
+     {"labels": [1, 2]}, {"mean": ["x"]}, {"dataset": 3}, {"input_size": None}, {"code": "x"}],
+    ids=str,
+)  # fmt: skip
+def test_cards_that_are_none(tmp_path, change):
+    Card(8, None, 8).write(tmp_path / "x.keras")
+    assert read_card(tmp_path / "x.keras").crop == 8
+    fields = json.loads((tmp_path / "x.json").read_text()) | change
+    (tmp_path / "x.json").write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=r"x\.json does not describe a model: [^\n]+$"):
+        read_card(tmp_path / "x.keras")
+
+
+def test_a_card_that_is_nested_too_deep(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="does not describe a model"):
+        read_card(tmp_path / "x.keras")
+
+
+def safetensors(header, values=bytes(64), size=None):
+    """A file with any header, of any claimed size."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if size is None else size) + text + values
+
+
+def entry(dtype="F32", shape=(4, 4), offsets=(0, 64)):
+    return {"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+
+LIES = {
+    "header beyond the file": safetensors(entry(), size=10**6),
+    "header beyond memory": safetensors(entry(), size=2**63),
+    "header beyond numbers": safetensors(entry(), size=2**64 - 1),
+    "no header": safetensors(entry(), size=0),
+    "nothing but a size": b"\x08" + bytes(7),
+    "shape beyond its bytes": safetensors(entry(shape=(4, 5))),
+    "shape beyond memory": safetensors(entry(shape=(2**40, 2**40))),
+    "shape beyond numbers": safetensors(entry(shape=(2**62, 4, 4))),
+    "negative shape": safetensors(entry(shape=(-4, -4))),
+    "shape of text": safetensors(entry(shape="4,4")),
+    "shape of fractions": safetensors(entry(shape=(4.0, 4.0))),
+    "65 axes": safetensors(entry(shape=(1,) * 65)),
+    "offsets beyond the file": safetensors(entry(offsets=(64, 128))),
+    "offsets the wrong way": safetensors(entry(offsets=(64, 0))),
+    "one offset": safetensors(entry(offsets=(0,))),
+    "offsets of text": safetensors(entry(offsets=("0", "64"))),
+    "type that is none": safetensors(entry(dtype="F31")),
+    "type that is a list": safetensors(entry(dtype=["F32"])),
+    "entry that is text": safetensors({"w": "F32"}),
+    "header that is a list": safetensors([1]),
+    "header that is no JSON": safetensors(b'{"w": '),
+    "header that is no text": safetensors(b'{"\xff\xfe": 1}'),
+    "header without end": safetensors(b'{"a":' * 100_000),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_safetensors_with_a_lying_header(tmp_path, capsys, lie):
+    (tmp_path / "x.safetensors").write_bytes(LIES[lie])
+    with pytest.raises(InputError, match=r"^\S+x\.safetensors [^\n]*Received: [^\n]+$"):
+        read(tmp_path / "x.safetensors")
+    # The same as the only backup of a run.
+    (tmp_path / "000000000001.safetensors").write_bytes(LIES[lie])
+    (tmp_path / "x.safetensors").unlink()
+    with pytest.raises(InputError, match="all backups in .* are damaged"):
+        backup.load(tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "000000000001.safetensors is damaged" in line
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"step": "1"}, {"step": "x", "crc32": "0",
+                         "notes": "{}"}, {"step": "1", "crc32": "0", "notes": "[" * 100_000}],
+                         ids=["none", "empty", "few", "text", "deep"])  # fmt: skip
+def test_a_backup_with_other_notes(tmp_path, capsys, metadata):
+    header = entry() | ({"__metadata__": metadata} if metadata is not None else {})
+    (tmp_path / "000000000001.safetensors").write_bytes(safetensors(header))
+    with pytest.raises(InputError, match="all backups in .* are damaged"):
+        backup.load(tmp_path)
+    assert len(capsys.readouterr().err.splitlines()) == 1

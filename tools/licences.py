@@ -1,0 +1,110 @@
+"""Lists what this project needs, directly or not, with its licence: `docs/licences.md`.
+
+    python tools/licences.py [--check]
+
+It reads what is installed beside this project; nothing is asked for over a network. With `--check`
+nothing is written: the exit code is 1 where the page lacks a distribution.
+"""
+
+import argparse
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "licences.md"
+BEGIN, END = "<!-- licences -->\n", "<!-- /licences -->"
+
+
+def closure(name: str = "resnet-keras", extra: str = "") -> set[str]:
+    """The installed distributions that one needs, directly or not; itself left out."""
+    found, open_ = set(), [(name, extra)]
+    seen = set()
+    while open_:
+        current, extra = open_.pop()
+        if (current, extra) in seen:
+            continue
+        seen.add((current, extra))
+        try:
+            needs = distribution(current).requires or []
+        except PackageNotFoundError:
+            continue  # of an optional part that is not installed
+        found.add(canonical(current))
+        for line in needs:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                open_ += [(need.name, part) for part in ("", *need.extras)]
+    return found - {canonical(name)}
+
+
+def canonical(name: str) -> str:
+    """A name as PEP 503 writes it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def licence(name: str) -> str:
+    """What a distribution says of its licence: an SPDX expression, a word, or its classifiers."""
+    metadata = distribution(name).metadata
+    expression, word = metadata["License-Expression"], (metadata["License"] or "").strip()
+    if expression:
+        return expression
+    classifiers = [
+        line.rsplit(" :: ", 1)[1]
+        for line in metadata.get_all("Classifier") or ()
+        if line.startswith("License :: ") and line != "License :: OSI Approved"
+    ]
+    if word and "\n" not in word and len(word) < 60 and word != "UNKNOWN":
+        return word
+    return ", ".join(classifiers) or _from_text(name)
+
+
+def _from_text(name: str) -> str:
+    """The title of a licence's text, where the metadata say nothing."""
+    for file in distribution(name).files or ():
+        if re.match(r"(?i)(licen[cs]e|copying)", file.name):
+            lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+            return f"{lines[0]} (its file {file.name})"
+    return "not said"
+
+
+def pinned() -> list[str]:
+    """The distributions of requirements.txt."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [canonical(line.split("==")[0]) for line in lines if "==" in line]
+
+
+def table() -> str:
+    """A row a distribution, those that are pinned first."""
+    first = sorted(pinned())
+    rows = ["| distribution | licence |", "|---|---|"]
+    for name in [*first, *sorted(closure() - set(first))]:
+        shown = f"**{name}**" if name in first else name
+        rows.append(f"| {shown} | {licence(name).replace('|', '/')} |")
+    return "\n" + "\n".join(rows) + "\n\n"
+
+
+def listed() -> set[str]:
+    """The distributions on the page."""
+    return set(re.findall(r"^\| \**([a-z0-9-]+)\** \|", PAGE.read_text(), re.M)) - {"distribution"}
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if parser.parse_args().check:
+        lacking = (closure() | set(pinned())) - listed()
+        if lacking:
+            print(f"docs/licences.md lacks {', '.join(sorted(lacking))}", file=sys.stderr)
+        return bool(lacking)
+    text = PAGE.read_text()
+    head, rest = text.split(BEGIN)
+    PAGE.write_text(head + BEGIN + table() + END + rest.split(END)[1])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
