@@ -17,8 +17,7 @@ from resnet_keras.terminal import (
     load_tensorflow,
     printable,
     say,
-    signals_to,
-    stop,
+    stopping,
 )
 
 Positional = tyro.conf.Positional
@@ -347,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
             verbs, prog="resnet-keras", description=__doc__, args=arguments
         )
     )
-    with signals_to(stop("Give the same command again.")):
+    with stopping("Give the same command again."):
         answer = verb()
         if "--json" in arguments:
             print(json_format.dumps(answer), file=stdout, flush=True)

@@ -51,22 +51,42 @@ def signals_to(handler):
             signal.signal(number, old)
 
 
-def stop(hint: str):
-    """A handler of signals that ends the program with one line and 128 + signal.
+class Stopped(SystemExit):
+    """A signal has come: the program ends with 128 + signal, unless `stopping` is around."""
 
-    What is about to be written is taken away on the way out. A second signal ends it at once.
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
+
+
+def stop(number, frame) -> None:
+    """End the program, as a handler of signals; what it was about to write is taken away.
+
+    A second signal ends it at once.
+
+    Raises:
+        Stopped: always.
+    """
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_DFL)
+    raise Stopped(number)
+
+
+@contextlib.contextmanager
+def stopping(hint: str):
+    """SIGTERM and SIGINT end what is within with one line, and 128 + signal.
 
     Args:
         hint: of the line: how to go on.
     """
-
-    def handler(number, frame):
-        for other in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(other, signal.SIG_DFL)
-        print(f"\nstopped by {signal.Signals(number).name}. {hint}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + number)
-
-    return handler
+    try:
+        with signals_to(stop):
+            yield
+    except Stopped as stopped:
+        # Not before: on their way out, bars of other libraries wipe out the lines around them.
+        name = signal.Signals(stopped.number).name
+        print(f"\nstopped by {name}. {hint}", file=sys.stderr, flush=True)
+        raise SystemExit(stopped.code) from None
 
 
 def refusal(error: BaseException | None) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
-from resnet_keras.terminal import InputError, load_tensorflow, refusal, say, signals_to, stop
+from resnet_keras.terminal import InputError, load_tensorflow, refusal, say, stopping
 from resnet_keras.train import memory, tracking
 from resnet_keras.train.building import compiled, network
 from resnet_keras.train.machine import Replicas, choose_precision, choose_replicas, command
@@ -48,7 +48,7 @@ def train(recipe: Recipe) -> Path:
     tracking.demand(recipe)
     with ExitStack() as stack:
         # Until the first step and behind the last one; between them `fit` saves before.
-        stack.enter_context(signals_to(stop(f"To go on: {command()}")))
+        stack.enter_context(stopping(f"To go on: {command()}"))
         replicas = choose_replicas(recipe)
         with replicas.together():
             policy, reason = choose_precision(recipe.precision)

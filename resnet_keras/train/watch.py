@@ -237,7 +237,7 @@ class Keep(keras.callbacks.Callback):
     def on_signal(self, number, frame) -> None:
         """Note a signal; the next step saves and stops. The second one stops at once."""
         if self.signal:
-            stop("To go on from the last backup, give the same command again.")(number, frame)
+            stop(number, frame)
         self.signal = number
         print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
 
