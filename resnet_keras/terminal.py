@@ -79,14 +79,17 @@ def stopping(hint: str):
     Args:
         hint: of the line: how to go on.
     """
+    number = None
     try:
         with signals_to(stop):
             yield
     except Stopped as stopped:
-        # Not before: on their way out, bars of other libraries wipe out the lines around them.
-        name = signal.Signals(stopped.number).name
+        number = stopped.number
+    if number is not None:
+        # Now that the frames are gone: with them go bars of other libraries, which wipe out lines.
+        name = signal.Signals(number).name
         print(f"\nstopped by {name}. {hint}", file=sys.stderr, flush=True)
-        raise SystemExit(stopped.code) from None
+        raise SystemExit(128 + number)
 
 
 def refusal(error: BaseException | None) -> str | None:
