@@ -118,7 +118,7 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
         raise InputError(f"{path} can't be read as a model: {_reason(error)}") from error
     size = height or 224
     if not 0 < size <= _LARGEST:
-        raise InputError(f"{path} wants pictures of more than {_LARGEST} pixels. Received: {shape}")
+        raise InputError(f"{path} must take pictures of 1 to {_LARGEST} pixels. Received: {shape}")
     card = read_card(path)
     if card is None and inside is not None:
         card = _parse(inside, path)

@@ -56,6 +56,18 @@ def test_rates_are_those_that_mmengine_sets(name, monkeypatch):
     assert found == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(("epochs", "rate"), [(600, 0.005), (300, 0.005), (100, 0.008)])
+def test_the_edges_of_resnet_strikes_back(epochs, rate):
+    recipe = Recipe(
+        model="resnet50", dataset="imagenet2012", optimizer="lamb", batch_size=2048,
+        learning_rate=rate, epochs=epochs, schedule="cosine", rate_by="epoch", min_rate=1e-6,
+        warmup_epochs=5, warmup_start=1e-4,
+    )  # fmt: skip
+    assert recipe.steps_per_epoch(1_281_167) == 626
+    assert recipe.rate(0) == rate * 1e-4 and recipe.rate(5 * 626 - 1) == rate
+    assert recipe.rate(10**9) == recipe.rate(epochs * 626 - 1) > 1e-6
+
+
 def recipe_examples(recipe):
     """Training pictures: those of ImageNet 2012, or of CIFAR."""
     return 1_281_167 if recipe.dataset == "imagenet2012" else 50_000
