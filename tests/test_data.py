@@ -320,6 +320,15 @@ def test_rows_are_those_of_the_whole_batches(pictures, rows, options):
             assert np.array_equal(part, all_[rows])
 
 
+def test_no_thread_that_tunes_makes_the_end_of_an_iterator_wait(pictures):
+    for batches in (
+        data.training_batches(pictures, size=4, batch_size=8, seed=1),
+        data.evaluation_batches(pictures, size=4, batch_size=5),
+        data.evaluation_batches(pictures, size=4, batch_size=5, share=(0, 2)),
+    ):
+        assert batches.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("of", [2, 3])
 def test_shares_of_an_evaluation_are_whole_batches_that_show_each_picture_once(pictures, of):
     shares = [

@@ -98,7 +98,9 @@ def _fit_speed(model, batch: int, size: int, classes: int, dtype: str) -> dict:
     if backend() == "tensorflow":
         import tensorflow as tf
 
-        batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        options = tf.data.Options()
+        options.autotune.enabled = False  # as in our pipeline: `fit` would wait for it at its end
+        batches = tf.data.Dataset.from_tensors((images, labels)).repeat().with_options(options)
     else:  # a machine that has no TensorFlow
         import jax
 
