@@ -233,7 +233,14 @@ def count(model: keras.Model) -> dict[str, int]:
         OpenMMLab's tables: convolutions, 2 x batch-norm outputs, ReLU outputs and pooling inputs,
         without the dense layer. `flops_fvcore`: as fvcore counts: convolutions, dense layer,
         2 x batch-norm outputs and the global pooling's inputs.
+
+    Raises:
+        ValueError: the model takes pictures of any size.
     """
+    if None in model.input_shape[1:]:
+        raise ValueError(
+            f"`count` needs a model of one input size. Received: input_shape={model.input_shape}"
+        )
     conv = dense = norm = relu = pool = global_pool = 0
     for layer in model.layers:
         outputs = _size(layer.output)

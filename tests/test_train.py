@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from resnet_keras import Recipe, backup, train
+from resnet_keras.models import count
 from resnet_keras.terminal import InputError
+from resnet_keras.train import _resolved
 
 SMALL = (
     "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
@@ -203,3 +205,23 @@ def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path
 def test_replicas_must_divide_the_batch():
     with pytest.raises(ValueError, match="divide"):
         dataclasses.replace(Recipe(model="resnet18", dataset="digits"), batch_size=9, replicas=2)
+
+
+def test_pictures_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
+    recipe = Recipe(
+        model="resnet20_cifar", dataset="digits", train_size=8, eval_size=12, eval_resize=12,
+        mean=(127.5,), std=(127.5,), batch_size=256, learning_rate=0.01, steps=2,
+        schedule="constant", precision="float32", logger="none", data_dir=data_dir,
+        run_dir=tmp_path / "run",
+    )  # fmt: skip
+    with pytest.raises(SystemExit):
+        train(dataclasses.replace(recipe, dry_run=True))
+    resolved = json.loads(capsys.readouterr().out)
+    one = _resolved(dataclasses.replace(recipe, eval_size=8))
+    for name in ("params", "macs", "estimated_memory_bytes"):
+        assert resolved[name] == one[name] > 0
+    results = json.loads((train(recipe) / "results.json").read_text())
+    assert results["examples"] == 360
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras", compile=False)
+    with pytest.raises(ValueError, match="one input size. Received: .*None"):
+        count(model)

@@ -1,5 +1,6 @@
 """Recipe -> run folder: policy, strategy, data, model, fit, evaluate, save."""
 
+import dataclasses
 import json
 import platform
 import zlib
@@ -216,7 +217,8 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     from resnet_keras.models import count
 
     examples, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
-    model = network(recipe, channels, classes)
+    # Of one size, even where the network is built for two: multiply-adds are those of training.
+    model = network(dataclasses.replace(recipe, eval_size=recipe.train_size), channels, classes)
     counts = count(model)
     steps = recipe.steps_per_epoch(examples) if examples else None
     policy, _ = choose_precision(recipe.precision)

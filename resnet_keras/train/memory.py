@@ -43,15 +43,23 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     Returns:
         The estimate; it is that of the numbers kept, without what kernels use meanwhile.
     """
-    activations = sum(
-        math.prod(layer.output.shape[1:]) for layer in model.layers if layer.name.endswith(_KEPT)
-    )
+    activations = sum(math.prod(shape[1:]) for shape in _kept(model, recipe.train_size))
     half = policy.startswith("mixed")
     # Weights, gradients, moments; sums of micro-batches; averages; weights in half precision.
     copies = 3 + (recipe.optimizer == "lamb") + (recipe.accumulate > 1) + bool(recipe.ema)
     fixed = round((copies + half / 2) * 4 * model.count_params())
     pictures = recipe.batch_size // recipe.accumulate // replicas
     return Need(fixed, (2 if half else 4) * activations, pictures)
+
+
+def _kept(model, size: int) -> list[tuple[int, ...]]:
+    """Shapes of what the backward pass keeps of pictures of a size; the network may take any."""
+    import keras
+
+    kept = [layer.output for layer in model.layers if layer.name.endswith(_KEPT)]
+    pictures = keras.KerasTensor((1, size, size, model.input.shape[-1]), model.input.dtype)
+    outputs = keras.Model(model.input, kept).compute_output_spec(pictures)
+    return [output.shape for output in outputs]
 
 
 def demand(need: Need, recipe: Recipe, replicas: int = 1) -> None:
