@@ -19,15 +19,17 @@ def whole(path: str | Path) -> Iterator[Path]:
     writer of `path` takes it away.
 
     Args:
-        path: a file, or a folder; one that is there is replaced.
+        path: a file, or a folder; one that is there is replaced, where a link leads to. A file
+            never replaces a folder.
 
     Yields:
         Where to write, a path with the same name, in an empty folder; other files in there go.
 
     Raises:
-        InputError: the disk does not take it, or another process is writing the same.
+        InputError: the disk does not take it, another process is writing the same, or a folder is
+            where the file is to be.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.realpath(path))
     folder = path.with_name(f".{path.name}.part")
     with writing(path):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,11 +117,18 @@ def _clear(folder: Path, path: Path) -> None:
     if old.exists() and not path.exists():
         os.replace(old, path)
     for left in (folder / "new", old):
-        if left.exists():
+        if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _publish(part: Path, path: Path, old: Path) -> None:
+    if path.is_dir() and not part.is_dir():
+        raise InputError(
+            f"a folder is where the file is to be: move it away, or take another name. "
+            f"Received: {path}"
+        )
     for file in (part, *part.rglob("*")):
         _to_disk(file)
     if path.is_dir():  # a folder cannot be replaced while it is there

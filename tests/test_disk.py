@@ -102,3 +102,36 @@ def test_what_the_machine_refuses_is_told_from_other_errors(tmp_path):
     with pytest.raises(FileNotFoundError), whole(tmp_path / "other"):
         open(tmp_path / "nothing")
     assert not os.listdir(tmp_path)
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    (tmp_path / "x.npz").mkdir()
+    (tmp_path / "x.npz" / "kept").write_text("kept")
+    with pytest.raises(InputError, match=f"a folder is where the file.*Received: {tmp_path}/x.npz"):
+        write_text(tmp_path / "x.npz", "new")
+    assert os.listdir(tmp_path) == ["x.npz"]
+    assert (tmp_path / "x.npz" / "kept").read_text() == "kept"
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "folder").mkdir()
+    write_text(tmp_path / "file", "old")
+    for kind in ("file", "folder"):
+        (tmp_path / f"to-{kind}").symlink_to(kind)
+    write_text(tmp_path / "to-file", "new")
+    with whole(tmp_path / "to-folder") as part:
+        part.mkdir()
+        (part / "inside").write_text("inside")
+    assert (tmp_path / "to-file").is_symlink() and (tmp_path / "to-folder").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    assert os.listdir(tmp_path / "folder") == ["inside"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "to-file", "to-folder"]
+
+
+def test_a_link_that_a_killed_process_left_is_taken_away(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".it.part").mkdir()
+    (tmp_path / "it").write_text("old")
+    (tmp_path / ".it.part" / "old").symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "it", "new")
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "it"]
