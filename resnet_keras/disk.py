@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from resnet_keras.terminal import InputError, refusal
 
@@ -72,7 +74,24 @@ def write_text(path: Path, text: str) -> None:
         InputError: as `whole`.
     """
     with whole(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file of ours holds.
+
+    Raises:
+        InputError: it cannot be read, or holds no object.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(contents, dict):
+            raise ValueError(f"it holds no object. Received: {str(contents)[:100]}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    return contents
 
 
 def lock(file: int) -> bool:

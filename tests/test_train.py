@@ -12,6 +12,7 @@ from resnet_keras import Recipe, backup, train
 from resnet_keras.models import count
 from resnet_keras.terminal import InputError
 from resnet_keras.train import _resolved
+from resnet_keras.train.tracking import _known
 
 SMALL = (
     "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
@@ -225,3 +226,30 @@ def test_pictures_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys
     model = keras.saving.load_model(tmp_path / "run" / "model.keras", compile=False)
     with pytest.raises(ValueError, match="one input size. Received: .*None"):
         count(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [("recipe.json", "[]", "recipe.json is damaged: it holds no object.*--run-dir"),
+     ("recipe.json", "\xe9", "recipe.json is damaged: .*utf-8.*--run-dir"),
+     ("recipe.json", None, "results.json is there, but no recipe.json.*--run-dir"),
+     ("results.json", '{"top1": 0.9', "results.json is damaged: .*Delete it"),
+     ("results.json", "{}", "results.json is damaged: top1 is no number. Delete it"),
+     ("results.json", '{"top1": 1, "top5": "all"}', "damaged: top5 is no number")],
+)  # fmt: skip
+def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, text, words):
+    fields = json.loads((digits_run / "recipe.json").read_text())
+    for file in ("recipe.json", "results.json"):
+        (tmp_path / file).write_bytes((digits_run / file).read_bytes())
+    if text is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=words):
+        train(Recipe(**fields | {"run_dir": tmp_path}))
+
+
+def test_damaged_notes_of_a_logger_are_named(tmp_path):
+    (tmp_path / "tracking.json").write_text("[")
+    with pytest.raises(InputError, match="tracking.json is damaged"):
+        _known(tmp_path)

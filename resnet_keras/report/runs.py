@@ -2,10 +2,10 @@
 
 import csv
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.disk import read_object
 from resnet_keras.evaluate import Predictions, load_predictions, predict_split
 from resnet_keras.evaluate.predictions import digest
 from resnet_keras.recipe import Recipe
@@ -87,13 +87,7 @@ def read_run(folder: str | Path, *, data_dir: str | Path | None = None) -> Run:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        contents = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from None
-    if not isinstance(contents, dict):
-        raise InputError(f"{path} is damaged: it holds no object.")
-    return contents
+    return read_object(path) if path.exists() else {}
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

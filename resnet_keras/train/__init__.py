@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.disk import read_object, write_text
 from resnet_keras.recipe import KNOWN, Recipe
 from resnet_keras.terminal import InputError, load_tensorflow, refusal, say, stopping
 from resnet_keras.train import memory, tracking
@@ -66,7 +67,6 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     import tensorflow as tf
 
     from resnet_keras import backup, data
-    from resnet_keras.disk import write_text
     from resnet_keras.train.fitting import fit
 
     if recipe.deterministic:
@@ -144,7 +144,6 @@ def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> No
 def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict[str, Any]:
     """Write the model, its card and its accuracy, which is that of the written file."""
     from resnet_keras.artefact import Card, label_lines
-    from resnet_keras.disk import write_text
     from resnet_keras.evaluate import evaluate
     from resnet_keras.export import save_plain
     from resnet_keras.quantize import ranges, stock, write_ranges
@@ -188,11 +187,7 @@ def _check_folder(recipe: Recipe) -> Path:
         raise InputError("`run_dir` must say where the run is written. Received: None")
     if recipe.quantize and recipe.weights is None:
         raise InputError("`quantize` fine-tunes a trained network: name it with --weights.")
-    path = recipe.run_dir / "recipe.json"
-    try:
-        theirs = json.loads(path.read_text()) if path.exists() else recipe.to_json()
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}). Take another --run-dir.") from None
+    theirs = _theirs(recipe)
     field = recipe.conflict(theirs)
     if field is not None:
         raise InputError(
@@ -202,14 +197,36 @@ def _check_folder(recipe: Recipe) -> Path:
     return recipe.run_dir
 
 
+def _theirs(recipe: Recipe) -> dict[str, Any]:
+    """The recipe that a run folder belongs to; where nothing was trained yet, this one."""
+    path = recipe.run_dir / "recipe.json"
+    try:
+        if path.exists():
+            return read_object(path)
+    except InputError as error:
+        raise InputError(f"{error} Take another --run-dir.") from None
+    if (results := path.with_name("results.json")).exists():
+        raise InputError(f"{results} is there, but no recipe.json. Take another --run-dir.")
+    return recipe.to_json()
+
+
 def _finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     """The results of a run that has nothing left to do."""
-    if not (folder / "results.json").exists():
+    path = folder / "results.json"
+    if not path.exists():
         return None
-    theirs = json.loads((folder / "recipe.json").read_text())
+    theirs = _theirs(recipe)
     if (theirs.get("epochs"), theirs.get("steps")) != (recipe.epochs, recipe.steps):
         return None
-    return json.loads((folder / "results.json").read_text())
+    hint = "Delete it: the same command writes it again."
+    try:
+        results = read_object(path)
+    except InputError as error:
+        raise InputError(f"{error} {hint}") from None
+    for name in ("top1", "top5", "examples"):
+        if type(results.get(name)) not in (int, float):
+            raise InputError(f"{path} is damaged: {name} is no number. {hint}")
+    return results
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:

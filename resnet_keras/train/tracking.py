@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.disk import write_text
+from resnet_keras.disk import read_object, write_text
 from resnet_keras.recipe import Recipe
 from resnet_keras.terminal import InputError
 
@@ -117,7 +117,7 @@ def _mlflow(recipe: Recipe, folder: Path) -> Iterator[Report]:
 def _known(folder: Path) -> dict[str, str]:
     """The numbers that the loggers gave this run before."""
     path = folder / "tracking.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _note(folder: Path, **numbers: str) -> None:
