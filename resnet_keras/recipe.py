@@ -28,6 +28,9 @@ _FREE_ON_RESUME = (
     "data_dir", "run_dir", "backup_every", "logger", "profile", "verbose", "dry_run",
 )  # fmt: skip
 
+# What the machine settles where it has its default; `train` keeps what that was, and compares it.
+_SETTLED = ("precision", "replicas")
+
 # Ranges of the numbers; none is allowed where it is the default.
 _ABOVE_0 = (
     "train_size", "eval_size", "eval_resize", "repeats", "batch_size", "accumulate",
@@ -361,6 +364,8 @@ class Recipe:
         for field, mine in self.identity().items():
             theirs = earlier.get(field, defaults[field])
             theirs = list(theirs) if isinstance(theirs, tuple) else theirs
+            if field in _SETTLED and defaults[field] in (mine, theirs):
+                continue
             if mine != theirs and not (field in ("epochs", "steps") and self._longer(mine, theirs)):
                 return field
         return None

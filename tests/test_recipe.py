@@ -213,3 +213,12 @@ RECIPES = ("quickstart", "fashion_mnist_resnet20", "cifar10_resnet18", "imagenet
 def test_recipe_files_are_recipes(name):
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
     assert Recipe(**json.loads(json.dumps(recipe.to_json()))).identity() == recipe.identity()
+
+
+def test_what_the_machine_settled_is_no_conflict_of_recipes():
+    """`train` compares what it came to."""
+    for change in ({"precision": "float32"}, {"replicas": 2}):
+        changed = dataclasses.replace(ROW, **change)
+        assert changed.conflict(ROW.to_json()) is None is ROW.conflict(changed.to_json())
+    half = dataclasses.replace(ROW, precision="mixed_float16")
+    assert half.conflict(dataclasses.replace(ROW, precision="float32").to_json()) == "precision"

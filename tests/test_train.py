@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -253,3 +254,26 @@ def test_damaged_notes_of_a_logger_are_named(tmp_path):
     (tmp_path / "tracking.json").write_text("[")
     with pytest.raises(InputError, match="tracking.json is damaged"):
         _known(tmp_path)
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(digits_run, folder)
+    fields = json.loads((folder / "recipe.json").read_text())
+    recipe = Recipe(
+        **fields | {"run_dir": folder, "data_dir": data_dir, "precision": "mixed_bfloat16"}
+    )
+    (folder / "results.json").unlink()
+    (folder / "recipe.json").write_text(json.dumps(fields | {"precision": "auto"}))
+    with pytest.raises(InputError, match="precision float32: go on with --precision float32, or "):
+        train(recipe)
+    keras.config.set_dtype_policy("float32")
+    # As a newer machine with more of them would.
+    (folder / "backup" / "machine.json").write_text('{"precision": "float32", "replicas": 4}')
+    recipe = dataclasses.replace(recipe, precision="float32")
+    with pytest.raises(InputError, match="go on with --replicas 4, or .* Received: 1"):
+        train(recipe)
+    (folder / "backup" / "machine.json").unlink()  # of a run before it was kept
+    assert train(recipe) == folder
+    settled = json.loads((folder / "backup" / "machine.json").read_text())
+    assert settled == {"precision": "float32", "replicas": 1}

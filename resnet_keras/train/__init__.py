@@ -18,6 +18,9 @@ from resnet_keras.train.machine import Replicas, choose_precision, choose_replic
 
 __all__ = ["choose_precision", "train", "versions"]
 
+# In `backup/`: what the machine settled where the recipe left it open.
+_SETTLED = "machine.json"
+
 # Rooms that load TensorFlow are imported inside functions, because a rehearsal of several replicas
 # must set the environment before.
 
@@ -92,11 +95,13 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     if replicas.process == 0:
         stack.enter_context(backup.alone(folder))
     saved = backup.load(folder / "backup")
-    _check_backup(recipe, folder, saved, replicas)
+    settled = {"precision": policy, "replicas": replicas.count}
+    _check_backup(recipe, folder, saved, replicas, settled)
     total = recipe.total_steps(pictures.examples)
     if replicas.process == 0:
         (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
         write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+        write_text(folder / "backup" / _SETTLED, json.dumps(settled) + "\n")
         say(
             f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
             f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
@@ -115,16 +120,20 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
         pictures,
         {
             "train_seconds": round(sum(row["seconds"] for row in rows), 1),
-            "precision": policy,
-            "replicas": replicas.count,
+            **settled,
             "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
             "versions": versions(),
         },
     )
 
 
-def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> None:
-    """Refuse a backup of another backend, and processes that stand at different steps."""
+def _check_backup(
+    recipe: Recipe, folder: Path, saved, replicas: Replicas, settled: dict[str, Any]
+) -> None:
+    """Refuse a backup that another backend, precision or number of replicas made.
+
+    So are processes that stand at different steps.
+    """
     import keras
 
     backend = keras.backend.backend()
@@ -133,6 +142,14 @@ def _check_backup(recipe: Recipe, folder: Path, saved, replicas: Replicas) -> No
         raise InputError(
             f"{folder} was trained with KERAS_BACKEND={theirs}. Received: KERAS_BACKEND={backend}"
         )
+    path = folder / "backup" / _SETTLED
+    earlier = read_object(path) if saved and path.exists() else {}
+    for name, ours in settled.items():
+        if (theirs := earlier.get(name, ours)) != ours:
+            raise InputError(
+                f"{folder} was trained with {name} {theirs}: go on with --{name} {theirs}, or take "
+                f"another --run-dir. Received: {ours}"
+            )
     here = json.dumps([saved.step if saved else 0, recipe.identity()], sort_keys=True)
     if len(set(replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:
         raise InputError(
