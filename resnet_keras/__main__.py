@@ -63,7 +63,7 @@ def evaluate(
     """Accuracy and calibration on every picture of a split.
 
     Args:
-        artefact: a .keras or .tflite file, or a SavedModel folder.
+        artefact: a .keras, .tflite or .onnx file, or a SavedModel folder.
         dataset: digits, a TFDS name or folder:PATH; by default what the model was trained on.
         data_dir: where prepared data sets lie.
         split: test, train, or a split as TFDS writes it.
@@ -128,7 +128,7 @@ def predict(
     """
     load_tensorflow()
     from resnet_keras import data
-    from resnet_keras.artefact import card_path, open_artefact
+    from resnet_keras.artefact import open_artefact, say_what_is_made_up
 
     if not images:
         raise InputError("`predict` needs at least one picture.")
@@ -136,11 +136,7 @@ def predict(
         raise InputError(f"`top` must be above 0. Received: top={top}")
     model = open_artefact(artefact)
     card = model.card
-    if not model.has_card:
-        say(
-            f"{artefact} has no {card_path(artefact).name} beside it: pictures are resized to "
-            f"{card.crop} and cropped in the centre, classes are numbers"
-        )
+    say_what_is_made_up(model)
     answers = {}
     for path in images:
         picture = data.evaluation_picture(
@@ -272,8 +268,11 @@ def convert(
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
+    from resnet_keras.artefact import require_place
     from resnet_keras.weights import convert
 
+    if out.suffix == ".keras":
+        require_place(out)
     report = convert(
         source,
         out,
@@ -313,7 +312,7 @@ def _default_card(path: Path, *, antialias: bool):
     """The card of a network whose recipe is not known: as the published ones were evaluated."""
     from resnet_keras.artefact import Card, open_artefact
 
-    size = open_artefact(path).card.input_size
+    size = open_artefact(path, beside=False).card.input_size
     resize = 256 * size // 224 if size > 32 else None
     return Card(input_size=size, eval_resize=resize, crop=size, antialias=antialias)
 

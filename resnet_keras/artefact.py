@@ -1,7 +1,7 @@
 """Any model file -> one `predict`: `.keras`, `.tflite`, `.onnx`, SavedModel.
 
-Beside each artefact lies `NAME.json`: how its pictures are prepared, and its labels. What `export`
-writes has them inside, too.
+Beside each artefact lies `NAME.json`: how its pictures are prepared, and its labels. `.tflite`,
+`.onnx` and SavedModel have them inside, too.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_keras.disk import write_text
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 # The largest picture that a card may ask for; networks see a tenth of it.
 _LARGEST = 4096
@@ -76,6 +76,7 @@ class Artefact:
         card: how its pictures are prepared.
         has_card: whether the card was there, beside the file or inside, rather than made up from
             the model's input.
+        classes: that the model tells apart; None where the file does not say.
     """
 
     path: Path
@@ -83,22 +84,24 @@ class Artefact:
     channels: int
     card: Card
     has_card: bool
+    classes: int | None = None
 
 
-def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
+def open_artefact(path: str | Path, *, threads: int | None = None, beside: bool = True) -> Artefact:
     """Open a model file.
 
     Args:
         path: `.keras`, `.tflite`, `.onnx` or the folder of a SavedModel.
         threads: of the interpreter of `.tflite` and `.onnx`; by default one a core. TensorFlow's,
             which run the others, are the process's.
+        beside: heed the card beside the file; not where it is still that of an older one.
 
     Returns:
         The artefact.
 
     Raises:
-        InputError: there is no such file, or it is not a model; from `predict`, it computes more
-            than there is memory for.
+        InputError: there is no such file, it is not a model, or its card is of another model; from
+            `predict`, it computes more than there is memory for.
     """
     path = Path(path)
     if not path.exists():
@@ -110,8 +113,9 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
         )
     opener = openers.get(path.suffix, _open_saved_model)
     try:
-        predict, shape, inside = opener(path, threads or os.cpu_count())
+        predict, shape, classes, inside = opener(path, threads or os.cpu_count())
         _, height, _, channels = shape
+        classes = classes if isinstance(classes, int) else None
     except InputError:
         raise
     except Exception as error:  # there is no end to what damage does to the parsers
@@ -119,11 +123,37 @@ def open_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
     size = height or 224
     if not 0 < size <= _LARGEST:
         raise InputError(f"{path} must take pictures of 1 to {_LARGEST} pixels. Received: {shape}")
-    card = read_card(path)
+    card = read_card(path) if beside else None
     if card is None and inside is not None:
         card = _parse(inside, path)
+    if card is not None:
+        _require_fit(card, path, height, classes)
     made_up = Card(input_size=size, eval_resize=None, crop=size)
-    return Artefact(path, predict, channels, card or made_up, card is not None)
+    return Artefact(path, predict, channels, card or made_up, card is not None, classes)
+
+
+def say_what_is_made_up(artefact: Artefact) -> None:
+    """Tell, of an artefact without a card, how its pictures will be prepared."""
+    if not artefact.has_card:
+        crop = artefact.card.crop
+        say(
+            f"{artefact.path} has no {card_path(artefact.path).name} beside it: pictures are "
+            f"resized to {crop} and cropped in the centre, classes are numbers"
+        )
+
+
+def _require_fit(card: Card, path: Path, height: int | None, classes: int | None) -> None:
+    """Refuse a card that is of another model."""
+    if height is not None and card.crop != height:
+        raise InputError(
+            f"the card of {path} (see {card_path(path).name}) is of another model: this one takes "
+            f"pictures of {height} x {height}. Received: crop={card.crop}"
+        )
+    if card.labels and classes is not None and len(card.labels) != classes:
+        raise InputError(
+            f"the card of {path} (see {card_path(path).name}) is of another model: this one tells "
+            f"{classes} classes apart. Received: {len(card.labels)} labels"
+        )
 
 
 def load_keras(path: str | Path):
@@ -201,7 +231,25 @@ def read_card(artefact: Path) -> Card | None:
     path = card_path(artefact)
     if not path.exists():
         return None
-    return _parse(path.read_text(), path)
+    try:
+        return _parse(path.read_bytes(), path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def require_place(artefact: Path) -> None:
+    """Refuse to write an artefact whose card would replace a file that is none.
+
+    Raises:
+        InputError: `NAME.json` is there and is no card.
+    """
+    try:
+        read_card(artefact)
+    except InputError as error:
+        raise InputError(
+            f"the card of {artefact.name} would replace {card_path(artefact)}, which is none: take "
+            f"another name. Received: {error}"
+        ) from None
 
 
 def card_path(artefact: Path) -> Path:
@@ -221,9 +269,9 @@ def label_lines(labels: Iterable[str]) -> str:
     )
 
 
-def _parse(text: str, path: Path) -> Card:
+def _parse(text: bytes, path: Path) -> Card:
     try:
-        fields = json.loads(text)
+        fields = json.loads(text.decode())
         card = Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
         if wrong := [name for name, right in _checks(card).items() if not right]:
             raise ValueError(f"Received: {wrong[0]}={_shortened(repr(getattr(card, wrong[0])))}")
@@ -261,7 +309,8 @@ def _shortened(text: str) -> str:
 
 
 # An opener gives `predict`, the input's shape as `(batch, height, width, channels)` with None where
-# it may vary, and the card inside the file, if there is one, as JSON.
+# it may vary, how many classes there are, or None, and the card inside the file, if there is one,
+# as JSON.
 
 
 def _open_keras(path: Path, threads: int):
@@ -270,7 +319,7 @@ def _open_keras(path: Path, threads: int):
 
     model = load_keras(path)
     if keras.backend.backend() != "tensorflow":
-        return model.predict_on_batch, model.input_shape, None
+        return model.predict_on_batch, model.input_shape, model.output_shape[-1], None
     # Traced once for every batch: `model.predict` costs several times more for a small one.
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     forward = tf.function(lambda images: model(images, training=False), [images])
@@ -284,7 +333,7 @@ def _open_keras(path: Path, threads: int):
                 f"{_reason(error)}"
             ) from None
 
-    return predict, model.input_shape, None
+    return predict, model.input_shape, model.output_shape[-1], None
 
 
 def _open_saved_model(path: Path, threads: int):
@@ -305,7 +354,9 @@ def _open_saved_model(path: Path, threads: int):
         (outputs,) = serve(**{name: tf.cast(images, spec.dtype)}).values()
         return outputs.numpy()
 
-    return predict, tuple(spec.shape), card.read_text() if card.exists() else None
+    (answer,) = serve.structured_outputs.values()
+    inside = card.read_bytes() if card.exists() else None
+    return predict, tuple(spec.shape), answer.shape[-1], inside
 
 
 def _open_tflite(path: Path, threads: int):
@@ -317,9 +368,8 @@ def _open_tflite(path: Path, threads: int):
     (exit_,) = interpreter.get_output_details()
 
     def predict(images):
-        shape = (len(images), *entry["shape"][1:])
-        if tuple(interpreter.get_input_details()[0]["shape"]) != shape:
-            interpreter.resize_tensor_input(entry["index"], shape)
+        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+            interpreter.resize_tensor_input(entry["index"], images.shape)
         interpreter.allocate_tensors()
         interpreter.set_tensor(entry["index"], _quantized(images, entry))
         interpreter.invoke()
@@ -329,8 +379,10 @@ def _open_tflite(path: Path, threads: int):
     if zipfile.is_zipfile(path):  # associated files are a zip archive behind the model
         with zipfile.ZipFile(path) as files:
             if "card.json" in files.namelist():
-                card = files.read("card.json").decode()
-    return predict, tuple(int(n) for n in entry["shape"]), card
+                card = files.read("card.json")
+    # In `shape` is 1 what may vary; the signature has -1.
+    shape = tuple(int(n) if n > 0 else None for n in entry["shape_signature"])
+    return predict, shape, int(exit_["shape"][-1]), card
 
 
 def _quantized(images: np.ndarray, tensor: dict) -> np.ndarray:
@@ -372,9 +424,20 @@ def _open_onnx(path: Path, threads: int):
     else:
         order = (0, 1, 2, 3)
     kind = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[entry.type]
+    if shape[0] not in (None, 1):
+        raise InputError(
+            f"{path} must take a batch of any size, or one picture at a time. "
+            f"Received: a batch of {shape[0]}"
+        )
 
-    def predict(images):
+    def run(images):
         pixels = np.ascontiguousarray(np.transpose(np.asarray(images, kind), order))
         return session.run([exit_.name], {entry.name: pixels})[0]
 
-    return predict, tuple(shape), properties.get("card")
+    def predict(images):
+        if shape[0] is None:
+            return run(images)
+        return np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
+
+    card = properties.get("card")
+    return predict, tuple(shape), exit_.shape[-1], card and card.encode()

@@ -1,5 +1,6 @@
 """Accuracy and calibration by their definitions, and what `evaluate` keeps."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,7 +12,9 @@ from PIL import Image
 from resnet_keras import data
 from resnet_keras.artefact import Artefact, Card
 from resnet_keras.evaluate import evaluate, load_predictions, measures, predict_split
+from resnet_keras.evaluate import test_batches as batches_of
 from resnet_keras.evaluate.predictions import Gallery
+from resnet_keras.terminal import InputError
 
 
 def test_ranks_count_the_classes_that_are_better():
@@ -229,3 +232,28 @@ def test_what_are_no_predictions_are_named(tmp_path, contents):
 def test_save_wants_its_suffix_before_anything_is_computed(tmp_path):
     with pytest.raises(ValueError, match="must end in .npz"):
         evaluate(tmp_path / "missing.keras", save=tmp_path / "out.csv")
+
+
+def test_more_classes_than_the_model_has_are_refused(folder, tmp_path):
+    open_ = artefact_of(*fixed({n: [1.0] for n in range(60)}, labels=()), tmp_path)
+    few = dataclasses.replace(open_, classes=1)
+    with pytest.raises(InputError, match="tells 1 classes apart, folder:.* has 2"):
+        evaluate(few, dataset=f"folder:{folder}")
+    with pytest.raises(InputError, match="must be above 0. Received: batch_size=0"):
+        evaluate(open_, dataset=f"folder:{folder}", batch_size=0)
+
+
+def test_what_is_made_up_is_said(folder, tmp_path, capsys):
+    open_ = artefact_of(*fixed({n: [0.9, 0.1] for n in range(60)}, labels=()), tmp_path)
+    evaluate(dataclasses.replace(open_, has_card=False), dataset=f"folder:{folder}")
+    assert "model.any has no model.json beside it: pictures are resized to 4 and cropped" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_picture_that_vanishes_is_named_wherever_batches_are_read(folder, tmp_path):
+    open_ = artefact_of(*fixed({n: [0.9, 0.1] for n in range(60)}), tmp_path)
+    batches = batches_of(open_, dataset=f"folder:{folder}")
+    (folder / "test" / "a" / "0.png").unlink()
+    with pytest.raises(InputError, match="test/a/0.png cannot be read any more"):
+        next(batches)

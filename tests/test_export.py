@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from resnet_keras import SPECS, ResNet, ResNetV1D, evaluate, export
-from resnet_keras.artefact import open_artefact
-from resnet_keras.export import BoundMissed, compare, folded, plain
+from resnet_keras.artefact import Card, open_artefact
+from resnet_keras.export import BoundMissed, _convert, compare, folded, plain
 from resnet_keras.export.plain import layer_of
 from resnet_keras.export.proof import BOUNDS, reason_to_refuse
 from resnet_keras.terminal import InputError
@@ -196,11 +196,12 @@ def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
 def test_a_missed_bound_leaves_the_old_file(digits_run, data_dir, tmp_path):
     out = tmp_path / "model.tflite"
     out.write_bytes(b"what was here before")
-    (tmp_path / "model.json").write_text("its card")
+    Card(8, None, 8).write(tmp_path / "model.keras")
+    before = (tmp_path / "model.json").read_text()
     with pytest.raises(BoundMissed, match="was not kept: its probabilities differ by up to"):
         export(digits_run / "model.keras", out, data_dir=data_dir, examples=8, bound=0.0)
     assert out.read_bytes() == b"what was here before"
-    assert (tmp_path / "model.json").read_text() == "its card"
+    assert (tmp_path / "model.json").read_text() == before
     report = json.loads((tmp_path / "model.tflite.report.json").read_text())
     assert report["max_difference"] >= report["bound"] == 0.0 and not report["kept"]
     left = {path.name for path in tmp_path.iterdir()}
@@ -287,3 +288,57 @@ def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_p
     told = [line for line in said if line.startswith(("converting to", "proving on"))]
     assert told == ["converting to ONNX, float32", "proving on 8 test pictures of digits"]
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx.report.json"]
+
+
+@pytest.mark.parametrize(
+    ("out", "there", "text", "words"),
+    [("results.tflite", "results.json", '{"top1": 0.9}', "unexpected keyword"),
+     ("recipe.onnx", "recipe.json", "[1]", "recipe.json, which is none"),
+     ("served", "served.md", "# my notes", "served.md is there and is no model card")],
+)  # fmt: skip
+def test_what_is_no_card_is_not_replaced_by_one(
+    digits_run, data_dir, tmp_path, out, there, text, words
+):
+    (tmp_path / there).write_text(text)
+    with pytest.raises(InputError, match=words):
+        export(digits_run / "model.keras", tmp_path / out, data_dir=data_dir)
+    assert (tmp_path / there).read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [(Card(8, None, 8, labels=("a", "b")), "10 classes apart. Received: 2 labels"),
+     (Card(32, None, 32), "takes pictures of 8 x 8. Received: crop=32"),
+     (b'{"input_size": 8, "labels": ["\xe9"]}', "m.json does not describe a model: 'utf-8'"),
+     (None, "m.json cannot be read: Is a directory")],
+)  # fmt: skip
+def test_a_card_of_another_model_is_refused(digits_run, tmp_path, card, words):
+    shutil.copyfile(digits_run / "model.keras", tmp_path / "m.keras")
+    path = tmp_path / "m.json"
+    if card is None:
+        path.mkdir()
+    elif isinstance(card, bytes):
+        path.write_bytes(card)
+    else:
+        card.write(tmp_path / "m.keras")
+    with pytest.raises(InputError, match=words):
+        open_artefact(tmp_path / "m.keras")
+    assert open_artefact(tmp_path / "m.keras", beside=False).classes == 10
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx", ""])
+def test_a_network_of_any_picture_size_is_exported(tmp_path, suffix):
+    """As training with two sizes leaves it."""
+    small = dataclasses.replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(8, 16))
+    network = ResNet(small, input_shape=(None, None, 3), classes=3)
+    network.save(tmp_path / "m.keras")
+    card = Card(12, None, 12, labels=("a", "b", "c"))
+    out = tmp_path / f"out{suffix}"
+    _convert(folded(network), out, card, "nhwc", 17)
+    card.write(out)
+    artefact = open_artefact(out)
+    assert artefact.classes == 3 and artefact.channels == 3
+    images = np.random.default_rng(0).integers(0, 255, (2, 12, 12, 3), dtype=np.uint8)
+    expected = open_artefact(tmp_path / "m.keras").predict(images)
+    assert np.abs(artefact.predict(images) - expected).max() < 1e-5

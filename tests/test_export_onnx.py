@@ -12,6 +12,7 @@ from resnet_keras import SPECS, ResNet, ResNetV1D
 from resnet_keras.artefact import Card, open_artefact
 from resnet_keras.export import folded
 from resnet_keras.export import onnx as room
+from resnet_keras.terminal import InputError
 
 CARD = Card(32, 36, 32, labels=("cat", "dog", "a bird\u00e9"), dataset="folder:/home/somebody")
 
@@ -86,20 +87,22 @@ def test_int8_of_three_channels(network, images, tmp_path, layout):
     assert np.abs(got - expected).max() < 0.02
 
 
-def test_somebody_elses_file_tells_its_layout_by_its_shape(tmp_path):
-    """Without our metadata: the mean of each colour, from a file that has the colours first."""
+def means_of_colours(path, batch):
+    """Somebody else's file, without our metadata: the mean of each colour, colours first."""
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("GlobalAveragePool", ["x"], ["y"]),
          onnx.helper.make_node("Flatten", ["y"], ["z"])],
         "mean",
-        [onnx.helper.make_tensor_value_info("x", kind, ["n", 3, 6, 6])],
-        [onnx.helper.make_tensor_value_info("z", kind, ["n", 3])],
+        [onnx.helper.make_tensor_value_info("x", kind, [batch, 3, 6, 6])],
+        [onnx.helper.make_tensor_value_info("z", kind, [batch, 3])],
     )  # fmt: skip
     opset = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(
-        onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "mean.onnx"
-    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+def test_somebody_elses_file_tells_its_layout_by_its_shape(tmp_path):
+    means_of_colours(tmp_path / "mean.onnx", "n")
     artefact = open_artefact(tmp_path / "mean.onnx", threads=1)
     images = np.random.default_rng(0).integers(0, 255, (2, 6, 6, 3), dtype=np.uint8)
     assert artefact.channels == 3 and artefact.card.input_size == 6 and not artefact.has_card
@@ -111,3 +114,13 @@ def test_resnet20_moves_no_axes_either(tmp_path):
     network = folded(ResNet("resnet20_cifar"))
     room.write(network, tmp_path / "x.onnx", CARD, layout="nchw")
     assert "Transpose" not in room.operators(tmp_path / "x.onnx")
+
+
+def test_a_file_of_one_picture_runs_picture_by_picture(tmp_path):
+    means_of_colours(tmp_path / "one.onnx", 1)
+    images = np.random.default_rng(0).integers(0, 255, (3, 6, 6, 3), dtype=np.uint8)
+    answers = open_artefact(tmp_path / "one.onnx").predict(images)
+    assert np.abs(answers - images.mean((1, 2))).max() < 1e-3
+    means_of_colours(tmp_path / "eight.onnx", 8)
+    with pytest.raises(InputError, match="one picture at a time. Received: a batch of 8"):
+        open_artefact(tmp_path / "eight.onnx")

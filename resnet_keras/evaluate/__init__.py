@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.artefact import Artefact, open_artefact
+from resnet_keras.artefact import Artefact, open_artefact, say_what_is_made_up
 from resnet_keras.evaluate import measures
 from resnet_keras.evaluate.predictions import Gallery, Predictions, digest, load_predictions
 from resnet_keras.terminal import InputError, say
@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         artefact: a model file, or one that is open.
-        dataset: `digits` or a TFDS name; by default what the artefact was trained on.
+        dataset: `digits`, a TFDS name or `folder:PATH`; by default what it was trained on.
         data_dir: where prepared data sets lie.
         split: "test", "train", or a split as TFDS writes it.
         skip_bad: go on without the bad files of a folder, rather than refuse it.
@@ -61,6 +61,7 @@ def evaluate(
     if save is not None and Path(save).suffix != ".npz":
         raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
     artefact = artefact if isinstance(artefact, Artefact) else open_artefact(artefact)
+    say_what_is_made_up(artefact)
     source = {
         "dataset": dataset,
         "data_dir": data_dir,
@@ -119,13 +120,12 @@ def predict_split(
     source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
     pictures = _open(artefact, **source)
     gallery, scores, labels = Gallery(), [], []
-    with data.naming_files(pictures.record_files):
-        for images, true in _batches(artefact, pictures, batch_size):
-            scores.append(np.asarray(artefact.predict(images), np.float32))
-            labels.append(true)
-            gallery.look(images, scores[-1], true)
-            if pixels is not None:
-                pixels.update(map(_tell, images))
+    for images, true in _batches(artefact, pictures, batch_size):
+        scores.append(np.asarray(artefact.predict(images), np.float32))
+        labels.append(true)
+        gallery.look(images, scores[-1], true)
+        if pixels is not None:
+            pixels.update(map(_tell, images))
     shown, kept = gallery.numbers_and_pictures(images.shape[1:])
     names = pictures.labels
     if len(set(names)) < len(names):  # two kinds of crane
@@ -158,7 +158,8 @@ def test_batches(
         uint8 `(batch, size, size, channels)`, integer `(batch,)`.
 
     Raises:
-        InputError: no data set is named, or its pictures or classes do not fit the artefact.
+        InputError: no data set is named, or its pictures or classes do not fit the artefact; while
+            it goes on, a file of data is gone or damaged.
     """
     source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
     return _batches(artefact, _open(artefact, **source), batch_size)
@@ -176,6 +177,11 @@ def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pic
             f"{artefact.path} takes pictures of {artefact.channels} channels, "
             f"{dataset} has {pictures.channels}."
         )
+    if artefact.classes is not None and artefact.classes < len(pictures.labels):
+        raise InputError(
+            f"{artefact.path} tells {artefact.classes} classes apart, {dataset} has "
+            f"{len(pictures.labels)}."
+        )
     if card.labels and len(pictures.labels) != len(card.labels):
         raise InputError(
             f"{artefact.path} knows {len(card.labels)} classes, {dataset} has "
@@ -188,6 +194,8 @@ def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pic
 
 
 def _batches(artefact: Artefact, pictures: data.Pictures, batch_size: int) -> Iterator:
+    if batch_size < 1:
+        raise InputError(f"`batch_size` must be above 0. Received: batch_size={batch_size}")
     card = artefact.card
     batches = data.evaluation_batches(
         pictures,
@@ -197,7 +205,8 @@ def _batches(artefact: Artefact, pictures: data.Pictures, batch_size: int) -> It
         interpolation=card.interpolation,
         antialias=card.antialias,
     )
-    return batches.as_numpy_iterator()
+    with data.naming_files(pictures.record_files):
+        yield from batches.as_numpy_iterator()
 
 
 def _calibration(
@@ -208,13 +217,12 @@ def _calibration(
     batch_size = source.pop("batch_size")
     pictures = _open(artefact, split=split, **source)
     scores, labels = [], []
-    with data.naming_files(pictures.record_files):
-        for images, true in _batches(artefact, pictures, batch_size):
-            # By the pixels, because splits have several names ("test" may be "validation").
-            own = np.array([_tell(image) not in pixels for image in images])
-            if own.any():
-                scores.append(np.asarray(artefact.predict(images[own]), np.float32))
-                labels.append(true[own])
+    for images, true in _batches(artefact, pictures, batch_size):
+        # By the pixels, because splits have several names ("test" may be "validation").
+        own = np.array([_tell(image) not in pixels for image in images])
+        if own.any():
+            scores.append(np.asarray(artefact.predict(images[own]), np.float32))
+            labels.append(true[own])
     left = sum(map(len, labels))
     if left < pictures.examples:
         say(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.artefact import Artefact, card_path, load_keras, open_artefact
+from resnet_keras.artefact import Artefact, card_path, load_keras, open_artefact, require_place
 from resnet_keras.disk import whole, write_text
 from resnet_keras.evaluate import test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
@@ -120,6 +120,7 @@ def export(
             bound=bound, seed=seed, skip_bad=skip_bad,
         )  # fmt: skip
     _require_known(source, out, quantize, io, keep_float, calibrate, layout, opset)
+    _require_places(out)
     if quantize == "int8":
         io = io or "uint8"
     if out.suffix == ".onnx":
@@ -248,6 +249,17 @@ def _require_known(source, out, quantize, io, keep_float, calibrate, layout, ops
         raise InputError(f"this folder is there and is no SavedModel. Received: {out}")
     if out.is_file() and not out.suffix:
         raise InputError(f"this file is there and is no SavedModel. Received: {out}")
+
+
+def _require_places(out: Path) -> None:
+    """Refuse to replace what another program wrote beside `out`."""
+    require_place(out)
+    page = out.with_name(f"{out.name}.md")
+    if page.exists() and not (page.is_file() and page.read_bytes().startswith(b"---")):
+        raise InputError(
+            f"{page} is there and is no model card, which would replace it: take another name for "
+            f"OUT. Received: {out}"
+        )
 
 
 def _replaceable(folder: Path) -> bool:
