@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from resnet_keras.disk import lock, whole, writing
-from resnet_keras.terminal import InputError, say
+from resnet_keras.terminal import InputError, refusal, say
 
 GENERATIONS = 2
 
@@ -101,7 +101,7 @@ def load(folder: Path) -> Saved | None:
         The backup; None where none was ever made.
 
     Raises:
-        InputError: there are backups, but all are damaged.
+        InputError: there are backups, but all are damaged, or one cannot be read.
     """
     paths = _generations(folder)
     for path in paths:
@@ -109,6 +109,10 @@ def load(folder: Path) -> Saved | None:
             return _read(path)
         # What others wrote there may have any types, and be nested as deep as they like.
         except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as e:
+            if reason := refusal(e):  # it may be whole
+                raise InputError(
+                    f"{path} cannot be read: {reason}. Mend that, then give the same command again."
+                ) from None
             say(f"{path} is damaged ({' '.join(str(e).split())[:300]}); the one before it is used")
     if paths:
         raise InputError(
@@ -118,6 +122,7 @@ def load(folder: Path) -> Saved | None:
 
 
 def _read(path: Path) -> Saved:
+    open(path, "rb").close()  # safetensors calls each file that it may not read a missing one
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,3 +79,18 @@ def test_a_folder_is_locked_until_its_process_is_dead(tmp_path):
             raise AssertionError("two at once")
     with alone(tmp_path):
         pass
+
+
+def test_a_backup_that_may_not_be_read_is_not_called_damaged():
+    with tempfile.TemporaryDirectory() as name:  # pytest's are closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        save(folder, backup(1))
+        save(folder, backup(2)).chmod(0)
+        mine = os.geteuid()
+        try:
+            os.seteuid(65534 if mine == 0 else mine)  # the superuser may read all
+            with pytest.raises(InputError, match="2.safetensors cannot be read: Permission denied"):
+                load(folder)
+        finally:
+            os.seteuid(mine)
