@@ -303,3 +303,26 @@ def test_a_browser_would_notice(browser, tmp_path):
     assert (page.parent / "other.png").as_uri() in asked(browser)
     assert "Error: broken" in str(browser.complaints)
     assert not browser.run("document.scrollingElement.scrollWidth <= innerWidth")
+
+
+def test_a_card_says_what_the_arrays_of_each_file_are():
+    def said(name, **report):
+        return model_card(report, Card(8, None, 8, dataset="digits"), name)
+
+    assert "`pixels` is float32, `(batch, 8, 8, channels)`" in said("x.onnx", layout="nhwc")
+    assert "`pixels` is float32, `(batch, channels, 8, 8)`" in said("x.onnx", layout="nchw")
+    text = said("x.onnx", layout="nchw", io="uint8")
+    assert "`pixels` is uint8, `(batch, channels, 8, 8)`" in text and "class, float32" in text
+    text = said("x.tflite", io="int8")
+    assert "`pixels` is int8" in text and "for each class, int8." in text and "zero point" in text
+    assert "zero point" not in said("x.tflite", io="float32")
+    assert "the short edge becomes 8 (bilinear, without antialiasing), then the centre" in text
+
+
+def test_a_card_measured_on_other_pictures_says_so():
+    report = {"examples": 5, "top1": 0.5, "command": "resnet-keras export", "dataset": "digits"}
+    text = model_card(report, Card(8, None, 8, dataset="folder:/home/me"), "x.onnx")
+    assert "On 5 test pictures of digits" in text and "resnet-keras export" not in text
+    assert 'name: "digits"' in text
+    text = model_card(report, Card(8, None, 8, dataset="mnist"), "x.onnx")
+    assert "By `resnet-keras export`." in text

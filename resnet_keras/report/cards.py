@@ -44,7 +44,8 @@ def model_card(report: dict[str, Any], card: Card, name: str = "model.keras") ->
 
     Args:
         report: as `export` gives it: `examples`, `top1`, `top1_source`, `max_difference`,
-            `top1_agreement`, `bytes`, `latency_ms`, `command`; what it lacks is left out.
+            `top1_agreement`, `bytes`, `latency_ms`, `layout`, `io`, `dataset`, `command`; what it
+            lacks is left out.
         card: of the file.
         name: of the file; its suffix says what opens it.
 
@@ -65,9 +66,7 @@ def model_card(report: dict[str, Any], card: Card, name: str = "model.keras") ->
             "",
             "## Use",
             "",
-            f"`pixels` is float32 (uint8 where the file is quantized to integers), 0-255, "
-            f"`(batch, {card.input_size}, {card.input_size}, channels)`, RGB or grey; `scores` "
-            "holds a probability for each class.",
+            *_arrays(report, card, suffix),
             *_preparation(card),
             "",
             "```python",
@@ -92,10 +91,10 @@ def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]
         "- resnet-keras",
     ]
     # A folder of somebody's pictures is no data set that others find.
-    public = card.dataset is not None and not card.dataset.startswith("folder:")
-    if public:
+    if _is_public(card.dataset):
         lines += ["datasets:", f"- {json.dumps(card.dataset)}"]
-    if public and report.get("top1") is not None:
+    measured = report.get("dataset") or card.dataset
+    if _is_public(measured) and report.get("top1") is not None:
         lines += [
             "metrics:",
             "- accuracy",
@@ -105,8 +104,8 @@ def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]
             "  - task:",
             "      type: image-classification",
             "    dataset:",
-            f"      name: {json.dumps(card.dataset)}",
-            f"      type: {json.dumps(card.dataset)}",
+            f"      name: {json.dumps(measured)}",
+            f"      type: {json.dumps(measured)}",
             "      split: test",
             "    metrics:",
             "    - type: accuracy",
@@ -122,13 +121,28 @@ def _about(card: Card) -> list[str]:
     return [f"A ResNet that classifies pictures{classes}{on}; written by resnet-keras."]
 
 
-def _preparation(card: Card) -> list[str]:
-    if card.eval_resize is None:
-        return [f"Pictures of another size are resized to {card.input_size}, {_how(card)}."]
+def _arrays(report: dict, card: Card, suffix: str) -> list[str]:
+    """What `pixels` and `scores` are, by how the file was made."""
+    size = f"{card.crop}, {card.crop}"
+    shape = f"channels, {size}" if report.get("layout") == "nchw" else f"{size}, channels"
+    kind = report.get("io") or "float32"
+    integers = suffix == ".tflite" and kind != "float32"
+    levels = (
+        " Both are levels: a value is (level - zero point) x scale, and `entry` and `exit` have "
+        '`(scale, zero point)` under `"quantization"`.'
+    )
     return [
-        f"The short edge becomes {card.eval_resize} ({_how(card)}), then the centre "
-        f"{card.crop} x {card.crop} is cut out. Mean and standard deviation are inside the file."
+        f"`pixels` is {kind}, `(batch, {shape})`, RGB or grey, 0-255; `scores` holds a probability "
+        f"for each class, {kind if integers else 'float32'}.{levels if integers else ''}"
     ]
+
+
+def _preparation(card: Card) -> list[str]:
+    inside = "Mean and standard deviation are inside the file."
+    cut = f"({_how(card)}), then the centre {card.crop} x {card.crop} is cut out"
+    if card.eval_resize is None:
+        return [f"Of pictures of another size the short edge becomes {card.crop} {cut}. {inside}"]
+    return [f"The short edge becomes {card.eval_resize} {cut}. {inside}"]
 
 
 def _how(card: Card) -> str:
@@ -148,17 +162,21 @@ def _proof(report: dict, card: Card) -> list[str]:
     known = [(what, value) for what, value in rows if value not in (None, "-")]
     if not known:
         return []
+    measured = report.get("dataset") or card.dataset
+    # A command that needs somebody's folder runs nowhere else.
+    public = _is_public(card.dataset) and _is_public(measured)
+    command = report.get("command") if public else None
     pictures = f"{report['examples']:,} test pictures" if "examples" in report else "test pictures"
     return [
         "## Measured",
         "",
-        f"On {pictures} of {_line(_public(card.dataset or 'its data set'))}:",
+        f"On {pictures} of {_line(_public(measured or 'its data set'))}:",
         "",
         "| what | value |",
         "|---|---|",
         *(f"| {what} | {value} |" for what, value in known),
         "",
-        *([f"By `{_code(report['command'])}`.", ""] if report.get("command") else []),
+        *([f"By `{_code(command)}`.", ""] if command else []),
     ]
 
 
@@ -169,6 +187,10 @@ def _classes(card: Card, most: int = 100) -> list[str]:
     shown = ", ".join(_line(label) for label in card.labels[:most])
     more = f", and {len(card.labels) - most} more" if len(card.labels) > most else ""
     return ["## Classes", "", f"{shown}{more}."]
+
+
+def _is_public(dataset: str | None) -> bool:
+    return dataset is not None and not dataset.startswith("folder:")
 
 
 def _public(dataset: str) -> str:
