@@ -41,7 +41,7 @@ def summary(
     load_tensorflow()
     from resnet_keras.models import ResNet, count
 
-    shape = input_size and (input_size, input_size, 3)
+    shape = None if input_size is None else (input_size, input_size, 3)
     try:
         return count(ResNet(name, classes=classes, input_shape=shape))
     except ValueError as error:
@@ -197,8 +197,6 @@ def export(
     load_tensorflow()
     from resnet_keras.export import BoundMissed, export
 
-    if examples < 1:
-        raise InputError(f"`examples` must be above 0. Received: examples={examples}")
     try:
         return export(
             artefact,

@@ -50,7 +50,7 @@ class Recipe:
     model: str
     """Network: a name in SPECS."""
     dataset: str
-    """A TFDS name or `digits`."""
+    """A TFDS name, `digits` or `folder:PATH`."""
     weights: Path | None = None
     """Checkpoint to start from."""
     skip_head: bool = False
@@ -209,6 +209,8 @@ class Recipe:
             _refuse("erasing", "must be in [0, 1]", self.erasing)
         if not 0 <= self.rand_magnitude <= 10:
             _refuse("rand_magnitude", "must be in [0, 10]", self.rand_magnitude)
+        if self.seed >= 2**32:  # NumPy's takes no more
+            _refuse("seed", "must be below 2**32", self.seed)
         if self.freeze not in range(-1, 5):
             _refuse("freeze", "must be in -1..4", self.freeze)
         if self.mean is not None and not self.mean:
@@ -225,6 +227,7 @@ class Recipe:
             )
         if self.profile is not None:
             self.profiled()
+        self.interval()
         self._check_schedule()
 
     def _check_schedule(self):
@@ -255,9 +258,18 @@ class Recipe:
         if self.profile is None:
             return range(0)
         start, colon, stop = self.profile.partition(":")
-        if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
+        if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
             _refuse("profile", "must be START:STOP, two growing steps", self.profile)
         return range(int(start), int(stop))
+
+    def interval(self) -> tuple[int, str]:
+        """`backup_every`: `500` as `(500, "steps")`; `90s`, `10m` and `2h` as seconds."""
+        units = {"s": 1, "m": 60, "h": 3600}
+        every = self.backup_every
+        number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
+        if not number.isdecimal() or int(number) == 0:
+            _refuse("backup_every", "must be steps (500) or a time (90s, 10m, 2h)", every)
+        return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
 
     def steps_per_epoch(self, examples: int) -> int:
         """Steps in one pass over `examples` pictures; the last batch is filled, never dropped."""

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -135,6 +136,18 @@ def without_noise():
             for line in captured.read().decode(errors="replace").splitlines():
                 if not _NOISE.search(line):
                     print(line, file=sys.stderr)
+
+
+def command() -> str:
+    """The command that this process was started with, as a shell takes it."""
+    program, *arguments = sys.argv
+    if spec := getattr(sys.modules["__main__"], "__spec__", None):  # python -m
+        start = ["python", "-m", spec.name.removesuffix(".__main__")]
+    elif program.endswith(".py") or program == "-c":
+        start = ["python", program]
+    else:
+        start = [os.path.basename(program)]
+    return shlex.join([*start, *arguments])
 
 
 def say(line: object) -> None:

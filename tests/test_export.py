@@ -342,3 +342,14 @@ def test_a_network_of_any_picture_size_is_exported(tmp_path, suffix):
     images = np.random.default_rng(0).integers(0, 255, (2, 12, 12, 3), dtype=np.uint8)
     expected = open_artefact(tmp_path / "m.keras").predict(images)
     assert np.abs(artefact.predict(images) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"examples": 0}, "`examples` must be above 0. Received: examples=0"),
+     ({"seed": -1}, "`seed` must be 0 or more. Received: seed=-1"),
+     ({"format": "foo"}, "`format` is None or 'web'. Received: format='foo'")],
+)  # fmt: skip
+def test_numbers_and_words_that_no_export_has(tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        export(tmp_path / "missing.keras", tmp_path / "x.tflite", **options)

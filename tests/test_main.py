@@ -2,12 +2,14 @@
 
 import json
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "parity"
 
 
@@ -102,7 +104,8 @@ def test_convert_there_and_back(command, tmp_path):
      ("convert", "missing.pth", "out.keras"), ("convert", "README.md", "out.keras"),
      ("convert", "a.pth", "b.keras", "--mean", "1,x,3"),
      ("report", "tests"),
-     ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3")],
+     ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3"),
+     ("summary", "resnet18", "--input-size", "0")],
     ids=" ".join,
 )  # fmt: skip
 def test_bad_input_is_one_line_and_code_2(command, arguments):
@@ -117,3 +120,16 @@ def test_help_fits_a_terminal(command):
     assert done.returncode == 0 and "export" in done.stdout
     usage, *lines = done.stdout.splitlines()
     assert usage.startswith("usage: resnet-keras [-h] {") and max(map(len, lines)) <= 80
+
+
+def test_the_printed_command_runs_as_it_stands(run_python, tmp_path):
+    code = "from resnet_keras.terminal import command\nprint(command())"
+    for name in ("a b.py", "it's.py"):
+        path = tmp_path / name
+        path.write_text(code)
+        printed = run_python(path, "--data-dir", "my data").stdout.strip()
+        assert shlex.split(printed) == ["python", str(path), "--data-dir", "my data"]
+    (tmp_path / "mod").mkdir()
+    (tmp_path / "mod" / "__main__.py").write_text(code)
+    printed = run_python("-m", "mod", "x y", PYTHONPATH=f"{ROOT}:{tmp_path}").stdout.strip()
+    assert printed == "python -m mod 'x y'"

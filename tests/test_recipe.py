@@ -222,3 +222,14 @@ def test_what_the_machine_settled_is_no_conflict_of_recipes():
         assert changed.conflict(ROW.to_json()) is None is ROW.conflict(changed.to_json())
     half = dataclasses.replace(ROW, precision="mixed_float16")
     assert half.conflict(dataclasses.replace(ROW, precision="float32").to_json()) == "precision"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2**32}, {"profile": "1:\N{SUPERSCRIPT TWO}"}, {"backup_every": "often"},
+     {"backup_every": "0m"}],
+)  # fmt: skip
+def test_what_no_run_can_have_is_refused_before_it(change):
+    ((name, value),) = change.items()
+    with pytest.raises(InputError, match=f"`{name}` must be .*Received: {name}={value!r}"):
+        dataclasses.replace(ROW, **change)

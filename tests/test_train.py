@@ -111,13 +111,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_a_good_backup(quickst
 
 
 def test_intervals_of_backups_are_steps_or_times():
-    from resnet_keras.train.fitting import _interval
+    def interval(every):
+        return Recipe(model="resnet20_cifar", dataset="digits", backup_every=every).interval()
 
-    assert _interval("500") == (500, "steps") and _interval("90s") == (90, "seconds")
-    assert _interval("10m") == (600, "seconds") and _interval("2h") == (7200, "seconds")
-    for bad in ("0", "m", "1.5m", "-3", "", "5d"):
+    assert interval("500") == (500, "steps") and interval("90s") == (90, "seconds")
+    assert interval("10m") == (600, "seconds") and interval("2h") == (7200, "seconds")
+    for bad in ("0", "m", "1.5m", "-3", "", "5d", "\N{SUPERSCRIPT TWO}"):
         with pytest.raises(InputError, match="backup_every"):
-            _interval(bad)
+            interval(bad)
 
 
 def test_a_finished_run_says_so(digits_run, data_dir, capsys):
@@ -277,3 +278,12 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
     assert train(recipe) == folder
     settled = json.loads((folder / "backup" / "machine.json").read_text())
     assert settled == {"precision": "float32", "replicas": 1}
+
+
+@pytest.mark.parametrize("change", [{"skip_head": True}, {"norm_eval": True}, {"freeze": 0}])
+def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
+    ((name, value),) = change.items()
+    with pytest.raises(InputError, match=f"--weights. Received: {name}={value}, weights=None"):
+        train(recipe)
+    assert not list(tmp_path.iterdir())

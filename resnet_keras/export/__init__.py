@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.quantize import aware, read_ranges, to_convert
 from resnet_keras.report import model_card
-from resnet_keras.terminal import InputError, say
+from resnet_keras.terminal import InputError, command, say
 
 __all__ = ["BOUNDS", "BoundMissed", "compare", "export", "folded", "plain", "save_plain"]
 
@@ -103,7 +102,7 @@ def export(
           `bytes_float32` of the same format in float32;
         - if kept, `latency_ms` of one picture, `latency_ms_source`, `latency_ms_float32`, by
           threads, measured in turns, and `cores` of this machine;
-        - `seconds` that all took, `command`.
+        - `seconds` that all took, `command`; of a page also `format`.
 
     Raises:
         InputError: a file, data set, layer or format that is not there, or options that do not go
@@ -113,9 +112,10 @@ def export(
     """
     start = time.perf_counter()
     source, out = Path(artefact), Path(os.path.abspath(out))
+    _require_range(examples, seed, format)
     if format == "web":
         return _export_page(
-            source, out, quantize=quantize, calibrate=calibrate, keep_float=keep_float,
+            source, out, quantize=quantize, calibrate=calibrate, io=io, keep_float=keep_float,
             layout=layout, opset=opset, dataset=dataset, data_dir=data_dir, examples=examples,
             bound=bound, seed=seed, skip_bad=skip_bad,
         )  # fmt: skip
@@ -180,7 +180,7 @@ def export(
                 report["bytes_float32"] = size(float32)
                 measured["latency_ms_float32"] = open_artefact(float32)
             report |= latencies(measured, image) | {"cores": os.cpu_count()}
-        report |= {"seconds": round(time.perf_counter() - start, 1), "command": _command()}
+        report |= {"seconds": round(time.perf_counter() - start, 1), "command": command()}
         write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
         if reason is not None:
             raise BoundMissed(f"{out} was not kept: {reason} (against {source}).")
@@ -193,19 +193,29 @@ def _export_page(source: Path, out: Path, **options) -> dict[str, Any]:
     """The static page: its ONNX file, proved, and what runs it in a browser."""
     from resnet_keras.export.web import write_web
 
-    if out.exists() and not (out / "embedded.js").exists() and not _empty(out):
+    if out.exists() and not _is_page(out) and not _empty(out):
         raise InputError(f"this is there and is no such page. Received: {out}")
+    _require_card_for_people(out)
     with whole(out) as page:
         onnx = page.with_name(f"{out.name}-model.onnx")
         try:
             report = export(source, onnx, **options)
-            write_web(onnx, open_artefact(onnx).card, page)
-            report |= {"format": "web", "bytes": size(page), "command": _command()}
+            card = open_artefact(onnx).card
+            write_web(onnx, card, page)
+            report |= {"format": "web", "bytes": size(page)}
             write_text(Path(f"{onnx}.report.json"), json.dumps(report, indent=1) + "\n")
+        except BoundMissed as missed:  # it names the part, which is gone
+            raise BoundMissed(str(missed).replace(str(onnx), str(out))) from None
         finally:
             if Path(f"{onnx}.report.json").exists():  # of a refusal, too
                 os.replace(f"{onnx}.report.json", f"{out}.report.json")
+    write_text(out.with_name(f"{out.name}.md"), model_card(report, card, f"{out.name}/model.onnx"))
     return report
+
+
+def _is_page(folder: Path) -> bool:
+    """Whether a folder is such a page; `embedded.js` may have been deleted."""
+    return all((folder / name).is_file() for name in ("app.js", "card.js", "model.onnx"))
 
 
 def _tuned_ranges(source: Path, out: Path, quantize: str, calibrate, keep_float) -> dict | None:
@@ -217,6 +227,16 @@ def _tuned_ranges(source: Path, out: Path, quantize: str, calibrate, keep_float)
 
 def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+def _require_range(examples: int, seed: int, format: str | None) -> None:
+    """Refuse numbers and words that no export can have."""
+    if examples < 1:
+        raise InputError(f"`examples` must be above 0. Received: examples={examples}")
+    if seed < 0:
+        raise InputError(f"`seed` must be 0 or more. Received: seed={seed}")
+    if format not in (None, "web"):
+        raise InputError(f"`format` is None or 'web'. Received: format={format!r}")
 
 
 def _require_known(source, out, quantize, io, keep_float, calibrate, layout, opset) -> None:
@@ -254,6 +274,10 @@ def _require_known(source, out, quantize, io, keep_float, calibrate, layout, ops
 def _require_places(out: Path) -> None:
     """Refuse to replace what another program wrote beside `out`."""
     require_place(out)
+    _require_card_for_people(out)
+
+
+def _require_card_for_people(out: Path) -> None:
     page = out.with_name(f"{out.name}.md")
     if page.exists() and not (page.is_file() and page.read_bytes().startswith(b"---")):
         raise InputError(
@@ -349,7 +373,3 @@ def _audit(path: Path, layout: str | None) -> tuple[dict[str, int] | None, str |
         bad = [name for name in found if "BatchNorm" in name]
     reason = f"it needs {', '.join(bad)}, which is not built in or was to be removed"
     return found, reason if bad else None
-
-
-def _command() -> str:
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

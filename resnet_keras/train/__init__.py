@@ -202,8 +202,8 @@ def _check_folder(recipe: Recipe) -> Path:
         raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
     if recipe.run_dir is None:
         raise InputError("`run_dir` must say where the run is written. Received: None")
-    if recipe.quantize and recipe.weights is None:
-        raise InputError("`quantize` fine-tunes a trained network: name it with --weights.")
+    if recipe.weights is None:
+        _refuse_without_weights(recipe)
     theirs = _theirs(recipe)
     field = recipe.conflict(theirs)
     if field is not None:
@@ -212,6 +212,17 @@ def _check_folder(recipe: Recipe) -> Path:
             f"{recipe.to_json()[field]!r} here. Take another --run-dir."
         )
     return recipe.run_dir
+
+
+def _refuse_without_weights(recipe: Recipe) -> None:
+    """Refuse what keeps, or starts from, what a network has learnt, where it has learnt nothing."""
+    for field in ("quantize", "skip_head", "norm_eval", "freeze"):
+        value = getattr(recipe, field)
+        if value is not False and value != -1:  # stage 0 is the stem, not nothing
+            raise InputError(
+                f"`{field}` needs a trained network: name it with --weights. "
+                f"Received: {field}={value!r}, weights=None"
+            )
 
 
 def _theirs(recipe: Recipe) -> dict[str, Any]:

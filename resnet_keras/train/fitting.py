@@ -11,7 +11,7 @@ import keras
 from resnet_keras import data
 from resnet_keras.backup import Saved
 from resnet_keras.recipe import Recipe
-from resnet_keras.terminal import InputError, signals_to
+from resnet_keras.terminal import signals_to
 from resnet_keras.train import tracking, watch
 from resnet_keras.train.machine import Replicas, command
 
@@ -56,7 +56,7 @@ def fit(
     steps = recipe.steps_per_epoch(pictures.examples)
     total = recipe.total_steps(pictures.examples)
     place = watch.Place(step, recipe.accumulate, steps, total, rows)
-    every = _interval(recipe.backup_every)
+    every = recipe.interval()
     keep = watch.Keep(place, folder / "backup", every, metrics, replicas)
     if saved:
         keep.set_model(model)
@@ -140,15 +140,3 @@ def _fit(recipe, model, pictures, test, place, callbacks, replicas: Replicas) ->
         shuffle=False,  # the data are shuffled already
         verbose=int(recipe.verbose and replicas.process == 0),
     )
-
-
-def _interval(every: str) -> tuple[int, str]:
-    """Read `500` as steps; `90s`, `10m` and `2h` as seconds."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
-    if not number.isdigit() or int(number) == 0:
-        raise InputError(
-            "`backup_every` must be steps (500) or a time (90s, 10m, 2h). "
-            f"Received: backup_every={every!r}"
-        )
-    return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")

@@ -1,6 +1,7 @@
 """The machine a run is on: precision, replicas, and the other hosts of a run on several."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from resnet_keras import terminal
 from resnet_keras.recipe import Recipe
 from resnet_keras.terminal import InputError, load_tensorflow, say
 
@@ -205,9 +207,11 @@ def _demand_whole_shares(recipe: Recipe, replicas: int) -> None:
 
 
 def command() -> str:
-    """The command that this process was started with."""
-    set_ = [f"{n}={os.environ[n]}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)]
-    return " ".join([*set_, "python", *sys.argv])
+    """The command that this process was started with, and what of its environment counts."""
+    set_ = [
+        f"{n}={shlex.quote(os.environ[n])}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)
+    ]
+    return " ".join([*set_, terminal.command()])
 
 
 def _hosts() -> int:
@@ -237,7 +241,7 @@ def _hosts() -> int:
             f"{HOSTS[0]} must be the address of process 0, or {count} addresses. "
             f"Received: {_shown(given)}"
         )
-    if not all(address.rpartition(":")[2].isdigit() and ":" in address for address in addresses):
+    if not all(address.rpartition(":")[2].isdecimal() and ":" in address for address in addresses):
         raise InputError(f"{HOSTS[0]} must be HOST:PORT. Received: {_shown(given)}")
     return count
 
