@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_image
 from resnet_keras import data
 from resnet_keras.artefact import Card, open_artefact, read_card
 from resnet_keras.data.pictures import decode
-from resnet_keras.export import export
+from resnet_keras.export import BoundMissed, export
 from resnet_keras.export.web import PAGE
 from resnet_keras.terminal import InputError
 
@@ -261,3 +261,32 @@ def test_what_the_folder_holds(folder):
         "onnxruntime-web/ort-wasm-simd-threaded.wasm", "onnxruntime-web/LICENSE",
         "onnxruntime-web/ThirdPartyNotices.txt",
     }  # fmt: skip
+
+
+def test_the_page_of_a_kept_and_of_a_refused_model(digits_run, data_dir, tmp_path):
+    def again(**options):
+        return export(
+            digits_run / "model.keras", tmp_path / "page", format="web", data_dir=data_dir,
+            examples=8, **options,
+        )  # fmt: skip
+
+    report = again(quantize="int8", io="float32", calibrate="digits", bound=0.5)
+    assert report["io"] == "float32"
+    card = (tmp_path / "page.md").read_text()
+    assert 'InferenceSession("page/model.onnx")' in card and "`pixels` is float32" in card
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "page", "page.md", "page.report.json",
+    ]  # fmt: skip
+    (tmp_path / "page" / "embedded.js").unlink()  # as who serves it may do
+    with pytest.raises(BoundMissed, match=f"^{tmp_path}/page was not kept"):
+        again(bound=0.0)
+    with pytest.raises(InputError, match="`io` of .onnx is uint8, float32"):
+        again(quantize="int8", io="int8")
+    assert (tmp_path / "page" / "model.onnx").exists()
+
+
+def test_a_script_of_the_same_name_makes_no_page(digits_run, data_dir, tmp_path):
+    (tmp_path / "embedded.js").write_text("let mine;")
+    with pytest.raises(InputError, match="no such page. Received: "):
+        export(digits_run / "model.keras", tmp_path, format="web", data_dir=data_dir)
+    assert (tmp_path / "embedded.js").read_text() == "let mine;"
