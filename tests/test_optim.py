@@ -268,11 +268,12 @@ def test_configuration_makes_the_same_optimizer(kind):
 @pytest.mark.parametrize(
     "arguments",
     [{"momentum": 1.0}, {"weight_decay": -1}, {"nesterov": True}, {"clip_norm": 0.0},
-     {"clip_value": -1.0}, {"accumulate": 0}, {"loss_scale": 0.0}, {"ema": 1.0}],
+     {"clip_value": -1.0}, {"accumulate": 0}, {"loss_scale": 0.0}, {"ema": 1.0},
+     {"exclude": "bias"}, {"learning_rate": -0.1}, {"learning_rate": float("nan")}],
 )  # fmt: skip
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
-        SGD(0.1, **arguments)
+        SGD(**{"learning_rate": 0.1} | arguments)
 
 
 @pytest.mark.parametrize("arguments", [{"beta_1": 1.0}, {"beta_2": -0.1}, {"epsilon": -1.0}])

@@ -23,8 +23,8 @@ class Optimizer(keras.optimizers.Optimizer):
     branches: a step that must not happen is computed and not taken, so that a GPU never waits.
 
     Args:
-        learning_rate: a float, or a schedule; a schedule is asked by the number of the batch,
-            micro-batches and steps without effect counted in.
+        learning_rate: a float, 0 or more, or a schedule; a schedule is asked by the number of the
+            step, those without effect counted in.
         weight_decay: factor of the L2 penalty, 0 or more.
         exclude: words; a parameter whose path has one of them is not decayed (e.g.
             `("bias", "gamma", "beta")`).
@@ -57,7 +57,12 @@ class Optimizer(keras.optimizers.Optimizer):
         ema: float = 0.0,
         name: str,
     ):
-        super().__init__(learning_rate, name=name)  # Keras' own decay, clipping, EMA stay off
+        if isinstance(learning_rate, float | int) and not 0 <= learning_rate < math.inf:
+            raise ValueError(
+                f"`learning_rate` must be >= 0. Received: learning_rate={learning_rate}"
+            )
+        if isinstance(exclude, str):  # its letters would be the words
+            raise ValueError(f"`exclude` must be a tuple of words. Received: exclude={exclude!r}")
         if weight_decay < 0:
             raise ValueError(f"`weight_decay` must be >= 0. Received: weight_decay={weight_decay}")
         limits = {"clip_norm": clip_norm, "clip_value": clip_value, "loss_scale": loss_scale}
@@ -69,6 +74,7 @@ class Optimizer(keras.optimizers.Optimizer):
                 raise ValueError(f"`{argument}` must be 1 or more. Received: {argument}={value}")
         if not 0 <= ema < 1:
             raise ValueError(f"`ema` must be in [0, 1). Received: ema={ema}")
+        super().__init__(learning_rate, name=name)  # Keras' own decay, clipping, EMA stay off
         self.l2 = weight_decay
         self.exclude = tuple(exclude)
         self.clip_norm, self.clip_value = clip_norm, clip_value
