@@ -75,5 +75,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         scale = self.gamma * ops.rsqrt(variance + self.epsilon)
         outputs = (x - mean) * scale + self.beta
         examples = ops.cast(ops.prod(ops.shape(inputs)[:-1]) * self.replicas, wide)
-        unbiased = variance * (examples / (examples - 1.0))
+        # One value alone has no other variance than 0.
+        unbiased = variance * (examples / ops.maximum(examples - 1.0, 1.0))
         return ops.cast(outputs, self.compute_dtype), mean, unbiased

@@ -57,3 +57,10 @@ def test_inference_and_frozen_layers_are_the_stock_layer():
     assert np.array_equal(ours(x, training=False), stock(x, training=False))
     ours.trainable = False
     assert np.array_equal(ours(x, training=True), stock(x, training=False))
+
+
+def test_one_value_a_channel_has_no_variance():
+    layer = BatchNormalization(epsilon=1e-5, momentum=0.5, dtype="float64")
+    layer(np.full((1, 1, 1, 7), 3.0), training=True)
+    assert np.array_equal(layer.moving_variance, np.full(7, 0.5))
+    assert np.array_equal(layer.moving_mean, np.full(7, 1.5))
