@@ -370,3 +370,9 @@ def test_a_damaged_file_of_records_is_named(tmp_path, harm):
             with data.naming_files(pictures.record_files):
                 list(batches)
         assert ("is damaged" in str(caught.value)) == (harm != "gone")
+
+
+def test_a_sample_has_no_more_pictures_than_its_split():
+    split = data.Pictures(7, ("a", "b"), 3, records=([("one", 0, -1), ("two", 0, -1)], None))
+    assert data.sample(split, 200, seed=0).examples == 7
+    assert data.sample(split, 4, seed=0).examples == 4

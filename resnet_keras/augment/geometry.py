@@ -117,7 +117,7 @@ def resize_and_center_crop(
     the window are computed.
 
     Returns:
-        uint8 `(crop, crop, 3)`; zeros where the resized picture does not reach.
+        uint8 `(crop, crop, channels)`; zeros where the resized picture does not reach.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     resized_h, resized_w, top, left = center_crop_window(height, width, resize=resize, crop=crop)

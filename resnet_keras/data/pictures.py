@@ -64,7 +64,8 @@ def sample(pictures: Pictures, examples: int, *, seed: int) -> Pictures:
         share = -(-examples // len(chosen))
         pieces = [pieces[i] for i in chosen]
         pieces = [(f, skip, share if take < 0 else min(take, share)) for f, skip, take in pieces]
-        return dataclasses.replace(pictures, examples=examples, records=(pieces, parse))
+        few = min(examples, pictures.examples)
+        return dataclasses.replace(pictures, examples=few, records=(pieces, parse))
     chosen = np.sort(draw.permutation(pictures.examples)[:examples])
     few = dataclasses.replace(pictures, examples=len(chosen))
     if pictures.files:
