@@ -18,6 +18,7 @@ from pth_writer import torch_python, write_legacy, write_zip
 from safetensors.numpy import load_file, save_file
 
 from resnet_keras import SPECS, ResNet, Spec
+from resnet_keras.terminal import InputError
 from resnet_keras.weights import convert, load_weights, save_torch
 from resnet_keras.weights.files import Contents, read
 from resnet_keras.weights.names import recognise, spec_name
@@ -749,3 +750,19 @@ def test_resnet152_in_15_seconds_and_three_times_its_size(tmp_path, run_python, 
     seconds, memory = map(float, done.stdout.split())
     print(f"{seconds:.1f} s, {memory / path.stat().st_size:.2f} x the file")
     assert seconds < 15 and memory < 3 * path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{"conv1_conv/kernel/more": (3,)}, {"conv1_conv/kernel": (7,)},
+     {"conv1_bn/moving_mean": (5,)}],
+    ids=str,
+)  # fmt: skip
+def test_keras_names_of_something_else_are_refused(tmp_path, arrays):
+    arrays = {"conv1_conv/bias": (4,)} | arrays
+    save_file(
+        {name: np.zeros(shape, np.float32) for name, shape in arrays.items()},
+        tmp_path / "x.safetensors",
+    )
+    with pytest.raises(InputError, match="x.safetensors has a ResNet's names for something else"):
+        convert(tmp_path / "x.safetensors", tmp_path / "x.keras")

@@ -80,7 +80,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike, *, skip_head: bool
         InputError: (a ValueError) the file can't be read, was refused, or is of another network;
             the message names the first tensor that does not fit. The model is as before.
     """
-    return _fill(model, recognise(read(path)), skip_head)
+    return _fill(model, _recognised(path), skip_head)
 
 
 def save_torch(model: keras.Model, path: str | os.PathLike) -> None:
@@ -154,7 +154,7 @@ def convert(
         raise InputError(
             f"a checkpoint becomes .keras, a model .safetensors. Received: {source} -> {out}"
         )
-    checkpoint = recognise(read(source))
+    checkpoint = _recognised(source)
     spec = _spec(checkpoint, model, stride_in_1x1)
     network = _build(checkpoint, spec, classes, mean, std)
     report = _fill(network, checkpoint, skip_head=False)
@@ -165,6 +165,19 @@ def convert(
     else:
         save_torch(network, out)
     return replace(report, output=os.fspath(out))
+
+
+def _recognised(source: str | os.PathLike) -> Checkpoint:
+    """A file's arrays by a network's names; whatever else has those names is refused."""
+    contents = read(source)
+    try:
+        return recognise(contents)
+    except InputError:
+        raise
+    except (ValueError, TypeError, IndexError, LookupError) as error:
+        raise InputError(
+            f"{source} has a ResNet's names for something else. Received: {error}"
+        ) from error
 
 
 def _fill(model: keras.Model, checkpoint: Checkpoint, skip_head: bool) -> Report:
