@@ -20,6 +20,7 @@ from resnet_keras.report.attention import grad_cam
 from resnet_keras.report.runs import read_run
 from resnet_keras.report.text import escape
 from resnet_keras.report.verdicts import interval
+from resnet_keras.terminal import InputError
 
 needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 
@@ -122,7 +123,8 @@ def test_an_unfinished_run_has_curves(digits_run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "contents"),
     [("recipe.json", None), ("recipe.json", "{"), ("results.json", "[]"),
-     ("predictions.npz", "x"), ("x.report.json", "{")],
+     ("predictions.npz", "x"), ("x.report.json", "{"), ("results.json", '{"examples": 0}'),
+     ("results.json", '{"examples": 5, "top1": "half"}'), ("log.csv", "epoch\n\xe9")],
 )  # fmt: skip
 def test_what_is_no_run_is_named(digits_run, tmp_path, name, contents):
     run = tmp_path / "run"
@@ -130,8 +132,8 @@ def test_what_is_no_run_is_named(digits_run, tmp_path, name, contents):
     (run / "report.html").write_text("earlier")
     (run / name).unlink(missing_ok=True)
     if contents is not None:
-        (run / name).write_text(contents)
-    with pytest.raises(ValueError, match=re.escape(name)):
+        (run / name).write_text(contents, encoding="latin-1")
+    with pytest.raises(InputError, match=re.escape(name)):
         write_report([run])
     assert (run / "report.html").read_text() == "earlier"
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def read_run(folder: str | Path, *, data_dir: str | Path | None = None) -> Run:
         folder=folder,
         recipe=recipe,
         rows=_rows(folder / "log.csv"),
-        results=_json(folder / "results.json"),
+        results=_results(folder / "results.json"),
         predictions=_predictions(folder, recipe, data_dir),
         exports={
             path.name.removesuffix(".report.json"): _json(path)
@@ -90,14 +91,30 @@ def _json(path: Path) -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
+def _results(path: Path) -> dict[str, Any]:
+    """`results.json`, whose numbers the page reckons with."""
+    results = _json(path)
+    for name in ("top1", "top5", "examples", "train_seconds"):
+        value, most = results.get(name, 1), 1 if name.startswith("top") else math.inf
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise InputError(f"{path} is damaged. Received: {name}={value!r}")
+    if results.get("examples", 1) < 1:
+        raise InputError(f"{path} is damaged. Received: examples={results['examples']!r}")
+    return results
+
+
 def _rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [
-            {name: number for name, text in row.items() if (number := _number(text)) is not None}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    return [
+        {name: number for name, text in row.items() if (number := _number(text)) is not None}
+        for row in rows
+    ]
 
 
 def _number(text: Any) -> float | None:
