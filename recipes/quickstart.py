@@ -29,9 +29,8 @@ if __name__ == "__main__":
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise SystemExit(
-            f"TensorFlow exports it: python -m resnet_keras export {run}/model.keras ..."
-        )
+        print(f"TensorFlow exports it: python -m resnet_keras export {run}/model.keras ...")
+        raise SystemExit
 
     from resnet_keras import export
     from resnet_keras.artefact import open_artefact

@@ -12,7 +12,7 @@ import pytest
 from resnet_keras import Recipe, backup, train
 from resnet_keras.models import count
 from resnet_keras.terminal import InputError
-from resnet_keras.train import _resolved
+from resnet_keras.train import _resolved, _version
 from resnet_keras.train.tracking import _known
 
 SMALL = (
@@ -287,3 +287,8 @@ def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
     with pytest.raises(InputError, match=f"--weights. Received: {name}={value}, weights=None"):
         train(recipe)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_is_not_installed_ends_no_run():
+    assert _version("resnet-keras-of-nobody") == "not installed"
+    assert _version("keras") == keras.__version__

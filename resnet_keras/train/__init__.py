@@ -5,7 +5,7 @@ import json
 import platform
 import zlib
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +296,15 @@ def versions() -> dict[str, str]:
     backend = keras.backend.backend()
     names = ("resnet-keras", "keras", "tensorflow", "tensorflow-datasets", "numpy")
     names += () if backend in names else (backend,)
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    """Of a package; a copy of the sources on the path is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _summary(results: dict[str, Any]) -> str:

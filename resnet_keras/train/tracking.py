@@ -78,8 +78,8 @@ def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Report]:
                 tf.summary.scalar(name, value)
         writer.flush()
 
-    yield report
-    writer.close()
+    with contextlib.closing(writer):
+        yield report
 
 
 @contextlib.contextmanager
