@@ -46,7 +46,7 @@ def alone(folder: Path) -> Iterator[None]:
     path = Path(os.path.abspath(folder / "lock"))
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")
+        file = open(path, "a+", encoding="utf-8")
     with file:
         if not lock(file.fileno()):
             file.seek(0)

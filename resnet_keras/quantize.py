@@ -286,7 +286,7 @@ def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
     if not path.exists():
         return None
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(path.read_text(encoding="utf-8"))
         digest = held["model_sha256"]
         found = {name: (float(low), float(high)) for name, (low, high) in held["ranges"].items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -94,8 +94,9 @@ def export(
         - `artefact`, `dataset`, and what `compare` found: `examples`, `max_difference`,
           `mean_difference`, `top1_agreement`, `top1`, `top1_source`;
         - `measure`, `bound`, `kept`, `reason`: the verdict;
-        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`,
-          `examples`, `seed`): how it was made, None where it does not apply;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`, and
+          `examples`, `seed`, or that it is `fine_tuned`): how it was made, None where it does not
+          apply;
         - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
           alone changes, as a share of what its output tells apart (see `errors.LayerErrors`);
         - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,

@@ -80,7 +80,7 @@ def _serve_bytes(module: tf.Module, model: keras.Model, card: Card, folder: Path
         ("labels.txt", label_lines(labels)),
         ("card.json", card.public()),
     ):
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     module.card = tf.saved_model.Asset(str(folder / "card.json"))
     module.labels = tf.lookup.StaticHashTable(
         tf.lookup.TextFileInitializer(

@@ -45,9 +45,10 @@ def write_web(onnx: str | Path, card: Card, folder: str | Path) -> None:
         )
     shutil.copyfile(onnx, folder / "model.onnx")
     told = {name: getattr(card, name) for name in _TOLD}
-    (folder / "card.js").write_text(f"const CARD = {json.dumps(told)};\n")
+    (folder / "card.js").write_text(f"const CARD = {json.dumps(told)};\n", encoding="utf-8")
     embedded = {name: _base64(folder / name) for name in _READ}
-    (folder / "embedded.js").write_text(f"const EMBEDDED = {json.dumps(embedded)};\n")
+    text = f"const EMBEDDED = {json.dumps(embedded)};\n"
+    (folder / "embedded.js").write_text(text, encoding="utf-8")
 
 
 def _base64(path: Path) -> str:

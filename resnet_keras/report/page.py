@@ -37,18 +37,19 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
         for i, (run, known) in enumerate(zip(runs, facts, strict=True))
     ]
     here = Path(__file__).parent
+    style, script = ((here / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     html = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{(here / 'page.css').read_text()}</style>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n"
         f'</head>\n<body>\n<main>\n<header><div><div class="over">{escape(over)}</div>'
         f"<h1>{escape(title)}</h1></div>"
         '<button type="button" hidden aria-label="Change between light and dark"></button>'
         f"</header>\n{first}{''.join(sections)}\n"
         '<footer class="soft">Written by <code>resnet-keras report</code>. This page is complete: '
         "it loads nothing.</footer>\n</main>\n"
-        f"<script>\n{(here / 'page.js').read_text()}</script>\n</body>\n</html>\n"
+        f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
     return html.encode("ascii", "xmlcharrefreplace").decode()
 

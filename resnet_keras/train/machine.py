@@ -271,5 +271,5 @@ def _has_gpu() -> bool:
 def _bfloat16_units() -> bool:
     """Whether the processor multiplies bfloat16 (AVX-512 BF16 or AMX; Linux tells)."""
     cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text().split() if cpu.exists() else []
+    flags = cpu.read_text(encoding="utf-8").split() if cpu.exists() else []
     return "avx512_bf16" in flags or "amx_bf16" in flags
