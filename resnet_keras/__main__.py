@@ -140,11 +140,7 @@ def predict(
     answers = {}
     for path in images:
         picture = data.evaluation_picture(
-            data.read_picture(path, model.channels),
-            size=card.crop,
-            resize=card.eval_resize,
-            interpolation=card.interpolation,
-            antialias=card.antialias,
+            data.read_picture(path, model.channels), **card.preparation
         )
         scores = model.predict(picture.numpy()[None])[0]
         best = scores.argsort()[::-1][:top]

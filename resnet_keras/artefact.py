@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,16 @@ class Card:
     def write(self, artefact: Path) -> None:
         """Write it beside an artefact."""
         write_text(card_path(artefact), json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How `data` prepares its pictures: arguments of `evaluation_batches` and its kin."""
+        return {
+            "size": self.crop,
+            "resize": self.eval_resize,
+            "interpolation": self.interpolation,
+            "antialias": self.antialias,
+        }
 
     def public(self) -> str:
         """It as JSON, to travel inside a file: without the name of a folder of this machine."""

@@ -1,5 +1,6 @@
 """The command line: one line of JSON on stdout, one line for what the user can mend."""
 
+import dataclasses
 import json
 import runpy
 import shlex
@@ -133,3 +134,20 @@ def test_the_printed_command_runs_as_it_stands(run_python, tmp_path):
     (tmp_path / "mod" / "__main__.py").write_text(code)
     printed = run_python("-m", "mod", "x y", PYTHONPATH=f"{ROOT}:{tmp_path}").stdout.strip()
     assert printed == "python -m mod 'x y'"
+
+
+def test_convert_heeds_no_card_of_an_older_model_and_replaces_no_other_file(command, tmp_path):
+    from resnet_keras import SPECS, ResNet
+    from resnet_keras.artefact import Card
+    from resnet_keras.weights import save_torch
+
+    small = dataclasses.replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(8, 16))
+    save_torch(ResNet(small, classes=3), tmp_path / "x.safetensors")
+    Card(224, 256, 224, labels=("old",)).write(tmp_path / "x.keras")
+    done = command("convert", tmp_path / "x.safetensors", tmp_path / "x.keras")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "x.json").read_text())["input_size"] == 32
+    (tmp_path / "x.json").write_text('{"mine": 1}')
+    done = command("convert", tmp_path / "x.safetensors", tmp_path / "x.keras")
+    assert done.returncode == 2 and "would replace" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "x.json").read_text() == '{"mine": 1}'

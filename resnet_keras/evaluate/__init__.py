@@ -196,15 +196,7 @@ def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pic
 def _batches(artefact: Artefact, pictures: data.Pictures, batch_size: int) -> Iterator:
     if batch_size < 1:
         raise InputError(f"`batch_size` must be above 0. Received: batch_size={batch_size}")
-    card = artefact.card
-    batches = data.evaluation_batches(
-        pictures,
-        size=card.crop,
-        batch_size=batch_size,
-        resize=card.eval_resize,
-        interpolation=card.interpolation,
-        antialias=card.antialias,
-    )
+    batches = data.evaluation_batches(pictures, batch_size=batch_size, **artefact.card.preparation)
     with data.naming_files(pictures.record_files):
         yield from batches.as_numpy_iterator()
 

@@ -296,7 +296,6 @@ def _calibration_pictures(
     original: Artefact, dataset: str | None, data_dir, seed: int, skip_bad: bool
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Training pictures as evaluation prepares them, `(n, h, w, c)` uint8; where they are from."""
-    card = original.card
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.open_split(dataset, "train", data_dir=data_dir, skip_bad=skip_bad)
@@ -307,14 +306,7 @@ def _calibration_pictures(
         )
     some = data.sample(split, CALIBRATION_PICTURES, seed=seed)
     say(f"calibrating on {some.examples} training pictures of {dataset}")
-    batches = data.evaluation_batches(
-        some,
-        size=card.crop,
-        batch_size=32,
-        resize=card.eval_resize,
-        interpolation=card.interpolation,
-        antialias=card.antialias,
-    )
+    batches = data.evaluation_batches(some, batch_size=32, **original.card.preparation)
     with data.naming_files(some.record_files):
         pictures = [images for images, _ in batches.as_numpy_iterator()]
     pictures = np.concatenate(pictures)[:CALIBRATION_PICTURES]

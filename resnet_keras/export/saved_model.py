@@ -94,13 +94,7 @@ def _serve_bytes(module: tf.Module, model: keras.Model, card: Card, folder: Path
 
     def prepare(file):
         return tf.ensure_shape(
-            data.evaluation_picture(
-                data.decode(file, channels),
-                size=card.crop,
-                resize=card.eval_resize,
-                interpolation=card.interpolation,
-                antialias=card.antialias,
-            ),
+            data.evaluation_picture(data.decode(file, channels), **card.preparation),
             (card.crop, card.crop, channels),
         )
 
