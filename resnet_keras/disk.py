@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from resnet_keras.terminal import InputError, refusal
+from resnet_keras.terminal import InputError, heed_signals, refusal
 
 
 @contextlib.contextmanager
@@ -122,6 +122,7 @@ def _clear(folder: Path, path: Path) -> None:
 def _publish(part: Path, path: Path, old: Path) -> None:
     for file in (part, *part.rglob("*")):
         _to_disk(file)
+    heed_signals()
     if path.is_dir():  # a folder cannot be replaced while it is there
         os.replace(path, old)
     os.replace(part, path)
