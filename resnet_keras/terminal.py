@@ -39,6 +39,7 @@ def exit_with_one_line() -> None:
     traceback, because it is ours to mend.
     """
     sys.excepthook = _one_line
+    sys.unraisablehook = _unless_stopped
 
 
 @contextlib.contextmanager
@@ -117,6 +118,12 @@ def stopping(hint: str):
         name = signal.Signals(stopped.number).name
         print(f"\nstopped by {name}. {hint}", file=sys.stderr, flush=True)
         raise SystemExit(stopped.code)
+
+
+def _unless_stopped(ignored) -> None:
+    """As a hook of errors that Python must ignore, in `__del__` say: a signal is none."""
+    if not isinstance(ignored.exc_value, Stopped):
+        sys.__unraisablehook__(ignored)
 
 
 def _end(stopped: Stopped) -> None:
