@@ -74,7 +74,7 @@ def save(folder: Path, saved: Saved) -> Path:
     Raises:
         InputError: the disk does not take it; the backups before it are kept.
     """
-    path = folder / f"{saved.step:012d}.safetensors"
+    path = _path(folder, saved.step)
     arrays = {name: np.array(array, order="C") for name, array in saved.arrays.items()}
     metadata = {
         "step": str(saved.step),
@@ -84,11 +84,21 @@ def save(folder: Path, saved: Saved) -> Path:
     _remove_parts(folder)
     with whole(path) as part:
         save_file(arrays, part, metadata=metadata)
-    kept = [old for old in _generations(folder) if old <= path][:GENERATIONS]
+    prune(folder, saved.step)
+    return path
+
+
+def prune(folder: Path, step: int) -> None:
+    """Keep the backup of a step and the one before it; `save` does, if it is not killed before.
+
+    Args:
+        folder: of the backups.
+        step: of the newest one that is whole.
+    """
+    kept = [old for old in _generations(folder) if old <= _path(folder, step)][:GENERATIONS]
     for old in _generations(folder):
         if old not in kept:  # one of a later step is damaged, else it would have been loaded
             old.unlink()
-    return path
 
 
 def load(folder: Path) -> Saved | None:
@@ -135,6 +145,10 @@ def _remove_parts(folder: Path) -> None:
     """Take away what a training that was killed was about to save at another step."""
     for part in folder.glob(".*.part"):
         shutil.rmtree(part)
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"{step:012d}.safetensors"
 
 
 def _generations(folder: Path) -> list[Path]:

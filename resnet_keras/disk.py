@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.terminal import InputError, refusal
+from resnet_keras.terminal import InputError, heed_signals, refusal
 
 
 @contextlib.contextmanager
@@ -150,6 +150,7 @@ def _publish(part: Path, path: Path, old: Path) -> None:
         )
     for file in (part, *part.rglob("*")):
         _to_disk(file)
+    heed_signals()
     if path.is_dir():  # a folder cannot be replaced while it is there
         os.replace(path, old)
     os.replace(part, path)

@@ -8,6 +8,8 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
+import time
 
 # TensorFlow prints these on every machine without a GPU, and while it quantizes; no setting of its
 # own silences them.
@@ -38,6 +40,7 @@ def exit_with_one_line() -> None:
     traceback, because it is ours to mend.
     """
     sys.excepthook = _one_line
+    sys.unraisablehook = _unless_stopped
 
 
 @contextlib.contextmanager
@@ -60,6 +63,13 @@ class Stopped(SystemExit):
         self.number = number
 
 
+# What `stop` has raised. Libraries in C++ may swallow it, and go on with what they were not given.
+_raised: Stopped | None = None
+
+# Seconds that a program has to end in; then it is ended.
+_PATIENCE = 10
+
+
 def stop(number, frame) -> None:
     """End the program, as a handler of signals; what it was about to write is taken away.
 
@@ -68,9 +78,22 @@ def stop(number, frame) -> None:
     Raises:
         Stopped: always.
     """
+    global _raised
     for other in (signal.SIGTERM, signal.SIGINT):
         signal.signal(other, signal.SIG_DFL)
-    raise Stopped(number)
+    _raised = Stopped(number)
+    threading.Thread(target=_end, args=(_raised,), daemon=True).start()
+    raise _raised
+
+
+def heed_signals() -> None:
+    """Before something cannot be taken back: raise again what `stop` raised and somebody swallowed.
+
+    Raises:
+        Stopped: a signal has come.
+    """
+    if _raised is not None:
+        raise _raised
 
 
 @contextlib.contextmanager
@@ -80,17 +103,37 @@ def stopping(hint: str):
     Args:
         hint: of the line: how to go on.
     """
-    number = None
+    global _raised
+    stopped = None
     try:
         with signals_to(stop):
             yield
-    except Stopped as stopped:
-        number = stopped.number
-    if number is not None:
+    except Stopped as error:
+        stopped = error
+    except BaseException:
+        if _raised is None:  # else it comes from what a library made of the signal
+            raise
+    if stopped := stopped or _raised:
+        _raised = None
         # Now that the frames are gone: with them go bars of other libraries, which wipe out lines.
-        name = signal.Signals(number).name
+        name = signal.Signals(stopped.number).name
         print(f"\nstopped by {name}. {hint}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + number)
+        raise SystemExit(stopped.code)
+
+
+def _unless_stopped(ignored) -> None:
+    """As a hook of errors that Python must ignore, in `__del__` say: a signal is none."""
+    if not isinstance(ignored.exc_value, Stopped):
+        sys.__unraisablehook__(ignored)
+
+
+def _end(stopped: Stopped) -> None:
+    """End the program, if that was not heeded."""
+    time.sleep(_PATIENCE)
+    if _raised is stopped:
+        name = signal.Signals(stopped.number).name
+        os.write(2, f"\nstopped by {name}.\n".encode())
+        os._exit(stopped.code)
 
 
 def refusal(error: BaseException | None) -> str | None:

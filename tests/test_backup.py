@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_keras.backup import Saved, alone, load, save
+from resnet_keras.backup import Saved, alone, load, prune, save
 from resnet_keras.terminal import InputError
 
 
@@ -41,6 +41,17 @@ def test_two_generations_are_kept(tmp_path):
         save(tmp_path, backup(step))
     assert [path.stem.lstrip("0") for path in sorted(tmp_path.iterdir())] == ["1000", "12000"]
     assert_equal(load(tmp_path), backup(12000))
+
+
+def test_what_a_kill_behind_a_save_left_is_pruned(tmp_path):
+    save(tmp_path / "elsewhere", backup(1))
+    for step in (2, 3):
+        save(tmp_path, backup(step))
+    (tmp_path / "elsewhere" / "000000000001.safetensors").rename(
+        tmp_path / "000000000001.safetensors"
+    )
+    prune(tmp_path, 3)
+    assert [path.stem.lstrip("0") for path in sorted(tmp_path.glob("*.*"))] == ["2", "3"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "header"])

@@ -99,6 +99,8 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     _check_backup(recipe, folder, saved, replicas, settled)
     total = recipe.total_steps(pictures.examples)
     if replicas.process == 0:
+        if saved:
+            backup.prune(folder / "backup", saved.step)
         (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
         write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
         write_text(folder / "backup" / _SETTLED, json.dumps(settled) + "\n")

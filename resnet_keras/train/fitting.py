@@ -13,7 +13,7 @@ from resnet_keras.backup import Saved
 from resnet_keras.recipe import Recipe
 from resnet_keras.terminal import signals_to
 from resnet_keras.train import tracking, watch
-from resnet_keras.train.machine import Replicas, command
+from resnet_keras.train.machine import Replicas, StoppedTogether
 
 # Fields of a recipe that are arguments of `data.training_batches`, by the same names.
 PIXELS = (
@@ -78,10 +78,7 @@ def fit(
             while place.step < total:
                 _fit(recipe, model, pictures, test, place, callbacks, replicas)
             if keep.signal:  # came behind the last step, whose backup is there
-                raise watch.Interrupted(keep.signal)
-    except watch.Interrupted as stop:
-        print(f"{stop}. To go on: {command()}", file=sys.stderr)
-        raise SystemExit(128 + stop.number) from None
+                raise StoppedTogether(keep.signal)
     except watch.Diverged as error:
         print(
             f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import numpy as np
 
 from resnet_keras import terminal
 from resnet_keras.recipe import Recipe
-from resnet_keras.terminal import InputError, load_tensorflow, say
+from resnet_keras.terminal import InputError, Stopped, load_tensorflow, say
 
 # What `keras.distribution.initialize` reads: addresses, number of processes, own number.
 HOSTS = tuple(
@@ -23,6 +24,10 @@ HOSTS = tuple(
 
 # Words in the errors of collectives whose other end is gone.
 _LOST = ("gloo", "nccl", "coordination", "connection", "peer", "unavailable", "deadline_exceeded")
+
+
+class StoppedTogether(Stopped):
+    """A signal to one process has stopped all of them at the same step; everything is saved."""
 
 
 class Replicas(NamedTuple):
@@ -72,10 +77,14 @@ class Replicas(NamedTuple):
             jax.distributed.shutdown()  # waits for the others, and so must all
         except BaseException as error:
             text, code = " ".join(str(error).split()), 1
-            if isinstance(error, SystemExit):
-                if error.code > 128:  # a signal: all stop here
-                    jax.distributed.shutdown()
-                    raise
+            if isinstance(error, StoppedTogether):
+                jax.distributed.shutdown()
+                raise
+            if isinstance(error, Stopped):  # this process alone
+                say(f"stopped by {signal.Signals(error.number).name}")
+                code = error.code
+            elif isinstance(error, SystemExit):
+                code = error.code
             elif isinstance(error, InputError):
                 say(f"error: {text}")
                 code = 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import signal
 import sys
 import time
@@ -15,16 +16,8 @@ import numpy as np
 from resnet_keras import backup
 from resnet_keras.disk import whole
 from resnet_keras.terminal import stop
-from resnet_keras.train.machine import Replicas
+from resnet_keras.train.machine import Replicas, StoppedTogether
 from resnet_keras.train.tracking import Report, profiling
-
-
-class Interrupted(Exception):
-    """A signal has stopped the run; everything is saved."""
-
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
 
 
 class Diverged(Exception):
@@ -219,7 +212,7 @@ class Keep(keras.callbacks.Callback):
             self._write()
         self.saved_at, self.saved_step = time.monotonic(), self.place.step
         if self.stop:
-            raise Interrupted(self.stop)
+            raise StoppedTogether(self.stop)
 
     def _write(self) -> None:
         if keras.backend.backend() == "jax":
@@ -239,7 +232,8 @@ class Keep(keras.callbacks.Callback):
         if self.signal:
             stop(number, frame)
         self.signal = number
-        print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr)
+        # Not `print`: the signal may have come within another one.
+        os.write(2, f"\n{signal.Signals(number).name}: saving after this step\n".encode())
 
     def _due(self) -> bool:
         self.stop = max(self.replicas.gather(self.signal))
