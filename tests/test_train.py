@@ -269,15 +269,16 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
     with pytest.raises(InputError, match="precision float32: go on with --precision float32, or "):
         train(recipe)
     keras.config.set_dtype_policy("float32")
-    # As a newer machine with more of them would.
-    (folder / "backup" / "machine.json").write_text('{"precision": "float32", "replicas": 4}')
+    saved = backup.load(folder / "backup")
+    assert (saved.notes.pop("precision"), saved.notes["replicas"]) == ("float32", 1)
     recipe = dataclasses.replace(recipe, precision="float32")
+    saved.notes["replicas"] = 4
+    backup.save(folder / "backup", saved)
     with pytest.raises(InputError, match="go on with --replicas 4, or .* Received: 1"):
         train(recipe)
-    (folder / "backup" / "machine.json").unlink()  # of a run before it was kept
+    del saved.notes["replicas"]  # of a run before it was kept
+    backup.save(folder / "backup", saved)
     assert train(recipe) == folder
-    settled = json.loads((folder / "backup" / "machine.json").read_text())
-    assert settled == {"precision": "float32", "replicas": 1}
 
 
 @pytest.mark.parametrize("change", [{"skip_head": True}, {"norm_eval": True}, {"freeze": 0}])

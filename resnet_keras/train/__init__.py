@@ -18,9 +18,6 @@ from resnet_keras.train.machine import Replicas, choose_precision, choose_replic
 
 __all__ = ["choose_precision", "train", "versions"]
 
-# In `backup/`: what the machine settled where the recipe left it open.
-_SETTLED = "machine.json"
-
 # Rooms that load TensorFlow are imported inside functions, because a rehearsal of several replicas
 # must set the environment before.
 
@@ -103,7 +100,6 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
             backup.prune(folder / "backup", saved.step)
         (folder / "results.json").unlink(missing_ok=True)  # of a shorter run that now goes on
         write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
-        write_text(folder / "backup" / _SETTLED, json.dumps(settled) + "\n")
         say(
             f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
             f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
@@ -144,10 +140,8 @@ def _check_backup(
         raise InputError(
             f"{folder} was trained with KERAS_BACKEND={theirs}. Received: KERAS_BACKEND={backend}"
         )
-    path = folder / "backup" / _SETTLED
-    earlier = read_object(path) if saved and path.exists() else {}
     for name, ours in settled.items():
-        if (theirs := earlier.get(name, ours)) != ours:
+        if saved and (theirs := saved.notes.get(name, ours)) != ours:
             raise InputError(
                 f"{folder} was trained with {name} {theirs}: go on with --{name} {theirs}, or take "
                 f"another --run-dir. Received: {ours}"

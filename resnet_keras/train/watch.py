@@ -224,7 +224,13 @@ class Keep(keras.callbacks.Callback):
             # The loss tells one step late; what is lost already would replace a good backup.
             if name.startswith("model/") and not np.isfinite(array).all():
                 raise Diverged(f"{name.split('/', 2)[2]} is not finite at step {self.place.step}")
-        notes = {"rows": self.place.rows, "backend": keras.backend.backend()}
+        notes = {
+            "rows": self.place.rows,
+            "backend": keras.backend.backend(),
+            # What the machine settled where the recipe left it open.
+            "precision": keras.config.dtype_policy().name,
+            "replicas": self.replicas.count,
+        }
         backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
     def on_signal(self, number, frame) -> None:
@@ -302,7 +308,7 @@ class _Bar(keras.utils.Progbar):
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write `log.csv`, whole or not at all."""
-    with whole(path) as part, open(part, "w", newline="") as file:
+    with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["epoch"])
         writer.writeheader()
         writer.writerows(rows)
