@@ -96,10 +96,10 @@ def page(address, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory, data_dir):
     """Twenty test digits: as they are, as PNG, and as large photographs of themselves in JPEG."""
     folder = tmp_path_factory.mktemp("pictures")
-    images, _ = data.open_split("digits", "test").arrays
+    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
     for i, image in enumerate(images[:20]):
         digit = Image.fromarray(image[..., 0])
         if i < 10:
