@@ -101,15 +101,13 @@ def main():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     import ai_edge_litert.interpreter
     import keras
-    import matplotlib.pyplot
     import onnxruntime
     import sklearn.datasets
     import tensorflow
     import tensorflow_datasets
     import tf2onnx
 
-    del ai_edge_litert, keras, matplotlib, onnxruntime, sklearn, tensorflow, tensorflow_datasets
-    del tf2onnx
+    del ai_edge_litert, keras, onnxruntime, sklearn, tensorflow, tensorflow_datasets, tf2onnx
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
