@@ -69,6 +69,13 @@ class Process:
         """The lines that begin with `error:`."""
         return [line for line in self.output.splitlines() if line.startswith("error: ")]
 
+    def refused(self):
+        """The one line of a command that the user must mend."""
+        assert self.code == 2, self.output
+        assert "Traceback" not in self.output, self.output
+        (line,) = self.errors
+        return line
+
     def poll(self):
         if self.code is None:
             self.code = self.warm.ask(wait=self.pid)
