@@ -11,7 +11,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 import websocket
+
+needs_chromium = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="needs Chromium (Debian: apt install chromium)"
+)
 
 
 class Chromium:

@@ -1,6 +1,7 @@
 """What all tests share: a quiet TensorFlow, and small runs made once."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,15 +39,22 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory, data_dir):
     """A small network trained on the digits for a few epochs: its run folder."""
+    from runs import made_once
+
     from resnet_keras import Recipe, train
 
-    recipe = Recipe(
-        model="resnet20_cifar", dataset="digits", train_size=8, padding=1, eval_size=8,
-        mean=(127.5,), std=(127.5,), batch_size=64, learning_rate=0.1, nesterov=True,
-        weight_decay=5e-4, epochs=12, schedule="cosine", data_dir=data_dir,
-        precision="float32", run_dir=tmp_path_factory.mktemp("runs") / "digits",
-    )  # fmt: skip
-    return train(recipe)
+    def make(folder):
+        train(Recipe(
+            model="resnet20_cifar", dataset="digits", train_size=8, padding=1, eval_size=8,
+            mean=(127.5,), std=(127.5,), batch_size=64, learning_rate=0.1, nesterov=True,
+            weight_decay=5e-4, epochs=12, schedule="cosine", data_dir=data_dir,
+            precision="float32", run_dir=folder,
+        ))  # fmt: skip
+
+    # Reports are written into it.
+    return shutil.copytree(
+        made_once(tmp_path_factory, "digits", make), tmp_path_factory.mktemp("runs") / "digits"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +91,12 @@ def colour_run(tmp_path_factory, digits_run, data_dir):
         root / "model.keras"
     )
     return root
+
+
+@pytest.fixture
+def cpu():
+    """Compute where tf.data computes, on machines with an accelerator too."""
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        yield

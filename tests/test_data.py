@@ -6,7 +6,6 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import augment, data
@@ -221,21 +220,14 @@ def test_digits_are_scikit_learns_with_the_last_360_as_test(data_dir):
         assert ours == theirs
 
 
-def test_fashion_mnist_by_the_real_builder_from_local_files(tmp_path):
+def test_fashion_mnist_of_other_bytes_than_zalandos_is_refused(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 60000), ("t10k", 10000)):
-        # The builder insists on the number of pictures, not on their contents.
-        pixels = rng.integers(0, 255, (count, 1), dtype=np.uint8).repeat(784, 1).tobytes()
-        labels = rng.integers(0, 10, count, dtype=np.uint8).tobytes()
-        images_head = struct.pack(">IIII", 2051, count, 28, 28)
-        for name, body in (
-            (f"{part}-images-idx3-ubyte", images_head + pixels),
-            (f"{part}-labels-idx1-ubyte", struct.pack(">II", 2049, count) + labels),
-        ):
-            (manual / f"{name}.gz").write_bytes(gzip.compress(body, 1))
-    # Other bytes than Zalando's: the checksum must be noticed.
+    for part in ("train", "t10k"):
+        pixels = struct.pack(">IIII", 2051, 1, 28, 28) + bytes(784)
+        labels = struct.pack(">II", 2049, 1) + bytes(1)
+        (manual / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(pixels))
+        (manual / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
     with pytest.raises(InputError, match="checksum"):
         data.open_split("fashion_mnist", "train", data_dir=tmp_path)
 
@@ -306,7 +298,6 @@ def test_the_shape_of_a_picture_is_read_from_its_bytes():
 def test_tfds_writes_where_it_is_told(data_dir):
     data.open_split("digits", "test", data_dir=data_dir)
     assert (data_dir / "digits" / "1.0.0" / "dataset_info.json").exists()
-    assert tfds.core.Version("1.0.0") == data.Digits.VERSION
 
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 1.0}, {"cutmix": 1.0, "repeats": 2}])

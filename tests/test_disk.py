@@ -58,12 +58,13 @@ def test_a_file_and_a_folder_are_replaced(tmp_path):
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_an_error_leaves_what_was_there(tmp_path, kind):
     path = tmp_path / kind
-    path.write_text("old") if kind == "file" else path.mkdir()
+    old = path if kind == "file" else path / "inside"
+    old.parent.mkdir(exist_ok=True)
+    old.write_text("old")
     with pytest.raises(ZeroDivisionError), whole(path) as part:
         part.write_text("half")
         raise ZeroDivisionError
-    assert os.listdir(tmp_path) == [kind]
-    assert path.read_text() == "old" if kind == "file" else path.is_dir()
+    assert os.listdir(tmp_path) == [kind] and old.read_text() == "old"
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -15,7 +15,8 @@ from resnet_keras.export.plain import layer_of
 from resnet_keras.export.proof import BOUNDS, reason_to_refuse
 from resnet_keras.terminal import InputError
 
-FORMATS = ["model.tflite", "model.onnx", "saved_model", "copy.keras"]
+FOREIGN = ["model.tflite", "model.onnx", "saved_model"]
+FORMATS = [*FOREIGN, "copy.keras"]
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -45,6 +46,7 @@ def test_size_and_latency_are_measured(exported):
     assert min(report["latency_ms"].values()) > 0
 
 
+@pytest.mark.parametrize("exported", FOREIGN, indirect=True)
 def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
     out, report = exported
     # 19 convolutions; Rescaling is a product and a sum; with the option A shortcuts two pools.
@@ -57,7 +59,7 @@ def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
     }  # fmt: skip
     if out.suffix in expected:
         assert report["operators"] == expected[out.suffix]
-    elif out.suffix == "":
+    else:
         counts = report["operators"]
         assert counts["Conv2D"] == 19 and counts["BiasAdd"] == 20 and counts["Relu"] == 19
         assert not {"FusedBatchNormV3", "Rsqrt", "Sub"} & set(counts)
@@ -80,10 +82,10 @@ def test_a_batch_of_any_size_is_predicted_alike(exported):
         assert np.abs(artefact.predict(images[i : i + 1]) - whole[i]).max() < 1e-5
 
 
+# A .keras file is Keras' own: its card lies beside it.
+@pytest.mark.parametrize("exported", FOREIGN, indirect=True)
 def test_the_card_travels_inside(exported, tmp_path):
     out, _ = exported
-    if out.suffix == ".keras":
-        return  # that is Keras' own format
     beside = open_artefact(out)
     alone = tmp_path / out.name
     shutil.copytree(out, alone) if out.is_dir() else shutil.copy(out, alone)

@@ -1,15 +1,13 @@
 """Whole networks through every format; minutes long."""
 
 import json
-import runpy
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from parity import meta, save_state
 from PIL import Image
-from safetensors.numpy import save_file
 
 from resnet_keras import Recipe, ResNet, evaluate, export, train
 from resnet_keras.artefact import Card
@@ -17,7 +15,6 @@ from resnet_keras.weights import convert
 
 pytestmark = pytest.mark.slow
 
-PARITY = Path(__file__).parent / "golden" / "parity"
 FLOAT_FORMATS = ("model.tflite", "half.tflite", "model.onnx", "saved")
 
 
@@ -41,12 +38,10 @@ def photographs(tmp_path_factory):
 @pytest.mark.parametrize("reference", ["resnet50_in1k", "resnetv1d50_in1k", "resnet18_cifar10"])
 def test_converted_networks_in_every_float_format(tmp_path, photographs, reference):
     """With the weights of tests/golden/parity, which OpenMMLab's numbers hold."""
-    meta = json.loads((PARITY / f"{reference}.json").read_text())
-    state = runpy.run_path(str(PARITY / "make_state.py"))["make_state"](meta)
-    save_file(state, tmp_path / "theirs.safetensors")
+    save_state(reference, tmp_path / "theirs.safetensors")
     source = tmp_path / "model.keras"
     convert(tmp_path / "theirs.safetensors", source)
-    size = meta["input_shape"][-1]
+    size = meta(reference)["input_shape"][-1]
     Card(size, 256 if size == 224 else None, size, dataset=photographs).write(source)
     layers = keras.saving.load_model(source, compile=False).layers
     convolutions = sum(isinstance(layer, keras.layers.Conv2D) for layer in layers)

@@ -56,9 +56,10 @@ def state(process):
 
 
 @pytest.mark.slow
-def test_fifty_epochs(tmp_path):
+def test_fifty_epochs(tmp_path, data_dir):
     process = subprocess.Popen(
-        [sys.executable, "recipes/quickstart.py", "--epochs", "50", "--run-dir", tmp_path / "run"],
+        [sys.executable, "recipes/quickstart.py", "--epochs", "50", "--run-dir", tmp_path / "run",
+         "--data-dir", data_dir],
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     states, log = {}, tmp_path / "run" / "log.csv"

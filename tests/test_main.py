@@ -2,16 +2,27 @@
 
 import dataclasses
 import json
-import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from safetensors.numpy import load_file, save_file
+from parity import save_state
+from runs import in_forks, refused_in_one_line
+from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "golden" / "parity"
+
+# Each ends with one line and code 2.
+BAD = [shlex.join(("python", "-m", "resnet_keras", *arguments)) for arguments in (
+    ("summary", "resnet5"), ("summary",), ("nosuch",), (), ("evaluate", "missing.keras"),
+    ("predict", "missing.keras", "x.png"), ("summary", "resnet18", "--classes", "0"),
+    ("convert", "missing.pth", "out.keras"), ("convert", "README.md", "out.keras"),
+    ("convert", "a.pth", "b.keras", "--mean", "1,x,3"),
+    ("report", "tests"),
+    ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3"),
+    ("summary", "resnet18", "--input-size", "0"),
+)]  # fmt: skip
 
 
 @pytest.fixture
@@ -82,9 +93,7 @@ def test_report_of_runs(command, digits_run, tmp_path):
 
 
 def test_convert_there_and_back(command, tmp_path):
-    meta = json.loads((GOLDEN / "resnet18_cifar10.json").read_text())
-    state = runpy.run_path(str(GOLDEN / "make_state.py"))["make_state"](meta)
-    save_file(state, tmp_path / "theirs.safetensors")
+    state = save_state("resnet18_cifar10", tmp_path / "theirs.safetensors")
     done = command("convert", tmp_path / "theirs.safetensors", tmp_path / "ours.keras", "--json")
     answer = json.loads(done.stdout)
     assert (answer["naming"], answer["model"]) == ("OpenMMLab", "resnet18_cifar")
@@ -98,22 +107,23 @@ def test_convert_there_and_back(command, tmp_path):
         assert back[name.split(".", 1)[1]].tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("summary", "resnet5"), ("summary",), ("nosuch",), (), ("evaluate", "missing.keras"),
-     ("predict", "missing.keras", "x.png"), ("summary", "resnet18", "--classes", "0"),
-     ("convert", "missing.pth", "out.keras"), ("convert", "README.md", "out.keras"),
-     ("convert", "a.pth", "b.keras", "--mean", "1,x,3"),
-     ("report", "tests"),
-     ("export", "missing.keras", "out.tflite"), ("summary", "resnet18", "--input-size", "-3"),
-     ("summary", "resnet18", "--input-size", "0")],
-    ids=" ".join,
-)  # fmt: skip
-def test_bad_input_is_one_line_and_code_2(command, arguments):
-    done = command(*arguments)
-    assert done.returncode == 2 and not done.stdout
-    (line,) = done.stderr.splitlines()
+@pytest.fixture(scope="module")
+def answers():
+    """What bad commands answer."""
+    return in_forks(BAD, ROOT)
+
+
+@pytest.mark.parametrize("command", BAD)
+def test_bad_input_is_one_line_and_code_2(answers, command):
+    answer = answers[command]
+    assert answer["code"] == 2, answer
+    (line,) = answer["lines"]
     assert line.startswith("error: ")
+
+
+def test_a_complaint_is_nothing_that_another_program_would_read(command):
+    done = command("summary", "resnet5", "--json")
+    assert "resnet18" in refused_in_one_line(done) and not done.stdout
 
 
 def test_help_fits_a_terminal(command):

@@ -10,26 +10,25 @@ from resnet_keras.optim import LAMB, SGD, Table
 
 # In a process of its own, because the float type is a setting of the whole process.
 STEPS = """
-import json, sys, tempfile
+import sys, tempfile
 import keras, numpy as np
-from safetensors.numpy import save_file
 
 keras.config.set_floatx("float64")
-sys.path.insert(0, "tests/golden/parity")
-from make_state import make_state
+sys.path.insert(0, "tests")
+from parity import PARITY, meta, save_state
 from resnet_keras import SGD, ResNet
 from resnet_keras.layers import BatchNormalization
 from resnet_keras.optim import Table
 from resnet_keras.weights import load_weights
 
-golden = "tests/golden/parity/resnet18_cifar10_b8"
-meta, reference = json.load(open(golden + ".json")), np.load(golden + ".npz")
+golden = "resnet18_cifar10_b8"
+reference = np.load(PARITY / f"{golden}.npz")
 model = ResNet("resnet18_cifar", include_preprocessing=False, classifier_activation=None,
                norm=BatchNormalization)
 with tempfile.TemporaryDirectory() as folder:
-    save_file(make_state(meta), folder + "/state.safetensors")
+    save_state(golden, folder + "/state.safetensors")
     load_weights(model, folder + "/state.safetensors")
-images = np.random.default_rng(1).standard_normal(meta["input_shape"]).astype("float32")
+images = np.random.default_rng(1).standard_normal(meta(golden)["input_shape"]).astype("float32")
 images = images.transpose(0, 2, 3, 1).astype("float64")
 model.compile(SGD(Table([0.01, 0.01, 0.001, 0.001]), momentum=0.9, weight_decay=1e-4),
               keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -381,18 +382,37 @@ def sparse(name, size):
     return bytes(header)
 
 
-@pytest.mark.parametrize("size", [2**32])
-def test_members_that_are_no_files(miniature, size):
+def no_plain(name, kind):
+    """A member that is a folder, or another name of a file outside."""
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "no_file",
+    [
+        partial(sparse, size=2**32),
+        partial(no_plain, kind=tarfile.SYMTYPE),
+        partial(no_plain, kind=tarfile.LNKTYPE),
+        partial(no_plain, kind=tarfile.DIRTYPE),
+    ],
+    ids=["holes", "symbolic link", "hard link", "folder"],
+)
+def test_members_that_are_no_files(miniature, tmp_path, no_file):
     """Folders, links and holes where pictures should be; nothing of an archive is unpacked."""
-    validation = sparse(LAST, size) + tar(without(VALIDATION_MEMBERS, LAST))
+    validation = no_file(LAST) + tar(without(VALIDATION_MEMBERS, LAST))
     with pytest.raises(InputError, match=f"img_val.tar holds '{LAST}', which is no file"):
         miniature(validation=validation)
-    train = sparse("n15075141.tar", size) + tar(without(TRAIN_MEMBERS, "n15075141.tar"))
+    train = no_file("n15075141.tar") + tar(without(TRAIN_MEMBERS, "n15075141.tar"))
     with pytest.raises(InputError, match="holds 'n15075141.tar', which is no archive of a class"):
         miniature(train=train)
-    for inner in (tar({"../../MARK": None}), sparse("n15075141_1.JPEG", size) + bytes(1024)):
+    for name in ("n15075141_1.JPEG", "../../MARK", f"{tmp_path}/MARK"):
+        inner = no_file(name) + bytes(1024)
         with pytest.raises(InputError, match=r"n15075141\.tar/\S+ is no plain file"):
             miniature(train=tar(TRAIN_MEMBERS | {"n15075141.tar": inner}), verify=True)
+    assert not list(tmp_path.parent.rglob("*MARK*"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
 
 
 def test_a_class_archive_that_is_none_without_verifying(miniature, tmp_path):

@@ -160,13 +160,13 @@ print([float(v.numpy()) for variable in variables for v in variable.value.values
 
 
 @pytest.mark.parametrize("which", ["small", "digits"])
-def test_folded_is_equal(which, digits_run):
+def test_folded_is_equal(which, digits_run, data_dir):
     if which == "small":
         model = small_network()
         images = waves(4)
     else:
         model = keras.saving.load_model(digits_run / "model.keras", compile=False)
-        images, _ = data.open_split("digits", "test").arrays
+        images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
     folded = quantize.fold(model)
     assert np.abs(folded(images) - model(images)).max() < 1e-5
     kinds = {type(layer) for layer in folded.layers}
@@ -208,10 +208,10 @@ def test_every_shape_of_ours_becomes_integers_without_calibration():
 
 
 @pytest.fixture(scope="module")
-def fine_tuned(digits_run):
+def fine_tuned(digits_run, data_dir):
     """A digits network, and its twin after three more epochs."""
     model = keras.saving.load_model(digits_run / "model.keras", compile=False)
-    images, labels = data.open_split("digits", "train").arrays
+    images, labels = data.open_split("digits", "train", data_dir=data_dir).arrays
     keras.utils.set_random_seed(0)
     twin = quantize.aware(model)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, 3 * 23)
@@ -221,10 +221,10 @@ def fine_tuned(digits_run):
     return model, twin
 
 
-def test_digits_in_int8(fine_tuned, tmp_path):
+def test_digits_in_int8(fine_tuned, data_dir, tmp_path):
     model, twin = fine_tuned
-    images, labels = data.open_split("digits", "test").arrays
-    few = data.open_split("digits", "train").arrays[0][:100]
+    images, labels = data.open_split("digits", "test", data_dir=data_dir).arrays
+    few = data.open_split("digits", "train", data_dir=data_dir).arrays[0][:100]
 
     # From the files that a run leaves.
     quantize.stock(twin).save(tmp_path / "model.keras")

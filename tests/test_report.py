@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from chromium import Chromium
+from chromium import Chromium, needs_chromium
 
 from resnet_keras import ResNet, data, export
 from resnet_keras.artefact import Card, open_artefact, read_card
@@ -21,8 +21,6 @@ from resnet_keras.report.runs import read_run
 from resnet_keras.report.text import escape
 from resnet_keras.report.verdicts import interval
 from resnet_keras.terminal import InputError
-
-needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 
 # Markup, a script, a terminal's escape, a change of direction, half a character, a family.
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">&amp;\x1b[31m\u202e\ud800'"
@@ -118,6 +116,25 @@ def test_an_unfinished_run_has_curves(digits_run, tmp_path):
         shutil.copy(digits_run / name, run / name)
     html = write_report([run]).read_text()
     assert "not finished" in html and "Learning rate" in html and "Confusion" not in html
+
+
+@pytest.fixture
+def other_run(digits_run, tmp_path):
+    """The same run, as if of another seed."""
+    run = tmp_path / "other"
+    shutil.copytree(digits_run, run)
+    recipe = json.loads((run / "recipe.json").read_text())
+    assert recipe["seed"] == 0
+    (run / "recipe.json").write_text(json.dumps(recipe | {"seed": 7}))
+    return run
+
+
+def test_the_fields_in_which_runs_differ_are_listed_and_no_other(digits_run, other_run, tmp_path):
+    html = write_report([digits_run, other_run], out=tmp_path / "x.html").read_text()
+    (table,) = re.findall(r"<h3>Side by side</h3>.*?<table>(.*?)</table>", html, re.S)
+    head, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:])
+    assert head.index("seed") == len(head) - 1 == head.index("training") + 1
+    assert [row[-1] for row in rows] == ["0", "7"]
 
 
 @pytest.mark.parametrize(
@@ -227,8 +244,8 @@ def hostile_run(digits_run, tmp_path):
 
 @needs_chromium
 @pytest.mark.parametrize("which", ["one", "two", "hostile"])
-def test_the_page_in_a_browser(browser, digits_run, hostile_run, which, tmp_path):
-    runs = {"one": [digits_run], "two": [digits_run, digits_run], "hostile": [hostile_run]}[which]
+def test_the_page_in_a_browser(browser, digits_run, other_run, hostile_run, which, tmp_path):
+    runs = {"one": [digits_run], "two": [digits_run, other_run], "hostile": [hostile_run]}[which]
     out = write_report(runs, out=tmp_path / "page" / "x.html")
     assert out.read_bytes().isascii() and b"\x1b" not in out.read_bytes()
     grounds = set()

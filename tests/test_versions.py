@@ -16,8 +16,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A part of the suite: what each dependency is used for.
 PART = """
-    test_models test_layers test_optim test_losses test_pickle test_weights test_recipe test_main
-    test_train test_resume test_export test_export_onnx test_report test_folders
+    test_models test_layers test_optim test_losses test_pickle test_weights test_weight_files
+    test_recipe test_main test_train test_resume test_export test_export_onnx test_report
+    test_folders
 """.split()
 
 # Tools of the suite are those that run it now.

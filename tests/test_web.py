@@ -13,6 +13,7 @@ import threading
 
 import numpy as np
 import pytest
+from chromium import Chromium, needs_chromium
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -24,10 +25,6 @@ from resnet_keras.export.web import PAGE
 from resnet_keras.terminal import InputError
 
 NASTY = '<img src=x onerror="document.title=1">&amp;'
-
-with_browser = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="needs Chromium (Debian: apt install chromium)"
-)
 
 
 @pytest.fixture(scope="module", params=["http", "file"])
@@ -81,8 +78,6 @@ def address(folder, answered):
 @pytest.fixture(scope="module")
 def page(address, tmp_path_factory):
     """The page in Chromium, ready."""
-    from chromium import Chromium
-
     browser = Chromium(
         tmp_path_factory.mktemp("browser") / "profile",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -96,10 +91,10 @@ def page(address, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory, data_dir):
     """Twenty test digits: as they are, as PNG, and as large photographs of themselves in JPEG."""
     folder = tmp_path_factory.mktemp("pictures")
-    images, _ = data.open_split("digits", "test").arrays
+    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
     for i, image in enumerate(images[:20]):
         digit = Image.fromarray(image[..., 0])
         if i < 10:
@@ -125,7 +120,7 @@ def classify(page, path):
     return answer(page)
 
 
-@with_browser
+@needs_chromium
 def test_twenty_pictures_as_keras_says(page, pictures, digits_run):
     model = open_artefact(digits_run / "model.keras")
     page_labels = [NASTY if i == 3 else label for i, label in enumerate(model.card.labels)]
@@ -146,7 +141,7 @@ def test_twenty_pictures_as_keras_says(page, pictures, digits_run):
     assert page.run("document.title") == "What is in the picture?"
 
 
-@with_browser
+@needs_chromium
 def test_nothing_is_asked_of_anybody_else(page, pictures, address, answered):
     classify(page, pictures[0])
     page.run("new Promise(resolve => setTimeout(resolve, 100))")
@@ -157,7 +152,7 @@ def test_nothing_is_asked_of_anybody_else(page, pictures, address, answered):
     assert {code for _, code in answered} <= {200, 304}
 
 
-@with_browser
+@needs_chromium
 def test_a_file_that_is_no_picture_is_named(page, pictures, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     page.run("find('status').textContent = 'waiting'")
@@ -167,7 +162,7 @@ def test_a_file_that_is_no_picture_is_named(page, pictures, tmp_path):
     assert len(classify(page, pictures[0])) == 5
 
 
-@with_browser
+@needs_chromium
 def test_a_dropped_picture(page, pictures):
     page.run("find('status').textContent = 'waiting'")
     drag = {"items": [], "files": [str(pictures[1])], "dragOperationsMask": 1}
@@ -177,7 +172,7 @@ def test_a_dropped_picture(page, pictures):
     assert page.run("find('picture').alt") == pictures[1].name
 
 
-@with_browser
+@needs_chromium
 def test_the_camera(page):
     page.run("find('camera').click()")
     page.wait("find('video').srcObject && find('video').videoWidth > 0")
@@ -188,7 +183,7 @@ def test_the_camera(page):
     assert page.complaints == []
 
 
-@with_browser
+@needs_chromium
 def test_the_keyboard_reaches_everything(page):
     page.run("document.activeElement.blur()")
     reached = []
@@ -199,7 +194,7 @@ def test_the_keyboard_reaches_everything(page):
     assert reached == ["file", "camera"]
 
 
-@with_browser
+@needs_chromium
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -1,30 +1,34 @@
 """Other people's checkpoints compute here what they compute at home, or are refused in a line."""
 
 import functools
-import http.server
-import importlib.util
 import json
-import runpy
 import subprocess
-import threading
 from dataclasses import replace
-from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
+from checkpoints import (
+    SMALL,
+    few,
+    kernels,
+    prefixed,
+    relative,
+    small,
+    small_state,
+    without_head,
+    write_keras2,
+)
+from parity import PARITY, meta, pictures, state
 from pth_writer import torch_python, write_legacy, write_zip
 from safetensors.numpy import load_file, save_file
 
-from resnet_keras import SPECS, ResNet, Spec
+from resnet_keras import SPECS, ResNet
 from resnet_keras.terminal import InputError
 from resnet_keras.weights import convert, load_weights, save_torch
 from resnet_keras.weights.files import Contents, read
 from resnet_keras.weights.names import recognise, spec_name
 
-PARITY = Path(__file__).parent / "golden" / "parity"
-MAKE = runpy.run_path(str(PARITY / "make_state.py"))
 REFERENCES = {
     "resnet18_in1k": ("resnet18", "OpenMMLab"),
     "resnet50_in1k": ("resnet50", "OpenMMLab"),
@@ -35,68 +39,13 @@ REFERENCES = {
 }
 
 
-def state(reference: str) -> dict[str, np.ndarray]:
-    return MAKE["make_state"](PARITY / f"{reference}.json")
-
-
-def relative(got, truth) -> float:
-    got = keras.ops.convert_to_numpy(got)
-    assert got.shape == truth.shape
-    return np.abs(got - truth).max() / np.abs(truth).max()
-
-
-def small(**arguments) -> keras.Model:
-    """The smallest ResNet that has all parts, all of them random."""
-    model = ResNet(SMALL, **arguments)
-    rng = np.random.default_rng(len(arguments))
-    model.set_weights([rng.uniform(0.1, 1, w.shape) for w in model.get_weights()])
-    return model
-
-
-SMALL = replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(16, 32))
-
-
-def few(name: str) -> Spec:
-    """A row of SPECS with few and narrow blocks."""
-    stages = len(SPECS[name].depths)
-    return replace(SPECS[name], depths=(2, 1, 1, 1)[:stages], widths=(8, 16, 32, 64)[:stages])
-
-
-@functools.cache
-def small_state() -> dict[str, np.ndarray]:
-    """The same network in torchvision's names."""
-    rng = np.random.default_rng(0)
-    shapes = {"conv1.weight": (16, 3, 3, 3), "fc.weight": (10, 32), "fc.bias": (10,)}
-    norms = {"bn1": 16, "layer1.0.bn1": 16, "layer1.0.bn2": 16, "layer2.0.downsample.1": 32}
-    for name, width in {**norms, "layer2.0.bn1": 32, "layer2.0.bn2": 32}.items():
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{name}.{part}"] = (width,)
-    shapes |= {f"layer1.0.conv{i}.weight": (16, 16, 3, 3) for i in (1, 2)}
-    shapes |= {"layer2.0.conv1.weight": (32, 16, 3, 3), "layer2.0.conv2.weight": (32, 32, 3, 3)}
-    shapes |= {"layer2.0.downsample.0.weight": (32, 16, 1, 1)}
-    return {key: rng.uniform(0.1, 1, shape).astype(np.float32) for key, shape in shapes.items()}
-
-
-def prefixed(prefix: str, arrays: dict) -> dict:
-    return {f"{prefix}{key}": array for key, array in arrays.items()}
-
-
-def without_head(arrays: dict) -> dict:
-    return {key: array for key, array in arrays.items() if not key.startswith("fc.")}
-
-
-def kernels(model: keras.Model) -> dict[str, np.ndarray]:
-    return {variable.path: np.array(variable) for variable in model.weights}
-
-
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_parity(tmp_path, reference):
     """What OpenMMLab and timm computed: logits to 3e-6, pooled features and stages to 1e-5."""
     name, naming = REFERENCES[reference]
-    meta = json.loads((PARITY / f"{reference}.json").read_text())
     write = write_legacy if reference == "resnet50_odd" else write_zip
     write(tmp_path / "x.pth", {"meta": {"epoch": 100}, "state_dict": state(reference)})
-    _, _, height, width = meta["input_shape"]
+    _, _, height, width = meta(reference)["input_shape"]
     model = ResNet(
         name,
         include_preprocessing=False,
@@ -110,7 +59,7 @@ def test_parity(tmp_path, reference):
     truth = np.load(PARITY / f"{reference}.npz")
     ends = [f"conv{s + 2}_block{n}_out" for s, n in enumerate(SPECS[name].depths)]
     layers = [model.get_layer(layer) for layer in ["predictions", "avg_pool", *ends]]
-    images = MAKE["make_input"](meta).transpose(0, 2, 3, 1)
+    images = pictures(reference).transpose(0, 2, 3, 1)
     outputs = keras.Model(model.input, [layer.output for layer in layers])(images)
     logits, pooled, *stages = map(keras.ops.convert_to_numpy, outputs)
     assert relative(logits, truth["logits"]) < 3e-6
@@ -214,19 +163,6 @@ def test_the_way_back_to_torchvision(tmp_path):
     arguments = [tmp_path / n for n in ("x.safetensors", "images.npy", "out.npy")]
     subprocess.run([torch_python(), "-c", HOME, *map(str, arguments)], check=True)
     assert relative(model(images), np.load(tmp_path / "out.npy")) < 1e-5
-
-
-def write_keras2(model: keras.Model, path: Path, **names: str) -> None:
-    """The layout of the files that keras.applications distributes; `names` renames layers."""
-    with h5py.File(path, "w") as file:
-        layers = {names.get(layer.name, layer.name): layer for layer in model.layers}
-        file.attrs["layer_names"] = [name.encode() for name in layers]
-        for name, layer in layers.items():
-            group = file.create_group(name)
-            weights = {f"{name}/{weight.name}:0": weight for weight in layer.weights}
-            group.attrs["weight_names"] = [weight.encode() for weight in weights]
-            for weight, variable in weights.items():
-                group[weight] = np.array(variable)
 
 
 @pytest.fixture(scope="module")
@@ -555,201 +491,6 @@ def test_what_convert_refuses(tmp_path):
         "out.keras",
         "x.safetensors",
     ]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """One good file of each format."""
-    folder = tmp_path_factory.mktemp("files")
-    write_zip(folder / "zip.pth", {"state_dict": small_state()})
-    write_legacy(folder / "legacy.pth", {"state_dict": small_state()})
-    save_file(small_state(), folder / "x.safetensors")
-    model = small()
-    model.save(folder / "x.keras")
-    model.save_weights(folder / "x.weights.h5")
-    write_keras2(model, folder / "x.h5")
-    return folder
-
-
-FORMATS = ["zip.pth", "legacy.pth", "x.safetensors", "x.keras", "x.weights.h5", "x.h5"]
-
-
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("share", [0.001, 0.3, 0.6, 0.999])
-def test_truncated_files(tmp_path, files, name, share):
-    data = (files / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match=rf"^\S+{name} [^\n]*(truncated|damaged)[^\n]*Received: "):
-        read(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "is empty"),
-        (b"\n<!DOCTYPE html>\n<html>404</html>", "is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
-        (b"PK\x03\x04 and nothing more", "no checkpoint at all"),
-        (b"PK\x05\x06" + bytes(18), "not of torch.save"),  # an empty zip
-        (bytes(range(256)), "no checkpoint at all"),
-        (b"a text\nof two lines\n", "no checkpoint at all"),
-    ],
-)
-def test_no_checkpoint_at_all(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^\S+{name} [^\n]*{message}[^\n]*Received: [^\n]+$"):
-        read(tmp_path / name)
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(ValueError, match="x.pth can't be read. Received: No such file"):
-        read(tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="can't be read. Received: Is a directory"):
-        read(tmp_path)
-
-
-def test_hdf5_does_not_lead_out_of_the_file(tmp_path):
-    secret = tmp_path / "secret.bin"
-    secret.write_bytes(bytes(64))
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        group = file.create_group("conv1_conv")
-        group.create_dataset("conv1_conv/kernel:0", (8,), "f8", external=[(str(secret), 0, 64)])
-    with pytest.raises(ValueError, match="not in the file"):
-        read(tmp_path / "x.h5")
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("conv1_conv/conv1_conv/kernel:0", (2**40,), "f4", chunks=(1024,))
-    with pytest.raises(ValueError, match="not in the file"):
-        read(tmp_path / "x.h5")
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """The Hugging Face Hub in small: one repository with one file, on loopback."""
-    save_file(small_state(), tmp_path / "model.safetensors")
-    data = (tmp_path / "model.safetensors").read_bytes()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            found = self.path == "/some/resnet/resolve/main/model.safetensors"
-            self.send_response(200 if found else 404)
-            if found:
-                self.send_header("ETag", '"0123456789abcdef"')
-                self.send_header("X-Repo-Commit", "0" * 40)
-            elif self.path.startswith("/some/resnet/"):
-                self.send_header("X-Error-Code", "EntryNotFound")
-            else:
-                self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", str(len(data) if found else 0))
-            self.end_headers()
-            return found
-
-        def do_GET(self):
-            if self.do_HEAD():
-                self.wfile.write(data)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-FETCH = """
-import sys
-from resnet_keras.weights.files import read
-for url in sys.argv[1:]:
-    try:
-        print(*sorted(read(url).arrays))
-    except ValueError as error:
-        print(error)
-"""
-
-
-def test_hub(hub, tmp_path, run_python):
-    """From a server; then, with the network off, from the cache."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        pytest.skip("huggingface_hub is not installed")
-    here = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
-    here |= {"HF_HUB_DISABLE_XET": "1", "KERAS_BACKEND": "numpy"}
-    names = " ".join(sorted(small_state()))
-
-    urls = ["hf:/some/resnet", "hf://some/resnet/model.safetensors", "hf://some/other"]
-    for offline in ("0", "1"):
-        done = run_python("-c", FETCH, *urls, **here, HF_HUB_OFFLINE=offline)
-        assert done.returncode == 0, done.stderr
-        found, file, other = done.stdout.splitlines()
-        assert found == file == names
-        assert other.startswith("hf://some/other has none of") and "Received: " in other
-
-
-ON_JAX = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "tensorflow":
-            raise ImportError("no TensorFlow here")
-
-sys.meta_path.insert(0, Blocked())
-import keras, numpy as np
-from resnet_keras.weights import convert
-folder = sys.argv[1]
-assert keras.backend.backend() == "jax"
-print(convert(f"{folder}/x.pth", f"{folder}/x.keras"))
-model = keras.saving.load_model(f"{folder}/x.keras")
-np.save(f"{folder}/scores.npy", model(np.load(f"{folder}/images.npy")))
-assert "tensorflow" not in sys.modules
-"""
-
-
-def test_jax_without_tensorflow(tmp_path, run_python):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
-    write_zip(tmp_path / "x.pth", {"state_dict": small_state()})
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
-    np.save(tmp_path / "images.npy", images)
-    done = run_python("-c", ON_JAX, tmp_path, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
-    assert done.returncode == 0, done.stderr
-    here = ResNet(SMALL)
-    load_weights(here, tmp_path / "x.pth")
-    scores = keras.ops.convert_to_numpy(here(images))
-    assert relative(np.load(tmp_path / "scores.npy"), scores) < 1e-5
-
-
-MEASURE = """
-import sys, time
-import keras, tensorflow as tf
-from resnet_keras.weights import convert
-
-def memory(field):
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-keras.Variable([0.0])
-before, start = memory("VmRSS"), time.perf_counter()
-convert(sys.argv[1], sys.argv[2])
-print(time.perf_counter() - start, memory("VmHWM") - before)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format_", ["pth", "safetensors"])
-def test_resnet152_in_15_seconds_and_three_times_its_size(tmp_path, run_python, format_):
-    if not Path("/proc/self/status").exists():
-        pytest.skip("memory is read from /proc")
-    path = tmp_path / f"x.{format_}"
-    save_torch(ResNet("resnet152"), tmp_path / "x.safetensors")
-    if format_ == "pth":
-        write_zip(path, {"state_dict": load_file(tmp_path / "x.safetensors")})
-    done = run_python("-c", MEASURE, path, tmp_path / "x.keras")
-    assert done.returncode == 0, done.stderr
-    seconds, memory = map(float, done.stdout.split())
-    print(f"{seconds:.1f} s, {memory / path.stat().st_size:.2f} x the file")
-    assert seconds < 15 and memory < 3 * path.stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ nothing is written: the exit code is 1 where the page lacks a distribution.
 import argparse
 import re
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -19,25 +20,27 @@ PAGE = ROOT / "docs" / "licences.md"
 BEGIN, END = "<!-- licences -->\n", "<!-- /licences -->"
 
 
-def closure(name: str = "resnet-keras", extra: str = "") -> set[str]:
-    """The installed distributions that one needs, directly or not; itself left out."""
-    found, open_ = set(), [(name, extra)]
-    seen = set()
-    while open_:
-        current, extra = open_.pop()
-        if (current, extra) in seen:
+def closure() -> set[str]:
+    """The installed distributions that this project needs, directly or not."""
+    # Not from what is installed of it: that says what it needed when it was installed.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines, found, seen = [(line, "") for line in project["dependencies"]], set(), set()
+    while lines:
+        line, extra = lines.pop()
+        need = Requirement(line)
+        if need.marker is not None and not need.marker.evaluate({"extra": extra}):
             continue
-        seen.add((current, extra))
-        try:
-            needs = distribution(current).requires or []
-        except PackageNotFoundError:
-            continue  # of an optional part that is not installed
-        found.add(canonical(current))
-        for line in needs:
-            need = Requirement(line)
-            if need.marker is None or need.marker.evaluate({"extra": extra}):
-                open_ += [(need.name, part) for part in ("", *need.extras)]
-    return found - {canonical(name)}
+        for part in ("", *need.extras):
+            if (need.name, part) in seen:
+                continue
+            seen.add((need.name, part))
+            try:
+                needs = distribution(need.name).requires or []
+            except PackageNotFoundError:
+                continue  # of an optional part that is not installed
+            found.add(canonical(need.name))
+            lines += [(line, part) for line in needs]
+    return found
 
 
 def canonical(name: str) -> str:

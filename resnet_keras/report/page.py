@@ -203,7 +203,7 @@ def _exports(run: Run) -> str:
 
 
 def _what_ran(run: Run) -> str:
-    """The recipe, the machine, versions."""
+    """The recipe, speed, versions."""
     sheets = []
     for group, fields in run.grouped().items():
         changed = [(name, value) for name, value, differs in fields if differs]
@@ -217,20 +217,18 @@ def _what_ran(run: Run) -> str:
             f'<div class="sheet"><h3>{escape(group)}</h3>{_definitions(changed)}{more}</div>'
         )
     results = run.results
-    shown = ("precision", "replicas", "train_seconds", "images_per_second", "skipped", "machine")
-    machine = []
+    shown = ("precision", "replicas", "train_seconds", "images_per_second", "skipped")
+    ran = []
     for name in shown:
         value = results.get(name)
         if isinstance(value, dict):
-            machine += [(f"{name}: {k}", v) for k, v in value.items()]
+            ran += [(f"{name}: {k}", v) for k, v in value.items()]
         elif value is not None:
-            machine.append((name, value))
+            ran.append((name, value))
     versions = results.get("versions")
-    machine += list(versions.items()) if isinstance(versions, dict) else []
-    if machine:
-        sheets.append(
-            f'<div class="sheet"><h3>As it ran, and on what</h3>{_definitions(machine)}</div>'
-        )
+    ran += list(versions.items()) if isinstance(versions, dict) else []
+    if ran:
+        sheets.append(f'<div class="sheet"><h3>As it ran</h3>{_definitions(ran)}</div>')
     return f'<h2>What ran</h2><div class="figures">{"".join(sheets)}</div>'
 
 

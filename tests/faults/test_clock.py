@@ -10,7 +10,6 @@ import sys
 import pytest
 from commands import Place
 from runs import end
-from whole import Whole
 
 # Every reading of the wall clock is months away from the one before it, in both directions.
 JUMPS = r"""
@@ -58,7 +57,7 @@ def jumping(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_clock_that_jumps_changes_nothing(warm, jumping, unbroken, tmp_path):
+def test_a_clock_that_jumps_changes_nothing(warm, jumping, whole, tmp_path):
     place = Place(tmp_path)
     assert warm.run(place.prepare).code == 0
     words = place.train.split()[1:]
@@ -67,7 +66,7 @@ def test_a_clock_that_jumps_changes_nothing(warm, jumping, unbroken, tmp_path):
         [sys.executable, *words], env=jumping, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert end(place.run) == Whole(unbroken).end
+    assert end(place.run) == whole.end
     with open(place.run / "log.csv", newline="") as file:
         assert all(0 < float(row["seconds"]) < 600 for row in csv.DictReader(file))
     results = json.loads((place.run / "results.json").read_text())

@@ -35,34 +35,39 @@ def on_pictures(tmp_path):
     return train, folder
 
 
-def refused(process):
-    assert process.code == 2, process.output
-    assert "Traceback" not in process.output
-    (line,) = process.errors
-    return line
-
-
-def test_pictures_that_vanish_within_an_epoch(warm, on_pictures, tmp_path):
+def refused_when_they_vanish(warm, on_pictures, tmp_path):
+    """A training whose pictures go away after some steps: its command, its newest step."""
     train, folder = on_pictures
-    process = warm.start(train("broken") + " --epochs 400")
+    command = train("broken") + " --epochs 400"
+    process = warm.start(command)
     run = tmp_path / "broken" / "run"
     process.wait_for(lambda: newest_step(run) >= 6)
     folder.rename(tmp_path / "away")
     process.wait()
-    line = refused(process)
+    line = process.refused()
     assert f"the picture {folder}/" in line and "cannot be read any more" in line
-    stopped = newest_step(run)
-    assert stopped >= 6
+    assert newest_step(run) >= 6
+    return command, newest_step(run)
+
+
+def test_pictures_that_vanish_within_an_epoch(warm, on_pictures, tmp_path):
+    refused_when_they_vanish(warm, on_pictures, tmp_path)
+
+
+@pytest.mark.slow
+def test_pictures_that_come_back_and_one_that_changes(warm, on_pictures, tmp_path):
+    command, stopped = refused_when_they_vanish(warm, on_pictures, tmp_path)
+    _, folder = on_pictures
     # Without them it does not start; with them it goes on.
-    refused(warm.run(train("broken") + " --epochs 400"))
+    warm.run(command).refused()
     (tmp_path / "away").rename(folder)
-    process = warm.start(train("broken") + " --epochs 400")
-    process.wait_for(lambda: newest_step(run) > stopped)
+    process = warm.start(command)
+    process.wait_for(lambda: newest_step(tmp_path / "broken" / "run") > stopped)
     victim = sorted((folder / "train").rglob("*.png"))[7]
     whole = victim.read_bytes()
     victim.write_bytes(whole[:-9])
     process.wait()
-    assert f"the picture {victim} has changed since it was checked" in refused(process)
+    assert f"the picture {victim} has changed since it was checked" in process.refused()
 
 
 def corrupt(path):
@@ -79,16 +84,16 @@ def test_a_prepared_file_that_is_damaged(warm, tmp_path, unbroken):
     (victim,) = (place.data / "digits" / "1.0.0").glob("*train*")
     whole = victim.read_bytes()
     corrupt(victim)
-    line = refused(warm.run(place.train))
+    line = warm.run(place.train).refused()
     assert str(victim) in line and "damaged" in line
     victim.write_bytes(whole[: len(whole) // 2])
-    line = refused(warm.run(place.train))
+    line = warm.run(place.train).refused()
     assert str(victim) in line and "damaged" in line
     victim.write_bytes(b"")
-    line = refused(warm.run(place.train))
+    line = warm.run(place.train).refused()
     assert "digits/1.0.0 is damaged" in line and "expected to contain 1437 elements" in line
     victim.unlink()
-    assert str(victim) in refused(warm.run(place.train))
+    assert str(victim) in warm.run(place.train).refused()
     assert not (place.run / "model.keras").exists()
     victim.write_bytes(whole)
     process = warm.run(place.train)

@@ -11,7 +11,7 @@ import pytest
 from commands import STEPS, Place
 from files import Events
 from runs import end, newest_step
-from whole import Whole, weights
+from whole import weights
 
 SIGNALS = (signal.SIGKILL,) * 3 + (signal.SIGTERM, signal.SIGINT)
 
@@ -136,11 +136,6 @@ def life(killer, place, tries):
                 assert f"{path} is left of a preparation that was stopped" in process.output
     assert end(place.run) == killer.whole.end
     assert weights(place.run / "model.keras") == killer.whole.weights
-
-
-@pytest.fixture(scope="module")
-def whole(unbroken):
-    return Whole(unbroken)
 
 
 def test_three_kills_change_nothing(warm, whole, tmp_path):

@@ -69,6 +69,13 @@ class Process:
         """The lines that begin with `error:`."""
         return [line for line in self.output.splitlines() if line.startswith("error: ")]
 
+    def refused(self):
+        """The one line of a command that the user must mend."""
+        assert self.code == 2, self.output
+        assert "Traceback" not in self.output, self.output
+        (line,) = self.errors
+        return line
+
     def poll(self):
         if self.code is None:
             self.code = self.warm.ask(wait=self.pid)
@@ -101,15 +108,13 @@ def main():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     import ai_edge_litert.interpreter
     import keras
-    import matplotlib.pyplot
     import onnxruntime
     import sklearn.datasets
     import tensorflow
     import tensorflow_datasets
     import tf2onnx
 
-    del ai_edge_litert, keras, matplotlib, onnxruntime, sklearn, tensorflow, tensorflow_datasets
-    del tf2onnx
+    del ai_edge_litert, keras, onnxruntime, sklearn, tensorflow, tensorflow_datasets, tf2onnx
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

@@ -1,0 +1,213 @@
+"""A checkpoint's file: damaged or none at all, it is named; from the hub; without TensorFlow."""
+
+import http.server
+import importlib.util
+import threading
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from checkpoints import SMALL, relative, small, small_state, write_keras2
+from pth_writer import write_legacy, write_zip
+from safetensors.numpy import load_file, save_file
+
+from resnet_keras import ResNet
+from resnet_keras.weights import load_weights, save_torch
+from resnet_keras.weights.files import read
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One good file of each format."""
+    folder = tmp_path_factory.mktemp("files")
+    write_zip(folder / "zip.pth", {"state_dict": small_state()})
+    write_legacy(folder / "legacy.pth", {"state_dict": small_state()})
+    save_file(small_state(), folder / "x.safetensors")
+    model = small()
+    model.save(folder / "x.keras")
+    model.save_weights(folder / "x.weights.h5")
+    write_keras2(model, folder / "x.h5")
+    return folder
+
+
+FORMATS = ["zip.pth", "legacy.pth", "x.safetensors", "x.keras", "x.weights.h5", "x.h5"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.6, 0.999])
+def test_truncated_files(tmp_path, files, name, share):
+    data = (files / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=rf"^\S+{name} [^\n]*(truncated|damaged)[^\n]*Received: "):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html>\n<html>404</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+        (b"PK\x03\x04 and nothing more", "no checkpoint at all"),
+        (b"PK\x05\x06" + bytes(18), "not of torch.save"),  # an empty zip
+        (bytes(range(256)), "no checkpoint at all"),
+        (b"a text\nof two lines\n", "no checkpoint at all"),
+    ],
+)
+def test_no_checkpoint_at_all(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^\S+{name} [^\n]*{message}[^\n]*Received: [^\n]+$"):
+        read(tmp_path / name)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ValueError, match="x.pth can't be read. Received: No such file"):
+        read(tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="can't be read. Received: Is a directory"):
+        read(tmp_path)
+
+
+def test_hdf5_does_not_lead_out_of_the_file(tmp_path):
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(64))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("conv1_conv")
+        group.create_dataset("conv1_conv/kernel:0", (8,), "f8", external=[(str(secret), 0, 64)])
+    with pytest.raises(ValueError, match="not in the file"):
+        read(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("conv1_conv/conv1_conv/kernel:0", (2**40,), "f4", chunks=(1024,))
+    with pytest.raises(ValueError, match="not in the file"):
+        read(tmp_path / "x.h5")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """The Hugging Face Hub in small: one repository with one file, on loopback."""
+    save_file(small_state(), tmp_path / "model.safetensors")
+    data = (tmp_path / "model.safetensors").read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            found = self.path == "/some/resnet/resolve/main/model.safetensors"
+            self.send_response(200 if found else 404)
+            if found:
+                self.send_header("ETag", '"0123456789abcdef"')
+                self.send_header("X-Repo-Commit", "0" * 40)
+            elif self.path.startswith("/some/resnet/"):
+                self.send_header("X-Error-Code", "EntryNotFound")
+            else:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", str(len(data) if found else 0))
+            self.end_headers()
+            return found
+
+        def do_GET(self):
+            if self.do_HEAD():
+                self.wfile.write(data)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+FETCH = """
+import sys
+from resnet_keras.weights.files import read
+for url in sys.argv[1:]:
+    try:
+        print(*sorted(read(url).arrays))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_hub(hub, tmp_path, run_python):
+    """From a server; then, with the network off, from the cache."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    here = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
+    here |= {"HF_HUB_DISABLE_XET": "1", "KERAS_BACKEND": "numpy"}
+    names = " ".join(sorted(small_state()))
+
+    urls = ["hf:/some/resnet", "hf://some/resnet/model.safetensors", "hf://some/other"]
+    for offline in ("0", "1"):
+        done = run_python("-c", FETCH, *urls, **here, HF_HUB_OFFLINE=offline)
+        assert done.returncode == 0, done.stderr
+        found, file, other = done.stdout.splitlines()
+        assert found == file == names
+        assert other.startswith("hf://some/other has none of") and "Received: " in other
+
+
+ON_JAX = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ImportError("no TensorFlow here")
+
+sys.meta_path.insert(0, Blocked())
+import keras, numpy as np
+from resnet_keras.weights import convert
+folder = sys.argv[1]
+assert keras.backend.backend() == "jax"
+print(convert(f"{folder}/x.pth", f"{folder}/x.keras"))
+model = keras.saving.load_model(f"{folder}/x.keras")
+np.save(f"{folder}/scores.npy", model(np.load(f"{folder}/images.npy")))
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_jax_without_tensorflow(tmp_path, run_python):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    write_zip(tmp_path / "x.pth", {"state_dict": small_state()})
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    np.save(tmp_path / "images.npy", images)
+    done = run_python("-c", ON_JAX, tmp_path, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
+    here = ResNet(SMALL)
+    load_weights(here, tmp_path / "x.pth")
+    scores = keras.ops.convert_to_numpy(here(images))
+    assert relative(np.load(tmp_path / "scores.npy"), scores) < 1e-5
+
+
+MEASURE = """
+import sys, time
+import keras, tensorflow as tf
+from resnet_keras.weights import convert
+
+def memory(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+keras.Variable([0.0])
+before, start = memory("VmRSS"), time.perf_counter()
+convert(sys.argv[1], sys.argv[2])
+print(time.perf_counter() - start, memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["pth", "safetensors"])
+def test_resnet152_in_15_seconds_and_three_times_its_size(tmp_path, run_python, format_):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    path = tmp_path / f"x.{format_}"
+    save_torch(ResNet("resnet152"), tmp_path / "x.safetensors")
+    if format_ == "pth":
+        write_zip(path, {"state_dict": load_file(tmp_path / "x.safetensors")})
+    done = run_python("-c", MEASURE, path, tmp_path / "x.keras")
+    assert done.returncode == 0, done.stderr
+    seconds, memory = map(float, done.stdout.split())
+    print(f"{seconds:.1f} s, {memory / path.stat().st_size:.2f} x the file")
+    assert seconds < 15 and memory < 3 * path.stat().st_size
