@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -346,7 +347,9 @@ class Recipe:
             The changed recipe, with `run_dir` resolved to `runs/<recipe file>`.
         """
         exit_with_one_line()
-        recipe = one_line(lambda: tyro.cli(type(self), default=self, description=docstring))
+        # tyro joins lines that begin with a letter to one that no terminal holds.
+        claim = docstring and textwrap.indent(docstring, " ")
+        recipe = one_line(lambda: tyro.cli(type(self), default=self, description=claim))
         if recipe.run_dir is None:
             recipe = dataclasses.replace(recipe, run_dir=Path("runs") / Path(sys.argv[0]).stem)
         return recipe

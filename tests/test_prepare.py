@@ -407,11 +407,12 @@ def test_members_that_are_no_files(miniature, tmp_path, no_file):
     train = no_file("n15075141.tar") + tar(without(TRAIN_MEMBERS, "n15075141.tar"))
     with pytest.raises(InputError, match="holds 'n15075141.tar', which is no archive of a class"):
         miniature(train=train)
-    for name in ("n15075141_1.JPEG", "../../MARK", f"{tmp_path}/MARK"):
+    mark = f"MARK{tmp_path.name}"
+    for name in ("n15075141_1.JPEG", f"../../{mark}", f"{tmp_path}/{mark}"):
         inner = no_file(name) + bytes(1024)
         with pytest.raises(InputError, match=r"n15075141\.tar/\S+ is no plain file"):
             miniature(train=tar(TRAIN_MEMBERS | {"n15075141.tar": inner}), verify=True)
-    assert not list(tmp_path.parent.rglob("*MARK*"))
+    assert not list(tmp_path.parent.rglob(f"*{mark}*"))
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
 
 

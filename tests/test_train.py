@@ -279,7 +279,7 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
     assert train(recipe) == folder
 
 
-@pytest.mark.parametrize("change", [{"skip_head": True}, {"norm_eval": True}, {"freeze": 0}])
+@pytest.mark.parametrize("change", [{"norm_eval": True}, {"freeze": 0}])
 def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
     recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
     ((name, value),) = change.items()

@@ -212,7 +212,7 @@ def _check_folder(recipe: Recipe) -> Path:
 
 def _refuse_without_weights(recipe: Recipe) -> None:
     """Refuse what keeps, or starts from, what a network has learnt, where it has learnt nothing."""
-    for field in ("quantize", "skip_head", "norm_eval", "freeze"):
+    for field in ("quantize", "norm_eval", "freeze"):
         value = getattr(recipe, field)
         if value is not False and value != -1:  # stage 0 is the stem, not nothing
             raise InputError(
