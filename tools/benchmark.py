@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -51,7 +52,11 @@ def main() -> None:
                     for _ in range(options.rounds)
                 ]
                 answers[title] = {"unit": unit, "rounds": rounds, "table": table(rounds, unit)}
-    written = {"machine": machine(), "command": " ".join(sys.argv), "measured": answers}
+    written = {
+        "machine": machine(),
+        "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
+        "measured": answers,
+    }
     options.out.write_text(json.dumps(written, indent=1) + "\n")
 
 
