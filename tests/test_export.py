@@ -355,3 +355,15 @@ def test_a_network_of_any_picture_size_is_exported(tmp_path, suffix):
 def test_numbers_and_words_that_no_export_has(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         export(tmp_path / "missing.keras", tmp_path / "x.tflite", **options)
+
+
+def test_a_sequential_model_is_exported(data_dir, tmp_path):
+    """Which, once it is loaded, has no `input`."""
+    layers = keras.layers
+    keras.Sequential([
+        keras.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(), layers.Dense(10, activation="softmax"),
+    ]).save(tmp_path / "m.keras")  # fmt: skip
+    out = tmp_path / "m.tflite"
+    report = export(tmp_path / "m.keras", out, dataset="digits", data_dir=data_dir, examples=16)
+    assert report["examples"] == 16 and report["max_difference"] < 1e-5

@@ -30,7 +30,8 @@ def plain(model: keras.Model) -> keras.Model:
         return kind.from_config(config)
 
     # Keras clones how a model was compiled, too; the graph alone is not compiled.
-    graph = keras.Model(model.input, model.output, name=model.name)
+    # By its ends, because a Sequential has no `input`.
+    graph = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     twin = keras.models.clone_model(graph, clone_function=stock)
     twin.set_weights(model.get_weights())
     return twin
