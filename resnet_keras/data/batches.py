@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from resnet_keras import augment
 from resnet_keras.data.pictures import Pictures, decode, evaluation_picture, shape_of
+from resnet_keras.data.records import untuned
 from resnet_keras.data.streams import endless, once
 from resnet_keras.terminal import InputError
 
@@ -225,9 +226,6 @@ def _mixing(mixup: float, cutmix: float, classes: int) -> Callable:
 def _tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Prefetching, and options that keep the order and leave sharding to the strategy."""
     options = tf.data.Options()
-    # The thread that tunes sleeps up to as long as the iterator has lived, and the iterator's end
-    # waits for it: half of a short `fit` was that. Without it AUTOTUNE is a thread a core.
-    options.autotune.enabled = False
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.prefetch(2).with_options(options)
+    return untuned(batches.prefetch(2).with_options(options))

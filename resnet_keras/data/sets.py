@@ -13,6 +13,7 @@ from resnet_keras.data.files import naming_files
 from resnet_keras.data.folders import PREFIX, open_folder
 from resnet_keras.data.pictures import Pictures
 from resnet_keras.data.preparation import build, require_whole
+from resnet_keras.data.records import untuned
 from resnet_keras.terminal import InputError
 
 # Pictures of one known size that fit in here are kept decoded, with random access.
@@ -86,7 +87,7 @@ def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
     if not info.num_examples:
         raise InputError(f"split {split!r} of {builder.name} in {builder.data_dir} is empty.")
     if None not in shape and info.num_examples * math.prod(shape) <= IN_MEMORY_BYTES:
-        whole = builder.as_dataset(split=split, batch_size=2048)
+        whole = untuned(builder.as_dataset(split=split, batch_size=2048))
         try:
             with naming_files([str(path) for path in info.filepaths]):
                 parts = [(batch[image], batch[label]) for batch in tfds.as_numpy(whole)]
