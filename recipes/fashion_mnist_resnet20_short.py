@@ -5,9 +5,9 @@
     python recipes/fashion_mnist_resnet20_short.py
 
 fashion_mnist_resnet20.py is the published one. A net this small underfits when trained briefly:
-smaller batches, less decay, and a rate that falls all the way. One other run was made, on the
-guess that more epochs would bear more decay: `--epochs 100 --batch-size 128 --weight-decay 5e-4`
-gave 94.44 % (96.8 % of the training pictures; its log lies in results/, too).
+smaller batches, less decay, and a rate that falls all the way. Two other runs were made; their logs
+lie in results/, too. More epochs should bear more decay: `--epochs 100 --batch-size 128 --weight-decay
+5e-4` gave 94.44 %. Random erasing, which the published net gains by: `--erasing 0.5` gave 94.52 %.
 """
 
 from dataclasses import replace
