@@ -4,8 +4,12 @@ Names are loaded when they are first used: a recipe's `--help` needs no TensorFl
 """
 
 import importlib
+import os
 import sys
 import types
+
+# Since 1.29 onnxruntime tells Microsoft what runs, from its import on, if it is not told not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _ROOMS = {
     "ResNet": "models",

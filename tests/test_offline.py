@@ -41,6 +41,7 @@ def alone(tmp_path):
         **os.environ, "ASKED": str(tmp_path / "asked"), "TMPDIR": str(tmp_path / "temporary"),
         "PYTHONPATH": f"{tmp_path / 'watch'}:{ROOT}", "HOME": str(tmp_path / "home"),
     }  # fmt: skip
+    environment.pop("ORT_DISABLE_TELEMETRY", None)  # which these tests have from the package
 
     def run(*arguments):
         return subprocess.run(
@@ -64,6 +65,12 @@ def test_asking_would_be_noticed(alone, tmp_path):
     assert done.returncode == 1 and "unreachable" in done.stderr
     assert "socket.connect" in (tmp_path / "asked").read_text()
     (tmp_path / "asked").unlink()
+
+
+def test_onnxruntime_tells_nobody(alone):
+    """It is C++ that would, which no audit of Python sees; its identifier would lie in /tmp."""
+    done = alone("-c", "import resnet_keras, onnxruntime")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

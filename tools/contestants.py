@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as resnet_keras does
+
 NETS = {"resnet50": (224, 1000), "resnet18_cifar": (32, 10)}  # picture size, classes
 
 

@@ -1,7 +1,10 @@
 """TFDS' own builders by name, and what their features mean."""
 
+import contextlib
 import difflib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,18 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": grey[..., None], "label": int(digits.target[i])}
 
 
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    """TFDS makes a temporary folder for each builder that is not prepared yet, and leaves it."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
     """TFDS' builder of a data set.
 
@@ -54,13 +69,15 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
     """
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     if dataset == "digits":
-        return Digits(data_dir=data_dir)
+        with _nothing_left():
+            return Digits(data_dir=data_dir)
     # Without the community's, for which TFDS asks the network.
     known = tfds.list_builders(with_community_datasets=False)
     prepared = Path(data_dir or tfds.core.constants.DATA_DIR) / dataset
     if dataset.split("/")[0] in known or prepared.is_dir():
         try:
-            builder = tfds.builder(dataset, data_dir=data_dir)
+            with _nothing_left():
+                builder = tfds.builder(dataset, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError):
             pass  # no such configuration, or a folder that holds something else
         else:
