@@ -108,10 +108,10 @@ def stopping(hint: str):
     try:
         with signals_to(stop):
             yield
-    except Stopped as error:
-        stopped = error
-    except BaseException:
-        if _raised is None:  # else it comes from what a library made of the signal
+    except BaseException as error:
+        # Any other error behind a signal is what a library made of it; without one, it is its own.
+        stopped = error if isinstance(error, Stopped) else _raised
+        if stopped is None:
             raise
     if stopped := stopped or _raised:
         _raised = None
