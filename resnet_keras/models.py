@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import keras
 
@@ -38,6 +39,7 @@ def ResNet(
     drop_path: float = 0.0,
     output_stride: int = 32,
     norm: Callable[..., keras.layers.Layer] = keras.layers.BatchNormalization,
+    conv: Callable[..., keras.layers.Layer] = keras.layers.Conv2D,
     name: str | None = None,
 ) -> keras.Model:
     """Build a ResNet (He et al. 2015, "Deep Residual Learning for Image Recognition").
@@ -64,10 +66,11 @@ def ResNet(
         output_stride: 32, 16 or 8: strides beyond it become dilation of all the blocks of the
             stage, as with OpenMMLab's `strides` and `dilations`.
         norm: the batch-norm class, called with `momentum`, `epsilon`, `gamma_initializer`, `name`.
+        conv: the convolution class, called as `keras.layers.Conv2D`.
         name: name of the model; by default the spec's.
 
     Returns:
-        A `keras.Model` made of stock layers, if `norm` is one.
+        A `keras.Model` made of stock layers, if `norm` and `conv` are.
 
     Raises:
         ValueError: an unknown spec (the message lists the names) or an argument out of its range.
@@ -105,7 +108,8 @@ def ResNet(
     x = inputs
     if include_preprocessing:
         x = _normalise(x, *_pixel_statistics(input_shape[2], cifar, mean, std))
-    x = _stem(x, spec, norm)
+    conv_norm = partial(_conv_norm, conv=conv, norm=norm)
+    x = _stem(x, spec, conv_norm)
     stride = 1 if cifar else 4
     blocks = sum(spec.depths)
     drops = iter([drop_path * i / max(blocks - 1, 1) for i in range(blocks)])
@@ -117,7 +121,7 @@ def ResNet(
         dilation = (1 if cifar else 4) * 2**stage // stride
         for block in range(depth):
             x = _block(
-                x, spec, width, step if block == 0 else 1, dilation, next(drops), norm,
+                x, spec, width, step if block == 0 else 1, dilation, next(drops), conv_norm,
                 name=f"conv{stage + 2}_block{block + 1}",
             )  # fmt: skip
 
@@ -268,44 +272,44 @@ def count(model: keras.Model) -> dict[str, int]:
     }
 
 
-def _stem(x, spec: Spec, norm):
+def _stem(x, spec: Spec, conv_norm):
     """From the picture to the first stage: stride 4, or 1 with the CIFAR stem."""
     width = spec.widths[0]
     if spec.stem == "cifar":
-        return _conv_norm(x, width, 3, norm, "conv1")
+        return conv_norm(x, width, 3, "conv1")
     if spec.stem == "conv7":
-        x = _conv_norm(x, width, 7, norm, "conv1", stride=2)
+        x = conv_norm(x, width, 7, "conv1", stride=2)
     else:
-        x = _conv_norm(x, width // 2, 3, norm, "conv1_1", stride=2)
-        x = _conv_norm(x, width // 2, 3, norm, "conv1_2")
-        x = _conv_norm(x, width, 3, norm, "conv1_3")
+        x = conv_norm(x, width // 2, 3, "conv1_1", stride=2)
+        x = conv_norm(x, width // 2, 3, "conv1_2")
+        x = conv_norm(x, width, 3, "conv1_3")
     # Padding with zeros is right here: nothing is below zero behind a ReLU.
     x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
     return keras.layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
 
 
-def _block(x, spec: Spec, width, stride, dilation, drop, norm, name):
+def _block(x, spec: Spec, width, stride, dilation, drop, conv_norm, name):
     """One residual block: `(n, h, w, c)` -> `(n, h / stride, w / stride, expansion * width)`."""
     channels = width * spec.expansion
-    shortcut = _shortcut(x, spec, channels, stride, norm, f"{name}_0")
+    shortcut = _shortcut(x, spec, channels, stride, conv_norm, f"{name}_0")
     # The last gamma starts at 0, so that a block starts as the identity (Goyal et al. 2017,
     # "Accurate, Large Minibatch SGD", section 5.1).
     if spec.block == "basic":
         # Only the first convolution dilates, as in OpenMMLab's BasicBlock.
-        x = _conv_norm(x, width, 3, norm, f"{name}_1", stride=stride, dilation=dilation)
-        x = _conv_norm(x, channels, 3, norm, f"{name}_2", relu=False, gamma="zeros")
+        x = conv_norm(x, width, 3, f"{name}_1", stride=stride, dilation=dilation)
+        x = conv_norm(x, channels, 3, f"{name}_2", relu=False, gamma="zeros")
     else:
         first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
-        x = _conv_norm(x, width, 1, norm, f"{name}_1", stride=first)
-        x = _conv_norm(x, width, 3, norm, f"{name}_2", stride=second, dilation=dilation)
-        x = _conv_norm(x, channels, 1, norm, f"{name}_3", relu=False, gamma="zeros")
+        x = conv_norm(x, width, 1, f"{name}_1", stride=first)
+        x = conv_norm(x, width, 3, f"{name}_2", stride=second, dilation=dilation)
+        x = conv_norm(x, channels, 1, f"{name}_3", relu=False, gamma="zeros")
     if drop:
         x = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return keras.layers.Activation("relu", name=f"{name}_out")(x)
 
 
-def _shortcut(x, spec: Spec, channels, stride, norm, name):
+def _shortcut(x, spec: Spec, channels, stride, conv_norm, name):
     """The identity, or what makes the shapes agree."""
     if stride == 1 and x.shape[-1] == channels:
         return x
@@ -319,10 +323,12 @@ def _shortcut(x, spec: Spec, channels, stride, norm, name):
         # "same" never counts the padding: torch's ceil_mode with count_include_pad=False.
         x = keras.layers.AveragePooling2D(stride, stride, "same", name=f"{name}_pool")(x)
         stride = 1
-    return _conv_norm(x, channels, 1, norm, name, stride=stride, relu=False)
+    return conv_norm(x, channels, 1, name, stride=stride, relu=False)
 
 
-def _conv_norm(x, filters, kernel, norm, name, *, stride=1, dilation=1, relu=True, gamma="ones"):
+def _conv_norm(
+    x, filters, kernel, name, *, conv, norm, stride=1, dilation=1, relu=True, gamma="ones"
+):
     """Convolution without bias, batch norm and (mostly) ReLU."""
     padding = "same"
     if stride > 1 and kernel > 1:
@@ -330,7 +336,7 @@ def _conv_norm(x, filters, kernel, norm, name, *, stride=1, dilation=1, relu=Tru
         # A layer of its own: oneDNN is many times slower on padding inside a strided convolution.
         x = keras.layers.ZeroPadding2D(dilation * (kernel // 2), name=f"{name}_pad")(x)
         padding = "valid"
-    x = keras.layers.Conv2D(
+    x = conv(
         filters,
         kernel,
         strides=stride,

@@ -1,10 +1,10 @@
-"""The fused batch norm computes PyTorch's numbers."""
+"""The fast layers compute the numbers of the slow ones."""
 
 import keras
 import numpy as np
 import pytest
 
-from resnet_keras.layers import BatchNormalization
+from resnet_keras.layers import BatchNormalization, Conv2D
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 7))
 
@@ -64,3 +64,80 @@ def test_one_value_a_channel_has_no_variance():
     layer(np.full((1, 1, 1, 7), 3.0), training=True)
     assert np.array_equal(layer.moving_variance, np.full(7, 0.5))
     assert np.array_equal(layer.moving_mean, np.full(7, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "arguments"),
+    [
+        ("float64", {"kernel_size": 3, "strides": 2, "padding": "valid"}),
+        ("float64", {"kernel_size": 1, "strides": 2, "padding": "same"}),
+        ("float64", {"kernel_size": (3, 5), "strides": (3, 2), "padding": "valid"}),
+        ("float64", {"kernel_size": 7, "strides": 4, "padding": "valid"}),
+        ("bfloat16", {"kernel_size": 3, "padding": "same"}),
+        ("bfloat16", {"kernel_size": (5, 3), "padding": "valid"}),
+        ("bfloat16", {"kernel_size": 1}),
+        ("bfloat16", {"kernel_size": 3, "strides": 2, "padding": "valid"}),
+        # Left to the stock layer: their padding, dilation or groups have no products.
+        ("float64", {"kernel_size": 3, "strides": 2, "padding": "same"}),
+        ("float64", {"kernel_size": 3, "strides": 2, "padding": "valid", "groups": 2}),
+        ("bfloat16", {"kernel_size": 3, "padding": "same", "dilation_rate": 2}),
+        ("bfloat16", {"kernel_size": 2, "padding": "same"}),
+    ],
+)
+@pytest.mark.parametrize("size", [(8, 11), (13, 9)])
+def test_gradients_of_a_convolution_are_those_of_the_stock_layer(dtype, arguments, size):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, *size, 4))
+    kernel = rng.normal(size=(1, 1, 4 // arguments.get("groups", 1), 6))
+    kernel = np.broadcast_to(
+        kernel, (*np.broadcast_to(arguments["kernel_size"], 2), *kernel.shape[2:])
+    )
+    kernel = kernel + rng.normal(size=kernel.shape)
+
+    def gradients(kind, dtype):
+        layer = kind(6, use_bias=False, dtype=dtype, **arguments)
+        layer.build(images.shape)
+        layer.kernel.assign(np.asarray(tf.cast(tf.cast(kernel, "bfloat16"), "float64")))
+        x = tf.cast(tf.cast(images, "bfloat16"), dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x)
+            # Of numbers that a bfloat16 holds, so that only products and sums are rounded.
+            weights = np.random.default_rng(1).integers(-8, 9, outputs.shape)
+            loss = tf.reduce_sum(outputs * tf.cast(weights, dtype))
+        found = tape.gradient(loss, [x, layer.kernel.value])
+        return [np.asarray(tf.cast(g, "float64")) for g in found]
+
+    bound = {"float64": 1e-14, "bfloat16": 2**-8}[dtype]
+    for fast, stock in zip(
+        gradients(Conv2D, dtype), gradients(keras.layers.Conv2D, "float64"), strict=True
+    ):
+        assert np.abs(fast - stock).max() <= bound * np.abs(stock).max()
+
+
+def test_small_maps_have_products_for_their_weights():
+    """Where the stock layer is slow; of a batch and sizes that only the data know, too."""
+    import tensorflow as tf
+
+    def operations(size, dtype="float32", **arguments):
+        layer = Conv2D(4, 3, use_bias=False, dtype=dtype, **arguments)
+        layer.build((None, size, size, 4))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, size, size, 4), dtype)])
+        def gradient(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(x))
+            return tape.gradient(loss, layer.kernel.value)
+
+        kinds = [op.type for op in gradient.get_concrete_function().graph.get_operations()]
+        return kinds.count("MatMul"), kinds.count("Conv2DBackpropFilter")
+
+    strided = {"strides": 2, "padding": "valid"}
+    assert operations(16, **strided) == (9, 0)
+    assert operations(14, "bfloat16", padding="same") == (9, 0)
+    assert operations(14, padding="same") == (0, 1)
+    assert operations(30, "bfloat16", padding="same") == (0, 1)
+    assert operations(31, **strided) == (0, 1)
+    assert operations(None, **strided) == (0, 1)

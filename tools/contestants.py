@@ -38,7 +38,7 @@ def main() -> None:
 def train_ours(net: str, dtype: str, batch: int, size: int | None = None) -> dict:
     """Our network as `train` builds it."""
     keras = _keras(dtype)
-    from resnet_keras.layers import BatchNormalization
+    from resnet_keras.layers import BatchNormalization, Conv2D
     from resnet_keras.losses import CrossEntropy
     from resnet_keras.models import ResNet
     from resnet_keras.optim import SGD
@@ -51,6 +51,7 @@ def train_ours(net: str, dtype: str, batch: int, size: int | None = None) -> dic
         classes=classes,
         classifier_activation=None,
         norm=BatchNormalization,
+        conv=Conv2D,
     )
     optimizer = SGD(0.1, momentum=0.9, weight_decay=1e-4)
     model.compile(optimizer, CrossEntropy(), auto_scale_loss=False)
@@ -519,14 +520,18 @@ def first_step_ours() -> dict:
 
 
 def _build_ours(keras):
-    from resnet_keras.layers import BatchNormalization
+    from resnet_keras.layers import BatchNormalization, Conv2D
     from resnet_keras.losses import CrossEntropy
     from resnet_keras.models import ResNet
     from resnet_keras.optim import SGD
 
     shape = (224, 224, 3)
     model = ResNet(
-        "resnet50", input_shape=shape, classifier_activation=None, norm=BatchNormalization
+        "resnet50",
+        input_shape=shape,
+        classifier_activation=None,
+        norm=BatchNormalization,
+        conv=Conv2D,
     )
     model.compile(SGD(0.1, momentum=0.9), CrossEntropy(), auto_scale_loss=False)
     return model

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from resnet_keras.disk import whole
+from resnet_keras.layers import Conv2D
 from resnet_keras.quantize import fold
 
 
@@ -25,6 +26,8 @@ def plain(model: keras.Model) -> keras.Model:
         if isinstance(layer, keras.layers.BatchNormalization):
             kind, config = keras.layers.BatchNormalization, {**config, "synchronized": False}
             config.pop("replicas", None)
+        if isinstance(layer, Conv2D):
+            kind = keras.layers.Conv2D
         if layer.name == "predictions":
             config["activation"] = "softmax"
         return kind.from_config(config)

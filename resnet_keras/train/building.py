@@ -67,10 +67,10 @@ def optimizer(recipe: Recipe, examples: int, policy: str):
 
 
 def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
-    """The network of a recipe, as training wants it: logits, fused batch norm."""
+    """The network of a recipe, as training wants it: logits, fast layers."""
     import keras
 
-    from resnet_keras.layers import BatchNormalization
+    from resnet_keras.layers import BatchNormalization, Conv2D
     from resnet_keras.models import ResNet, freeze
 
     if keras.backend.backend() == "jax":
@@ -88,6 +88,8 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
             std=recipe.std,
             drop_path=recipe.drop_path,
             norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
+            # Those of int8 are layers of their own.
+            conv=keras.layers.Conv2D if recipe.quantize else Conv2D,
         )
         freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
     except ValueError as error:
