@@ -22,9 +22,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import contestants
+from contestants.common import NETS, backend
+from contestants.pipelines import write_pictures
 
-CONTESTANTS = Path(contestants.__file__)
+TOOLS = Path(__file__).parent
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=(*COMPARISONS, "growth", "all"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--net", choices=contestants.NETS, help="train: this network only")
+    parser.add_argument("--net", choices=NETS, help="train: this network only")
     parser.add_argument("--batch-size", type=int, help="train: rather than 32 (CIFAR: 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="train: this type only")
     parser.add_argument("--peer-python", default="/usr/bin/python3", help="has torchvision")
@@ -62,11 +63,14 @@ def main() -> None:
 
 def measure(worker: str, arguments: dict, options) -> dict | None:
     """One measurement in a fresh process; None where it cannot be made."""
-    peer = worker == "pipeline_torchvision"
-    command = [options.peer_python if peer else sys.executable, CONTESTANTS, worker]
+    peer = worker == "pipelines.torchvision"
+    command = [options.peer_python if peer else sys.executable, "-m", "contestants", worker]
     command += [json.dumps(arguments)]
+    path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
@@ -126,13 +130,13 @@ def compare_training(options, folder):
             if options.net not in (None, net) or options.dtype not in (None, dtype):
                 continue
             work = {"net": net, "dtype": dtype, "batch": options.batch_size or size}
-            rows = {"ours": ("train_ours", work)}
-            if net == "resnet50" and contestants.backend() == "tensorflow":
-                rows["keras.applications"] = ("train_applications", work)
-                rows["keras-hub"] = ("train_hub", work)
-            rows["torch, eager"] = ("train_torch", work)
-            rows["torch, compiled"] = ("train_torch", {**work, "compiled": True})
-            rows["matrix products alone, torch"] = ("matrix_products", work)
+            rows = {"ours": ("training.ours", work)}
+            if net == "resnet50" and backend() == "tensorflow":
+                rows["keras.applications"] = ("training.applications", work)
+                rows["keras-hub"] = ("training.hub", work)
+            rows["torch, eager"] = ("training.torch", work)
+            rows["torch, compiled"] = ("training.torch", {**work, "compiled": True})
+            rows["matrix products alone, torch"] = ("training.matrix_products", work)
             title = f"training {net}, {dtype}, batch {work['batch']}"
             yield title, "images_per_second", rows
 
@@ -143,16 +147,16 @@ def compare_inference(options, folder):
         "predicting with ResNet-50, batch 32",
         "images_per_second",
         {
-            "our predict loop": ("predict_ours", {"folder": folder}),
-            "keras.applications' predict": ("predict_applications", {}),
+            "our predict loop": ("inference.predict_ours", {"folder": folder}),
+            "keras.applications' predict": ("inference.predict_applications", {}),
         },
     )
     yield (
         "ONNX ResNet-50 in onnxruntime, batch 1, one thread",
         "images_per_second",
         {
-            "our export": ("onnx_ours", {"folder": folder}),
-            "torch's export": ("onnx_torch", {"folder": folder}),
+            "our export": ("inference.onnx_ours", {"folder": folder}),
+            "torch's export": ("inference.onnx_torch", {"folder": folder}),
         },
     )
     for kind in ("none", "int8"):
@@ -161,25 +165,28 @@ def compare_inference(options, folder):
             f"TFLite ResNet-50, {name}, batch 1, one thread (theirs has fewer multiply-adds)",
             "GMAC_per_second",
             {
-                "our export": ("tflite_ours", {"folder": folder, "quantize": kind}),
-                "keras.applications, converted": ("tflite_applications", {"quantize": kind}),
+                "our export": ("inference.tflite_ours", {"folder": folder, "quantize": kind}),
+                "keras.applications, converted": (
+                    "inference.tflite_applications",
+                    {"quantize": kind},
+                ),
             },
         )
 
 
 def compare_pipelines(options, folder):
     """JPEG files to augmented training batches on one core."""
-    contestants.write_pictures(Path(folder))
+    write_pictures(Path(folder))
     rows = ("ours", "torchvision", "bare_decode", "ours_with_rand_augment")
     yield (
         "training pipeline, 500x375 JPEG to 224x224, one core",
         "images_per_second",
-        {name.replace("_", " "): (f"pipeline_{name}", {"folder": folder}) for name in rows},
+        {name.replace("_", " "): (f"pipelines.{name}", {"folder": folder}) for name in rows},
     )
     yield (
         "memory that 20 epochs of the pipeline add",
         "MiB",
-        {"ours": ("pipeline_memory", {"folder": folder})},
+        {"ours": ("pipelines.memory", {"folder": folder})},
     )
 
 
@@ -188,7 +195,7 @@ def compare_exports(options, folder):
     yield (
         "ResNet-50 to SavedModel, TFLite int8 and ONNX",
         "process_seconds",
-        {"ours": ("export_all", {"folder": folder})},
+        {"ours": ("inference.export_all", {"folder": folder})},
     )
 
 
@@ -197,9 +204,12 @@ def compare_startup(options, folder):
     yield (
         "to the first training step of ResNet-50, batch 8",
         "process_seconds",
-        {"ours": ("first_step_ours", {}), "keras.applications": ("first_step_applications", {})},
+        {
+            "ours": ("startup.first_step_ours", {}),
+            "keras.applications": ("startup.first_step_applications", {}),
+        },
     )
-    yield "python -m resnet_keras --help", "seconds", {"ours": ("help_text", {})}
+    yield "python -m resnet_keras --help", "seconds", {"ours": ("startup.help_text", {})}
 
 
 def compare_backups(options, folder):
@@ -207,7 +217,7 @@ def compare_backups(options, folder):
     yield (
         "backup of ResNet-50 with SGD's momentum, share of the default interval of 10 minutes",
         "percent",
-        {"ours": ("backup_save", {"folder": folder})},
+        {"ours": ("startup.backup_save", {"folder": folder})},
     )
 
 
@@ -237,7 +247,7 @@ def growth(options) -> None:
     figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharey="row", layout="constrained")
     for column, (label, (field, values)) in enumerate(lines.items()):
         work = [{**base, field: value} for value in values]
-        found = [measure("train_ours", one, options) for one in work]
+        found = [measure("training.ours", one, options) for one in work]
         x = [int("".join(filter(str.isdigit, str(value)))) for value in values]
         pairs = [(a, w, f) for a, w, f in zip(x, work, found, strict=True) if f]
         x = [a for a, _, _ in pairs]

@@ -1,0 +1,1 @@
+"""What tools/benchmark.py compares: a module a comparison, a function a measurement."""

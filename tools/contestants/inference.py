@@ -1,0 +1,183 @@
+"""Prediction: batches of pictures in memory; one picture on one thread for exported files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from contestants.common import steps_per_second
+from contestants.training import torch_resnet
+
+
+def predict_ours(folder: str) -> dict:
+    """What `evaluate` and `predict` do with a .keras file."""
+    from resnet_keras.artefact import open_artefact
+
+    artefact = open_artefact(_our_model(folder))
+    return _predict_speed(artefact.predict, 32, "uint8")
+
+
+def predict_applications() -> dict:
+    """keras.applications and Keras' own loop."""
+    import keras
+
+    model = keras.applications.ResNet50(weights=None)
+    return _predict_speed(lambda images: model.predict(images, verbose=0), 32, "float32")
+
+
+def _predict_speed(predict: Callable, batch: int, dtype: str) -> dict:
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3)).astype(dtype)
+
+    def steps(number):
+        for _ in range(number):
+            predict(images)
+
+    return {"images_per_second": batch * steps_per_second(steps)}
+
+
+def onnx_ours(folder: str) -> dict:
+    """Our ONNX file."""
+    path = Path(folder) / "ours.onnx"
+    if not path.exists():
+        _write(folder, path)
+    return _onnx_speed(path, (1, 224, 224, 3))
+
+
+def onnx_torch(folder: str) -> dict:
+    """PyTorch's export of the same network."""
+    import torch
+
+    path = Path(folder) / "torch.onnx"
+    if not path.exists():
+        network = torch.nn.Sequential(torch_resnet("resnet50"), torch.nn.Softmax(1)).eval()
+        torch.onnx.export(network, torch.randn(1, 3, 224, 224), str(path), dynamo=False)
+    return _onnx_speed(path, (1, 3, 224, 224))
+
+
+def _onnx_speed(path: Path, shape: tuple) -> dict:
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    dtype = "uint8" if "uint8" in entry.type else "float32"
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+    def steps(number):
+        for _ in range(number):
+            session.run(None, {entry.name: image})
+
+    return {"images_per_second": steps_per_second(steps)}
+
+
+def tflite_ours(folder: str, quantize: str) -> dict:
+    """Our TFLite file; multiply-adds as `summary` counts them."""
+    from resnet_keras.models import ResNet, count
+
+    path = Path(folder) / f"ours-{quantize}.tflite"
+    if not path.exists():
+        _write(folder, path, quantize)
+    return _tflite_speed(path.read_bytes(), count(ResNet("resnet50"))["macs"])
+
+
+def tflite_applications(quantize: str) -> dict:
+    """TensorFlow's converter run on keras.applications' ResNet-50."""
+    from dataclasses import replace
+
+    import keras
+    import tensorflow as tf
+
+    from resnet_keras.models import SPECS, ResNet, count
+
+    model = keras.applications.ResNet50(weights=None)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if quantize == "int8":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            [batch.astype("float32")] for batch in _calibration()
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+    # Its strides are in the first convolution of a block.
+    theirs = ResNet(replace(SPECS["resnet50"], stride_in_1x1=True))
+    return _tflite_speed(converter.convert(), count(theirs)["macs"])
+
+
+def _tflite_speed(content: bytes, macs: int) -> dict:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3)).astype(entry["dtype"])
+
+    def steps(number):
+        for _ in range(number):
+            interpreter.set_tensor(entry["index"], image)
+            interpreter.invoke()
+
+    speed = steps_per_second(steps)
+    return {"images_per_second": speed, "GMAC_per_second": speed * macs / 1e9}
+
+
+def _our_model(folder: str) -> Path:
+    """A ResNet-50 as `.keras`; speed does not ask how well it was trained.
+
+    But int8 asks for ranges: blocks that still begin as the identity have none.
+    """
+    from resnet_keras.terminal import load_tensorflow
+
+    load_tensorflow()
+    from resnet_keras import ResNet
+    from resnet_keras.export import save_plain
+
+    path = Path(folder) / "model.keras"
+    if not path.exists():
+        model = ResNet("resnet50")
+        for layer in model.layers:
+            if hasattr(layer, "gamma"):
+                layer.gamma.assign(layer.gamma * 0 + 1)
+        save_plain(model, path)
+    return path
+
+
+def _calibration():
+    """A hundred windows of photos, uint8 `(1, 224, 224, 3)`, to find the ranges with."""
+    import numpy as np
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photos = load_sample_images().images
+    for number in range(100):
+        top, left = rng.integers(0, 200), rng.integers(0, 400)
+        yield photos[number % 2][top : top + 224, left : left + 224][None]
+
+
+def export_all(folder: str) -> dict:
+    """The three files, one after the other."""
+    _write(folder, Path(folder) / "all")
+    _write(folder, Path(folder) / "all.tflite", "int8")
+    _write(folder, Path(folder) / "all.onnx")
+    return {}
+
+
+def _write(folder: str, path: Path, quantize: str = "none") -> None:
+    """Our ResNet-50 in the format of the suffix, as `export` writes it, unproved."""
+    import keras
+    import numpy as np
+
+    from resnet_keras.artefact import Card
+    from resnet_keras.export import folded, onnx, saved_model, tflite
+
+    model = folded(keras.saving.load_model(_our_model(folder), compile=False))
+    card = Card(input_size=224, eval_resize=256, crop=224)
+    if path.suffix == ".tflite":
+        pictures = np.concatenate(list(_calibration())) if quantize == "int8" else None
+        tflite.write(model, path, card, quantize=quantize, pictures=pictures)
+    elif path.suffix == ".onnx":
+        onnx.write(model, path, card, layout="nhwc", opset=17)
+    else:
+        saved_model.write(model, path, card)

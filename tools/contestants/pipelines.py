@@ -1,0 +1,122 @@
+"""JPEG files to augmented training batches."""
+
+import os
+import resource
+import time
+from pathlib import Path
+
+PICTURES, HEIGHT, WIDTH = 256, 375, 500
+
+
+def write_pictures(folder: Path) -> None:
+    """JPEG of photos that scikit-learn ships, of the size that ImageNet's mostly have."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    for i in range(PICTURES):
+        left, top = (i * 37) % 140, (i * 11) % 52
+        window = photos[i % 2].crop((left, top, left + WIDTH, top + HEIGHT))
+        (folder / "class").mkdir(exist_ok=True)
+        window.save(folder / "class" / f"{i:04d}.jpg", quality=88)
+
+
+def ours(folder: str, **options) -> dict:
+    """Our training pipeline from a folder: random resized crop, flip, batches of uint8."""
+    _one_core()
+    return _pipeline_speed(_our_batches(folder, **options))
+
+
+def ours_with_rand_augment(folder: str) -> dict:
+    """The same with RandAugment as ResNet strikes back has it."""
+    return ours(folder, rand_ops=2)
+
+
+def memory(folder: str) -> dict:
+    """What memory 20 epochs add, after five."""
+    batches = _our_batches(folder)
+    epoch = PICTURES // 64
+
+    def epochs(number):
+        for _ in range(number * epoch):
+            next(batches)
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+    before = epochs(5)
+    return {"MiB": epochs(20) - before}
+
+
+def _our_batches(folder: str, **options):
+    from resnet_keras.terminal import load_tensorflow
+
+    load_tensorflow()
+    from resnet_keras import data
+
+    pictures = data.open_split(f"folder:{folder}", "train")
+    batches = data.training_batches(
+        pictures, size=224, batch_size=64, seed=0, min_area=0.08, flip=True, **options
+    )
+    return iter(batches.as_numpy_iterator())
+
+
+def bare_decode(folder: str) -> dict:
+    """Nothing but decoding a random window: what no pipeline can beat."""
+    _one_core()
+    from resnet_keras.terminal import load_tensorflow
+
+    load_tensorflow()
+    import tensorflow as tf
+
+    from resnet_keras import augment
+
+    files = sorted(str(path) for path in Path(folder).glob("class/*.jpg"))
+
+    def decode(number, path):
+        contents = tf.io.read_file(path)
+        seed = augment.example_seed(0, 0, number)
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(contents))
+        window = tf.stack(augment.random_crop_window(height, width, seed, min_area=0.08))
+        image = tf.io.decode_and_crop_jpeg(contents, window, 3, dct_method="INTEGER_ACCURATE")
+        return tf.reduce_max(tf.shape(image))
+
+    stream = tf.data.Dataset.from_tensor_slices(files).repeat().enumerate()
+    stream = stream.map(decode, tf.data.AUTOTUNE).batch(64).prefetch(2)
+    return _pipeline_speed(iter(stream.as_numpy_iterator()))
+
+
+def torchvision(folder: str) -> dict:
+    """Torchvision's reference pipeline in the main process, its best on one core."""
+    _one_core()
+    import torch
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    steps = [
+        transforms.RandomResizedCrop(224),
+        transforms.RandomHorizontalFlip(),
+        transforms.PILToTensor(),
+    ]
+    pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(pictures, batch_size=64, shuffle=True, drop_last=True)
+
+    def endless():
+        while True:
+            yield from loader
+
+    return _pipeline_speed(endless())
+
+
+def _one_core() -> None:
+    """Before any library looks."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+
+
+def _pipeline_speed(batches, warm_up: int = 8, measured: int = 50) -> dict:
+    """Images a second of batches of 64."""
+    for _ in range(warm_up):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(measured):
+        next(batches)
+    return {"images_per_second": 64 * measured / (time.perf_counter() - start)}

@@ -1,0 +1,165 @@
+"""Training steps of a whole network, on pictures that lie in memory."""
+
+from contestants.common import NETS, backend, keras_of, our_network, steps_per_second
+
+
+def ours(net: str, dtype: str, batch: int, size: int | None = None) -> dict:
+    """Ours."""
+    keras = keras_of(dtype)
+    default, classes = NETS.get(net, NETS["resnet50"])
+    size = size or default
+    model = our_network(net, size, classes)
+    assert keras.backend.backend() == backend()
+    return _fit_speed(model, batch, size, classes, "uint8")
+
+
+def applications(net: str, dtype: str, batch: int) -> dict:
+    """The network of keras.applications, given floats."""
+    keras = keras_of(dtype)
+    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    return _stock_fit(keras, model, batch)
+
+
+def hub(net: str, dtype: str, batch: int) -> dict:
+    """The network of keras-hub, version 1 with the strides where ours are."""
+    keras = keras_of(dtype)
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        [64],
+        [7],
+        [64, 128, 256, 512],
+        [3, 4, 6, 3],
+        [1, 2, 2, 2],
+        "bottleneck_block",
+        image_shape=(224, 224, 3),
+    )
+    x = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    x = keras.layers.Dense(1000, dtype="float32")(x)
+    return _stock_fit(keras, keras.Model(backbone.input, x), batch)
+
+
+def _stock_fit(keras, model, batch: int) -> dict:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4), loss)
+    return _fit_speed(model, batch, 224, 1000, "float32")
+
+
+def _fit_speed(model, batch: int, size: int, classes: int, dtype: str) -> dict:
+    """Images a second of `fit` on one batch that comes again and again."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch, size, size, 3)).astype(dtype)
+    labels = rng.integers(0, classes, batch)
+    if backend() == "tensorflow":
+        import tensorflow as tf
+
+        options = tf.data.Options()
+        options.autotune.enabled = False  # as in our pipeline: `fit` would wait for it at its end
+        batches = tf.data.Dataset.from_tensors((images, labels)).repeat().with_options(options)
+    else:  # a machine that has no TensorFlow
+        import jax
+
+        on_device = jax.device_put(images), jax.device_put(labels)
+        batches = iter(lambda: on_device, None)
+
+    def steps(number):
+        model.fit(batches, steps_per_epoch=number, verbose=0)
+
+    return {"images_per_second": batch * steps_per_second(steps)}
+
+
+def torch(net: str, dtype: str, batch: int, compiled: bool = False) -> dict:
+    """The same network in PyTorch: channels last, autocast, fused SGD."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, classes = NETS[net]
+    model = torch_resnet(net).to(device, memory_format=torch.channels_last).train()
+    images = torch.randn(batch, 3, size, size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, classes, (batch,), device=device)
+    fused = {"fused": True} if device == "cuda" else {"foreach": True}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4, **fused)
+    forward = torch.compile(model) if compiled else model
+
+    def steps(number):
+        for _ in range(number):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+                loss = torch.nn.functional.cross_entropy(forward(images), labels)
+            loss.backward()
+            optimizer.step()
+        loss.item()  # waits for the device
+
+    answer = {"images_per_second": batch * steps_per_second(steps)}
+    if device == "cuda":
+        answer["peak_MiB"] = torch.cuda.max_memory_allocated() / 2**20
+    return answer
+
+
+def matrix_products(net: str, dtype: str, batch: int) -> dict:
+    """A step's multiply-adds as products of large matrices: what is left is not arithmetic.
+
+    A training step has those of the forward pass three times: for the outputs, and for the
+    gradients of the inputs and of the weights.
+    """
+    keras_of(dtype)
+    from resnet_keras.models import ResNet, count
+
+    macs = 3 * count(ResNet(net))["macs"]
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    edge = 8192 if on_gpu else 2048
+    a = torch.randn(edge, edge, device="cuda" if on_gpu else "cpu", dtype=getattr(torch, dtype))
+
+    def steps(number):
+        for _ in range(number):
+            a @ a
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    rate = edge**3 * steps_per_second(steps)
+    return {"images_per_second": rate / macs, "GMAC_per_second": rate / 1e9}
+
+
+def torch_resnet(net: str):
+    """ResNet-50 v1.5 or the CIFAR ResNet-18 of the tables, in PyTorch's own layers."""
+    from torch import nn
+
+    def norm(width):
+        return nn.BatchNorm2d(width)
+
+    def conv(inputs, outputs, kernel, stride=1):
+        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, inputs, width, stride, bottleneck):
+            super().__init__()
+            outputs = 4 * width if bottleneck else width
+            layers = [conv(inputs, width, 1), norm(width), nn.ReLU(True)] if bottleneck else []
+            layers += [conv(width if bottleneck else inputs, width, 3, stride), norm(width)]
+            layers += [nn.ReLU(True), conv(width, outputs, 1 if bottleneck else 3), norm(outputs)]
+            self.body = nn.Sequential(*layers)
+            changes = stride > 1 or inputs != outputs
+            shortcut = [conv(inputs, outputs, 1, stride), norm(outputs)] if changes else []
+            self.shortcut = nn.Sequential(*shortcut)
+            self.relu = nn.ReLU(True)
+
+        def forward(self, x):
+            return self.relu(self.body(x) + self.shortcut(x))
+
+    bottleneck = net == "resnet50"
+    depths = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2)
+    stem = [conv(3, 64, 7, 2), norm(64), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)]
+    layers = stem if bottleneck else [conv(3, 64, 3), norm(64), nn.ReLU(True)]
+    inputs = 64
+    for stage, depth in enumerate(depths):
+        for number in range(depth):
+            width, stride = 64 * 2**stage, 2 if stage and not number else 1
+            layers.append(Block(inputs, width, stride, bottleneck))
+            inputs = 4 * width if bottleneck else width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, NETS[net][1])]
+    return nn.Sequential(*layers, *head)
