@@ -22,8 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from contestants.common import NETS, backend
 from contestants.pipelines import write_pictures
+from contestants.workload import NETS, backend
 
 TOOLS = Path(__file__).parent
 

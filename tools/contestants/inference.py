@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from contestants.common import steps_per_second
 from contestants.training import torch_resnet
+from contestants.workload import steps_per_second
 
 
 def predict_ours(folder: str) -> dict:

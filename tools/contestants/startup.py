@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from contestants.common import our_network
+from contestants.workload import our_network
 
 
 def first_step_ours() -> dict:

@@ -1,6 +1,6 @@
 """Training steps of a whole network, on pictures that lie in memory."""
 
-from contestants.common import NETS, backend, keras_of, our_network, steps_per_second
+from contestants.workload import NETS, backend, keras_of, our_network, steps_per_second
 
 
 def ours(net: str, dtype: str, batch: int, size: int | None = None) -> dict:

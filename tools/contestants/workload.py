@@ -1,4 +1,4 @@
-"""What the contestants share.
+"""What is measured: networks, and how many steps a second something makes.
 
 Libraries are imported where they are used: a peer that is missing is one row of the table, and
 Python without TensorFlow runs what needs none.
