@@ -203,6 +203,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def shortened(text: str) -> str:
+    """The beginning of a text, such that it fits into a line."""
+    return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
 def _one_line(kind, error, trace):
     text = str(error)
     if not issubclass(kind, InputError):
