@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.disk import write_text
+from resnet_keras.disk import folder_of, write_text
 from resnet_keras.terminal import InputError, shortened
 
 # The largest picture that a card may ask for; networks see a tenth of it.
@@ -57,9 +57,8 @@ class Card:
 
     def public(self) -> str:
         """It as JSON, to travel inside a file: without the name of a folder of this machine."""
-        local = (self.dataset or "").startswith("folder:")
-        fields = dataclasses.asdict(dataclasses.replace(self, dataset=None) if local else self)
-        return json.dumps(fields)
+        fields = dataclasses.asdict(self)
+        return json.dumps(fields | {"dataset": None} if folder_of(self.dataset) else fields)
 
 
 def read_card(artefact: Path) -> Card | None:

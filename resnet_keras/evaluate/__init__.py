@@ -10,6 +10,7 @@ import numpy as np
 
 from resnet_keras import data
 from resnet_keras.artefact import Artefact, open_artefact, say_what_is_made_up
+from resnet_keras.disk import folder_of
 from resnet_keras.evaluate import measures
 from resnet_keras.evaluate.predictions import Gallery, Predictions, digest, load_predictions
 from resnet_keras.terminal import InputError, say
@@ -187,7 +188,7 @@ def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pic
             f"{artefact.path} knows {len(card.labels)} classes, {dataset} has "
             f"{len(pictures.labels)}."
         )
-    if dataset.startswith("folder:") and card.labels and pictures.labels != card.labels:
+    if folder_of(dataset) and card.labels and pictures.labels != card.labels:
         other = next(a for a, b in zip(pictures.labels, card.labels, strict=True) if a != b)
         raise InputError(f"{artefact.path} knows no class {other!r}, which {dataset} has.")
     return pictures
