@@ -4,13 +4,15 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from resnet_keras.terminal import InputError, shortened
+
+T = TypeVar("T")
 
 # Weights that a `.keras` file's configuration may ask for, by the size of the file.
 _MOST_WEIGHTS = 4
@@ -45,7 +47,6 @@ def open_file(path: Path, threads: int) -> Opened:
         )
     try:
         opened = openers.get(path.suffix, _open_saved_model)(path, threads)
-        _, _, _, _ = opened.shape
     except InputError:
         raise
     except Exception as error:  # there is no end to what damage does to the parsers
@@ -60,11 +61,11 @@ def load_keras(path: str | Path):
         path: the file.
 
     Returns:
-        A `keras.Model`, not compiled.
+        A `keras.Model`, not compiled, of one input and one output.
 
     Raises:
-        InputError: it is damaged, names what is not Keras', is packed, or its configuration wants
-            more weights than the file has.
+        InputError: it is damaged, names what is not Keras', is packed, its configuration wants
+            more weights than the file has, or it has several inputs or outputs.
     """
     import keras
 
@@ -72,9 +73,14 @@ def load_keras(path: str | Path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # before it fails, Keras warns of each layer
             _require_weights(Path(path))
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            ends = model.inputs, model.outputs
     except Exception as error:
         raise InputError(f"{path} can't be read as a model: {_reason(error)}") from error
+    entry, exit_ = _only(path, *ends)
+    if getattr(model, "input", None) is entry and getattr(model, "output", None) is exit_:
+        return model
+    return keras.Model(entry, exit_, name=model.name)  # a `Sequential`, or they are in a `dict`
 
 
 def refuse_packed(archive: zipfile.ZipFile) -> None:
@@ -112,6 +118,30 @@ def _require_weights(path: Path) -> None:
         )
 
 
+def _only(path: Path, inputs: Sequence[T], outputs: Sequence[T]) -> tuple[T, T]:
+    """The input and the output of a model that has one of each.
+
+    Raises:
+        InputError: it has not: which of them is meant, nobody knows.
+    """
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InputError(
+            f"{path} must have one input, pictures, and one output, the scores of their classes: "
+            "write a file of that part of the model alone. "
+            f"Received: {len(inputs)} inputs, {len(outputs)} outputs"
+        )
+    return inputs[0], outputs[0]
+
+
+def _require_pictures(path: Path, shape: Sequence) -> None:
+    """Refuse a model of anything else, such as text."""
+    if len(shape) != 4:
+        raise InputError(
+            f"{path} must take pictures, (batch, height, width, channels). "
+            f"Received: an input of shape {tuple(shape)}"
+        )
+
+
 def _reason(error: Exception) -> str:
     """What a parser says, in one line of some length; Keras puts the cause last."""
     text = str(error).rpartition("Exception encountered: ")[2]
@@ -124,6 +154,7 @@ def _open_keras(path: Path, threads: int) -> Opened:
     import tensorflow as tf
 
     model = load_keras(path)
+    _require_pictures(path, model.input_shape)
     if keras.backend.backend() != "tensorflow":
         return Opened(model.predict_on_batch, model.input_shape, model.output_shape[-1], None)
     # Traced once for every batch: `model.predict` costs several times more for a small one.
@@ -151,8 +182,11 @@ def _open_saved_model(path: Path, threads: int) -> Opened:
         if "serve" in loaded.signatures
         else loaded.signatures["serving_default"]
     )
-    ((_, arguments),) = [serve.structured_input_signature]
-    ((name, spec),) = arguments.items()
+    _, arguments = serve.structured_input_signature
+    (name, spec), (_, answer) = _only(
+        path, list(arguments.items()), list(serve.structured_outputs.items())
+    )
+    _require_pictures(path, spec.shape)
     card = path / "assets" / "card.json"
 
     def predict(images):
@@ -160,7 +194,6 @@ def _open_saved_model(path: Path, threads: int) -> Opened:
         (outputs,) = serve(**{name: tf.cast(images, spec.dtype)}).values()
         return outputs.numpy()
 
-    (answer,) = serve.structured_outputs.values()
     inside = card.read_bytes() if card.exists() else None
     return Opened(predict, tuple(spec.shape), answer.shape[-1], inside)
 
@@ -170,8 +203,8 @@ def _open_tflite(path: Path, threads: int) -> Opened:
 
     interpreter = Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()  # an operator that nobody knows is found here
-    (entry,) = interpreter.get_input_details()
-    (exit_,) = interpreter.get_output_details()
+    entry, exit_ = _only(path, interpreter.get_input_details(), interpreter.get_output_details())
+    _require_pictures(path, entry["shape_signature"].tolist())
 
     def predict(images):
         if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
@@ -220,7 +253,8 @@ def _open_onnx(path: Path, threads: int) -> Opened:
         )
     except Exception as error:  # its errors have no common class of their own
         raise ValueError(str(error)) from error
-    (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
+    entry, exit_ = _only(path, session.get_inputs(), session.get_outputs())
+    _require_pictures(path, entry.shape)
     properties = session.get_modelmeta().custom_metadata_map
     shape = [n if isinstance(n, int) else None for n in entry.shape]
     # A file of somebody else's tells its layout by where the colours are.
