@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import shutil
+import signal
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from runs import in_forks
 
 from resnet_keras import SPECS, ResNet, ResNetV1D, evaluate, export
 from resnet_keras.artefact import Card, open_artefact
@@ -208,6 +211,41 @@ def test_a_missed_bound_leaves_the_old_file(digits_run, data_dir, tmp_path):
     assert report["max_difference"] >= report["bound"] == 0.0 and not report["kept"]
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"model.tflite", "model.json", "model.tflite.report.json"}
+
+
+KILLED = """
+import os, signal, sys
+from resnet_keras import export
+seen = 0
+def watch(event, arguments):
+    global seen
+    if event == "os.rename" and str(arguments[1]) == {out!r} + {suffix!r}:
+        seen += 1
+        if seen == {number}:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+export({source!r}, {out!r}, data_dir={data_dir!r}, examples=8)
+"""
+
+
+def test_a_kill_leaves_no_report_that_speaks_for_another_file(digits_run, data_dir, tmp_path):
+    moments = {"before the file": ("", 1), "behind it": (".report.json", 2)}
+    commands = []
+    for moment, (suffix, number) in moments.items():
+        out = tmp_path / moment / "model.keras"
+        out.parent.mkdir()
+        out.write_bytes(b"what was here before")
+        commands.append(KILLED.format(
+            suffix=suffix, number=number, source=str(digits_run / "model.keras"), out=str(out),
+            data_dir=str(data_dir),
+        ))  # fmt: skip
+    for answer in in_forks(commands, tmp_path).values():
+        assert answer["code"] == -signal.SIGKILL, answer["output"]
+    for moment in moments:
+        out = tmp_path / moment / "model.keras"
+        assert (out.read_bytes() == b"what was here before") == (moment == "before the file")
+        report = json.loads(Path(f"{out}.report.json").read_text())
+        assert not report["kept"] and report["reason"] == "the export was broken off"
 
 
 def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_dir, tmp_path):

@@ -40,6 +40,10 @@ CALIBRATION_PICTURES, LEAST_PICTURES = 200, 100
 # Float32's own rounding: what a layer shows that is the same in int8.
 _NO_ERROR = 1e-6
 
+# What a report says until its file is there: after a kill between the two, it must not speak for
+# none, or for an older one. Written before, it also tells whether the disk has room for it.
+_BROKEN_OFF = {"kept": False, "reason": "the export was broken off"}
+
 
 class BoundMissed(Exception):
     """An exported file computes something else, or needs what is not everywhere; it is not kept."""
@@ -182,10 +186,12 @@ def export(
                 measured["latency_ms_float32"] = open_artefact(float32)
             report |= latencies(measured, image) | {"cores": os.cpu_count()}
         report |= {"seconds": round(time.perf_counter() - start, 1), "command": command()}
-        write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
         if reason is not None:
+            _write_report(report, out)
             raise BoundMissed(f"{out} was not kept: {reason} (against {source}).")
+        _write_report(report | _BROKEN_OFF, out)
         os.replace(card_path(part), card_path(out))
+    _write_report(report, out)
     write_text(out.with_name(f"{out.name}.md"), model_card(report, card, out.name))
     return report
 
@@ -201,17 +207,20 @@ def _export_page(source: Path, out: Path, **options) -> dict[str, Any]:
         onnx = page.with_name(f"{out.name}-model.onnx")
         try:
             report = export(source, onnx, **options)
-            card = open_artefact(onnx).card
-            write_web(onnx, card, page)
-            report |= {"format": "web", "bytes": size(page)}
-            write_text(Path(f"{onnx}.report.json"), json.dumps(report, indent=1) + "\n")
         except BoundMissed as missed:  # it names the part, which is gone
+            os.replace(f"{onnx}.report.json", f"{out}.report.json")
             raise BoundMissed(str(missed).replace(str(onnx), str(out))) from None
-        finally:
-            if Path(f"{onnx}.report.json").exists():  # of a refusal, too
-                os.replace(f"{onnx}.report.json", f"{out}.report.json")
+        card = open_artefact(onnx).card
+        write_web(onnx, card, page)
+        report |= {"format": "web", "bytes": size(page)}
+        _write_report(report | _BROKEN_OFF, out)
+    _write_report(report, out)
     write_text(out.with_name(f"{out.name}.md"), model_card(report, card, f"{out.name}/model.onnx"))
     return report
+
+
+def _write_report(report: dict[str, Any], out: Path) -> None:
+    write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
 
 
 def _is_page(folder: Path) -> bool:

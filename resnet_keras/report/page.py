@@ -182,7 +182,8 @@ def _exports(run: Run) -> str:
             f"{milliseconds(report.get('latency_ms_source')) or '-'}",
             f"{report['examples']:,}" if isinstance(report.get("examples"), int) else "-",
         )
-        there = "" if (run.folder / name).exists() else " (not kept)"
+        kept = report.get("kept") is not False and (run.folder / name).exists()
+        there = "" if kept else " (not kept)"
         rows.append(
             f"<tr><td><code>{escape(name)}</code>{there}</td>"
             + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
