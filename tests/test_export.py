@@ -318,6 +318,15 @@ def test_files_that_are_no_models_are_named(tmp_path):
         open_artefact(tmp_path / "missing.keras")
 
 
+def test_a_made_up_card_is_told_before_it_travels(tmp_path, capsys):
+    ResNet("resnet20_cifar", input_shape=(8, 8, 1)).save(tmp_path / "found.keras")
+    with pytest.raises(InputError, match="no data set is known for"):
+        export(tmp_path / "found.keras", tmp_path / "out.tflite")
+    assert "found.keras has no found.json beside it: pictures are resized to 8 and" in (
+        capsys.readouterr().err
+    )
+
+
 def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_path, run_python):
     arguments = ("-m", "resnet_keras", "export", digits_run / "model.keras", tmp_path / "m.onnx")
     options = ("--layout", "nchw", "--data-dir", data_dir, "--examples", "8", "--bound", "1e-30")

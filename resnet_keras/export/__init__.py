@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.artefact import Artefact, card_path, load_keras, open_artefact, require_place
+from resnet_keras.artefact import (
+    Artefact,
+    card_path,
+    load_keras,
+    open_artefact,
+    require_place,
+    say_what_is_made_up,
+)
 from resnet_keras.disk import whole, write_text
 from resnet_keras.evaluate import test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
@@ -131,6 +138,7 @@ def export(
     if out.suffix == ".onnx":
         layout, opset = layout or "nhwc", opset or 17
     original = open_artefact(source)
+    say_what_is_made_up(original)
     card = original.card
     proof = {"dataset": dataset, "data_dir": data_dir, "skip_bad": skip_bad}
     # Before the long work: a data set that is not there is found now.
