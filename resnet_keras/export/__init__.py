@@ -20,7 +20,7 @@ from resnet_keras.artefact import (
     say_what_is_made_up,
 )
 from resnet_keras.disk import whole, write_text
-from resnet_keras.evaluate import test_batches
+from resnet_keras.evaluate import require_channels, test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.quantize import aware, read_ranges, to_convert
@@ -316,11 +316,7 @@ def _calibration_pictures(
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.open_split(dataset, "train", data_dir=data_dir, skip_bad=skip_bad)
-    if split.channels != original.channels:
-        raise InputError(
-            f"{original.path} takes pictures of {original.channels} channels, {dataset} has "
-            f"{split.channels}."
-        )
+    require_channels(original, split, dataset)
     some = data.sample(split, CALIBRATION_PICTURES, seed=seed)
     say(f"calibrating on {some.examples} training pictures of {dataset}")
     batches = data.evaluation_batches(some, batch_size=32, **original.card.preparation)
