@@ -8,6 +8,7 @@ import tensorflow as tf
 from onnx import TensorProto, helper
 from runs import in_forks
 
+from resnet_keras import ResNet
 from resnet_keras.artefact import load_keras, open_artefact
 from resnet_keras.terminal import InputError
 
@@ -69,18 +70,20 @@ def test_a_model_with_several_ends_is_refused(name, inputs, outputs, tmp_path):
 
 
 def test_verbs_refuse_a_model_with_two_outputs_in_one_line(tmp_path):
-    write_keras(1, 2, tmp_path / "two.keras")
-    verbs = (
-        "evaluate two.keras --dataset digits",
-        "predict two.keras any.png",
-        "export two.keras out.tflite --dataset digits",
-        "convert two.keras out.safetensors",
-    )
+    model = ResNet("resnet20_cifar")
+    beside = keras.layers.Dense(3, name="beside")(model.get_layer("avg_pool").output)
+    keras.Model(model.input, [model.output, beside]).save(tmp_path / "two.keras")
+    verbs = {
+        "evaluate two.keras --dataset digits": "two.keras must have one input",
+        "predict two.keras any.png": "two.keras must have one input",
+        "export two.keras out.tflite --dataset digits": "two.keras must have one input",
+        "convert two.keras out.safetensors": "two.keras has 'beside/kernel'",
+    }
     answers = in_forks([f"python -m resnet_keras {verb}" for verb in verbs], tmp_path)
-    for command, answer in answers.items():
+    for answer, words in zip(answers.values(), verbs.values(), strict=True):
         assert answer["code"] == 2, answer["output"]
         (line,) = answer["lines"]
-        assert line.startswith("error: ") and "two.keras" in line and "Received: " in line, command
+        assert line.startswith(f"error: {words}") and "Received: " in line
     assert [path.name for path in tmp_path.iterdir()] == ["two.keras"]
 
 
