@@ -18,6 +18,7 @@ from resnet_keras.terminal import (
     printable,
     say,
     stopping,
+    text_to,
 )
 
 Positional = tyro.conf.Positional
@@ -329,7 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one verb; its answer goes to stdout, all else to stderr."""
     exit_with_one_line()
     arguments = sys.argv[1:] if arguments is None else arguments
-    stdout = os.fdopen(os.dup(1), "w")
+    stdout = text_to(os.dup(1), sys.stdout)
     if not {"-h", "--help"} & set(arguments):
         os.dup2(2, 1)  # libraries that print on stdout from C++, too
     # Only the parser runs inside: what a verb says on stderr must be seen while it works.
@@ -341,10 +342,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with stopping("Give the same command again."):
         answer = verb()
-        if "--json" in arguments:
-            print(json_format.dumps(answer), file=stdout, flush=True)
-        else:
-            _show(answer, stdout)
+    if "--json" in arguments:
+        print(json_format.dumps(answer), file=stdout, flush=True)
+    else:
+        _show(answer, stdout)
 
 
 def _later(verb):

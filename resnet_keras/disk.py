@@ -1,8 +1,9 @@
-"""What is written is written whole or not at all."""
+"""Files of this machine: what is written is written whole or not at all."""
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.terminal import InputError, heed_signals, refusal
+
+# What a folder's path follows where the name of a data set is asked for.
+_FOLDER = "folder:"
 
 
 @contextlib.contextmanager
@@ -92,6 +96,19 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     return contents
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_of(dataset: str | None) -> Path | None:
+    """The folder of this machine that a data set's name, `folder:PATH`, leads to; else None."""
+    if dataset is None or not dataset.startswith(_FOLDER):
+        return None
+    return Path(dataset.removeprefix(_FOLDER))
 
 
 def lock(file: int) -> bool:

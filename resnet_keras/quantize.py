@@ -8,7 +8,6 @@ The rounding is done by TensorFlow's fake-quant operators, because TFLite's conv
 scales of an int8 file from them: such a file needs no calibration, but a twin needs TensorFlow.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from resnet_keras.disk import write_text
+from resnet_keras.disk import sha256, write_text
 from resnet_keras.terminal import InputError
 
 # How slowly a range moves, once it has seen some batches.
@@ -272,7 +271,7 @@ def write_ranges(model: Path, ranges: Ranges) -> None:
         model: the file of `stock(twin)`, as it is written.
         ranges: of `ranges(twin)`.
     """
-    text = json.dumps({"model_sha256": _digest(model), "ranges": ranges}, indent=1)
+    text = json.dumps({"model_sha256": sha256(model), "ranges": ranges}, indent=1)
     write_text(_beside(model), text + "\n")
 
 
@@ -291,7 +290,7 @@ def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
         found = {name: (float(low), float(high)) for name, (low, high) in held["ranges"].items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} holds no ranges of activations: {error}") from None
-    if digest != _digest(model):
+    if digest != sha256(model):
         raise InputError(f"{path} belongs to another model than {model}; remove one of them.")
     return found
 
@@ -299,11 +298,6 @@ def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
 def _beside(model: Path) -> Path:
     """`model.keras` -> `model.quantization.json`."""
     return Path(model).with_suffix(".quantization.json")
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _clone(model: keras.Model, clone, gone=frozenset(), call=None) -> keras.Model:

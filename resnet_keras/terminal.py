@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
+import select
 import shlex
 import signal
 import sys
@@ -34,13 +36,64 @@ class InputError(ValueError):
 def exit_with_one_line() -> None:
     """From now on an `InputError` that nobody catches ends the program with one line, code 2.
 
-    So does what the machine refuses: see `refusal`.
+    So does what the machine refuses: see `refusal`. Where nobody reads stdout or stderr any more,
+    `| head` has its lines, say, it ends as by a signal: see `text_to`.
 
     For programs, not libraries: recipes and the command line call it. Any other error keeps its
     traceback, because it is ours to mend.
     """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is not None and stream is getattr(sys, f"__{name}__"):  # nobody has replaced it
+            setattr(sys, name, text_to(number, stream))
     sys.excepthook = _one_line
     sys.unraisablehook = _unless_stopped
+
+
+def text_to(number: int, like: io.TextIOWrapper) -> io.TextIOWrapper:
+    """A stream of text that, where nobody reads it any more, stops the program as SIGTERM does.
+
+    So a training saves before. Without a handler of SIGTERM the program ends at once, without a
+    word, as SIGPIPE ends others. Python ignores that, and must: sockets know it, too.
+
+    Args:
+        number: of the open file.
+        like: a stream whose settings it has.
+    """
+    like.flush()
+    file = _Read(number, "w", closefd=number > 2)
+    return io.TextIOWrapper(
+        file if like.write_through else io.BufferedWriter(file),  # as Python makes its own
+        encoding=like.encoding,
+        errors=like.errors,
+        line_buffering=like.line_buffering,
+        write_through=like.write_through,
+    )
+
+
+class _Read(io.FileIO):
+    """An open file that somebody reads."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            handler = signal.getsignal(signal.SIGTERM)
+            if not callable(handler):
+                os._exit(128 + signal.SIGPIPE)
+            _silence({self.fileno(), 1, 2})
+            handler(signal.SIGPIPE, None)
+            return len(data)
+
+
+def _silence(numbers: set[int]) -> None:
+    """Of some open files, let those that nobody reads take whatever comes."""
+    poll = select.poll()
+    for number in numbers:
+        poll.register(number, 0)  # errors are always told
+    with open(os.devnull, "w") as nowhere:
+        for number, _ in poll.poll(0):
+            os.dup2(nowhere.fileno(), number)
 
 
 @contextlib.contextmanager
@@ -201,6 +254,11 @@ def say(line: object) -> None:
 def printable(text: str) -> str:
     """Show what would steer the terminal (names of files, of classes) as Python writes it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, such that it fits into a line."""
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def _one_line(kind, error, trace):

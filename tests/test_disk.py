@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from resnet_keras.disk import whole, write_text
+from resnet_keras.disk import folder_of, whole, write_text
 from resnet_keras.terminal import InputError, refusal
 
 # Writes half of something, says so, and waits for its end.
@@ -136,3 +137,9 @@ def test_a_link_that_a_killed_process_left_is_taken_away(tmp_path):
     (tmp_path / ".it.part" / "old").symlink_to(tmp_path / "elsewhere")
     write_text(tmp_path / "it", "new")
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "it"]
+
+
+def test_only_folders_are_folders_of_this_machine(tmp_path):
+    assert folder_of(f"folder:{tmp_path}") == tmp_path
+    assert folder_of("folder:my pictures/birds") == Path("my pictures/birds")
+    assert folder_of(None) is folder_of("digits") is folder_of("my_folder:x") is None

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import shutil
+import signal
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from runs import in_forks
 
 from resnet_keras import SPECS, ResNet, ResNetV1D, evaluate, export
 from resnet_keras.artefact import Card, open_artefact
@@ -210,6 +213,41 @@ def test_a_missed_bound_leaves_the_old_file(digits_run, data_dir, tmp_path):
     assert left == {"model.tflite", "model.json", "model.tflite.report.json"}
 
 
+KILLED = """
+import os, signal, sys
+from resnet_keras import export
+seen = 0
+def watch(event, arguments):
+    global seen
+    if event == "os.rename" and str(arguments[1]) == {out!r} + {suffix!r}:
+        seen += 1
+        if seen == {number}:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+export({source!r}, {out!r}, data_dir={data_dir!r}, examples=8)
+"""
+
+
+def test_a_kill_leaves_no_report_that_speaks_for_another_file(digits_run, data_dir, tmp_path):
+    moments = {"before the file": ("", 1), "behind it": (".report.json", 2)}
+    commands = []
+    for moment, (suffix, number) in moments.items():
+        out = tmp_path / moment / "model.keras"
+        out.parent.mkdir()
+        out.write_bytes(b"what was here before")
+        commands.append(KILLED.format(
+            suffix=suffix, number=number, source=str(digits_run / "model.keras"), out=str(out),
+            data_dir=str(data_dir),
+        ))  # fmt: skip
+    for answer in in_forks(commands, tmp_path).values():
+        assert answer["code"] == -signal.SIGKILL, answer["output"]
+    for moment in moments:
+        out = tmp_path / moment / "model.keras"
+        assert (out.read_bytes() == b"what was here before") == (moment == "before the file")
+        report = json.loads(Path(f"{out}.report.json").read_text())
+        assert not report["kept"] and report["reason"] == "the export was broken off"
+
+
 def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_dir, tmp_path):
     def again(out):
         export(digits_run / "model.keras", out, data_dir=data_dir, examples=8)
@@ -278,6 +316,15 @@ def test_files_that_are_no_models_are_named(tmp_path):
             open_artefact(tmp_path / name)
     with pytest.raises(InputError, match="no such model file"):
         open_artefact(tmp_path / "missing.keras")
+
+
+def test_a_made_up_card_is_told_before_it_travels(tmp_path, capsys):
+    ResNet("resnet20_cifar", input_shape=(8, 8, 1)).save(tmp_path / "found.keras")
+    with pytest.raises(InputError, match="no data set is known for"):
+        export(tmp_path / "found.keras", tmp_path / "out.tflite")
+    assert "found.keras has no found.json beside it: pictures are resized to 8 and" in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_path, run_python):

@@ -103,6 +103,16 @@ def test_kill_and_terminate_change_nothing(start, tmp_path):
     assert end(folder) == expected and expected[0] == 48
 
 
+def test_a_run_that_nobody_listens_to_any_more_saves_and_stops(start, tmp_path):
+    process = start(tmp_path, "--epochs", "1000", "--backup-every", "1000000")
+    for line in process.stdout:
+        if line.startswith("Epoch 1/"):
+            break
+    process.stdout.close()  # stderr's, too: as `2>&1 | head` does
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE
+    assert newest_step(tmp_path) == backup.load(tmp_path / "backup").step > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["one device", "two replicas", "two replicas bfloat16", "two replicas float16"]

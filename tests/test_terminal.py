@@ -1,11 +1,15 @@
 """Signals end a program in one way, whatever the libraries within it make of them."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 PROGRAM = """
 import os, pathlib, signal, time
@@ -50,3 +54,52 @@ def test_a_swallowed_signal_is_heeded_at_the_next_chance(tmp_path, then):
 def test_a_program_that_heeds_no_signal_is_ended(tmp_path):
     line, seconds = stopped(tmp_path, "time.sleep(60)")
     assert line == "stopped by SIGTERM." and 10 < seconds < 30
+
+
+def unread(*program, buffered=True):
+    """What a program says on stderr, and its exit code, where nobody reads its stdout."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, *program], stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"},
+    )  # fmt: skip
+    os.close(write)
+    return done.stderr, done.returncode
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("-m", "resnet_keras", "--help"),
+        ("-m", "resnet_keras", "doctor", "--help"),
+        ("-m", "resnet_keras", "summary", "resnet20_cifar", "--json"),
+        ("recipes/quickstart.py", "--help"),
+    ],
+)
+def test_what_nobody_reads_ends_without_a_word(program):
+    assert unread(*program) == ("", 128 + signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_stdout_that_nobody_reads_any_more_is_a_signal(buffered):
+    program = """
+from resnet_keras import terminal
+terminal.exit_with_one_line()
+with terminal.stopping("Go on."):
+    while True:
+        print("words")
+"""
+    assert unread("-c", program, buffered=buffered) == (
+        "\nstopped by SIGPIPE. Go on.\n",
+        128 + signal.SIGPIPE,
+    )
+
+
+def test_what_was_said_before_a_stream_is_watched_comes_first():
+    program = "print('a'); from resnet_keras import terminal; terminal.exit_with_one_line(); "
+    done = subprocess.run(
+        [sys.executable, "-c", program + "print('\\xe9'); terminal.say('b')"],
+        capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"a\n\xe9\n", b"b\n")

@@ -249,6 +249,14 @@ def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, t
         train(Recipe(**fields | {"run_dir": tmp_path}))
 
 
+def test_a_backup_of_nobody_knows_which_recipe_is_refused(tmp_path):
+    path = backup.save(tmp_path / "backup", backup.Saved(3, {"x": np.zeros(2)}, {"rows": []}))
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
+    with pytest.raises(InputError, match=f"{path} is there, but no recipe.json.*--run-dir"):
+        train(recipe)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
 def test_damaged_notes_of_a_logger_are_named(tmp_path):
     (tmp_path / "tracking.json").write_text("[")
     with pytest.raises(InputError, match="tracking.json is damaged"):

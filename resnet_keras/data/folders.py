@@ -17,9 +17,6 @@ from resnet_keras.data.formats import UnreadableError, tidy
 from resnet_keras.data.pictures import Pictures, read_bytes
 from resnet_keras.terminal import InputError, say
 
-# What a folder's path follows where the name of a data set is asked for.
-PREFIX = "folder:"
-
 # A folder that is not split already gives this share of each class to the test.
 TEST_SHARE = 0.2
 

@@ -16,8 +16,8 @@ from tensorflow_datasets.core.download import checksums, download_manager
 
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION, Expected, check_archives
 from resnet_keras.data.builders import find_builder, image_and_label
-from resnet_keras.data.folders import PREFIX, open_folder
-from resnet_keras.disk import whole
+from resnet_keras.data.folders import open_folder
+from resnet_keras.disk import folder_of, whole
 from resnet_keras.terminal import InputError, say
 
 # Which of ImageNet's archives the builders of TFDS read.
@@ -59,8 +59,8 @@ def prepare(
         InputError: files that are missing or wrong, too little space, or a result that is not
             whole; the line says what to do.
     """
-    if dataset.startswith(PREFIX):
-        return _check_folder(dataset)
+    if (pictures := folder_of(dataset)) is not None:
+        return _check_folder(dataset, pictures)
     builder = find_builder(dataset, data_dir)
     image_and_label(builder)
     before = builder.is_prepared()
@@ -112,11 +112,10 @@ def require_whole(builder: tfds.core.DatasetBuilder) -> None:
         )
 
 
-def _check_folder(dataset: str) -> dict[str, Any]:
+def _check_folder(dataset: str, folder: Path) -> dict[str, Any]:
     """A folder is used as it is; what can be done before is to look at every file."""
-    folder = dataset.removeprefix(PREFIX)
     splits = {split: open_folder(folder, split).examples for split in ("train", "test")}
-    return {"dataset": dataset, "folder": folder, "splits": splits, "prepared": "before"}
+    return {"dataset": dataset, "folder": str(folder), "splits": splits, "prepared": "before"}
 
 
 def _check_imagenet(builder, folder: Path, expected: Expected, verify: bool) -> None:

@@ -10,10 +10,11 @@ import tensorflow_datasets as tfds
 
 from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.files import naming_files
-from resnet_keras.data.folders import PREFIX, open_folder
+from resnet_keras.data.folders import open_folder
 from resnet_keras.data.pictures import Pictures
 from resnet_keras.data.preparation import build, require_whole
 from resnet_keras.data.records import untuned
+from resnet_keras.disk import folder_of
 from resnet_keras.terminal import InputError
 
 # Pictures of one known size that fit in here are kept decoded, with random access.
@@ -50,8 +51,8 @@ def open_split(
         InputError: no such data set or split, no pictures with labels in it, or files that are
             missing and cannot be downloaded.
     """
-    if dataset.startswith(PREFIX):
-        return open_folder(dataset.removeprefix(PREFIX), split, seed=seed, skip_bad=skip_bad)
+    if (folder := folder_of(dataset)) is not None:
+        return open_folder(folder, split, seed=seed, skip_bad=skip_bad)
     builder = find_builder(dataset, data_dir)
     image, label = image_and_label(builder)
     if not builder.is_prepared():

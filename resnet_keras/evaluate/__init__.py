@@ -10,6 +10,7 @@ import numpy as np
 
 from resnet_keras import data
 from resnet_keras.artefact import Artefact, open_artefact, say_what_is_made_up
+from resnet_keras.disk import folder_of
 from resnet_keras.evaluate import measures
 from resnet_keras.evaluate.predictions import Gallery, Predictions, digest, load_predictions
 from resnet_keras.terminal import InputError, say
@@ -20,6 +21,7 @@ __all__ = [
     "load_predictions",
     "measures",
     "predict_split",
+    "require_channels",
     "test_batches",
 ]
 
@@ -165,6 +167,19 @@ def test_batches(
     return _batches(artefact, _open(artefact, **source), batch_size)
 
 
+def require_channels(artefact: Artefact, pictures: data.Pictures, dataset: str) -> None:
+    """Refuse grey pictures for a network that sees colours, and the other way round.
+
+    Raises:
+        InputError: they are.
+    """
+    if pictures.channels != artefact.channels:
+        raise InputError(
+            f"{artefact.path} takes pictures of {artefact.channels} channels, "
+            f"{dataset} has {pictures.channels}."
+        )
+
+
 def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pictures:
     """A split, if it fits an artefact."""
     card = artefact.card
@@ -172,11 +187,7 @@ def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pic
     if dataset is None:
         raise InputError(f"no data set is known for {artefact.path}; name one with --dataset.")
     pictures = data.open_split(dataset, split, data_dir=data_dir, skip_bad=skip_bad)
-    if pictures.channels != artefact.channels:
-        raise InputError(
-            f"{artefact.path} takes pictures of {artefact.channels} channels, "
-            f"{dataset} has {pictures.channels}."
-        )
+    require_channels(artefact, pictures, dataset)
     if artefact.classes is not None and artefact.classes < len(pictures.labels):
         raise InputError(
             f"{artefact.path} tells {artefact.classes} classes apart, {dataset} has "
@@ -187,7 +198,7 @@ def _open(artefact: Artefact, *, dataset, data_dir, split, skip_bad) -> data.Pic
             f"{artefact.path} knows {len(card.labels)} classes, {dataset} has "
             f"{len(pictures.labels)}."
         )
-    if dataset.startswith("folder:") and card.labels and pictures.labels != card.labels:
+    if folder_of(dataset) and card.labels and pictures.labels != card.labels:
         other = next(a for a, b in zip(pictures.labels, card.labels, strict=True) if a != b)
         raise InputError(f"{artefact.path} knows no class {other!r}, which {dataset} has.")
     return pictures

@@ -1,14 +1,13 @@
 """What an artefact said about every picture of a split, and the pictures worth looking at."""
 
 import dataclasses
-import hashlib
 import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from resnet_keras.disk import whole
+from resnet_keras.disk import sha256, whole
 from resnet_keras.evaluate import measures
 from resnet_keras.terminal import InputError
 
@@ -90,10 +89,7 @@ def load_predictions(path: str | Path) -> Predictions:
 
 def digest(artefact: Path) -> str:
     """Hexadecimal SHA-256 of a model file; empty for a folder."""
-    if artefact.is_dir():
-        return ""
-    with open(artefact, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if artefact.is_dir() else sha256(artefact)
 
 
 class Gallery:

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.artefact import Artefact, card_path, load_keras, open_artefact, require_place
+from resnet_keras.artefact import (
+    Artefact,
+    card_path,
+    load_keras,
+    open_artefact,
+    require_place,
+    say_what_is_made_up,
+)
 from resnet_keras.disk import whole, write_text
-from resnet_keras.evaluate import test_batches
+from resnet_keras.evaluate import require_channels, test_batches
 from resnet_keras.export.plain import folded, plain, save_plain
 from resnet_keras.export.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.quantize import aware, read_ranges, to_convert
@@ -39,6 +46,10 @@ CALIBRATION_PICTURES, LEAST_PICTURES = 200, 100
 
 # Float32's own rounding: what a layer shows that is the same in int8.
 _NO_ERROR = 1e-6
+
+# What a report says until its file is there: after a kill between the two, it must not speak for
+# none, or for an older one. Written before, it also tells whether the disk has room for it.
+_BROKEN_OFF = {"kept": False, "reason": "the export was broken off"}
 
 
 class BoundMissed(Exception):
@@ -127,6 +138,7 @@ def export(
     if out.suffix == ".onnx":
         layout, opset = layout or "nhwc", opset or 17
     original = open_artefact(source)
+    say_what_is_made_up(original)
     card = original.card
     proof = {"dataset": dataset, "data_dir": data_dir, "skip_bad": skip_bad}
     # Before the long work: a data set that is not there is found now.
@@ -182,10 +194,12 @@ def export(
                 measured["latency_ms_float32"] = open_artefact(float32)
             report |= latencies(measured, image) | {"cores": os.cpu_count()}
         report |= {"seconds": round(time.perf_counter() - start, 1), "command": command()}
-        write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
         if reason is not None:
+            _write_report(report, out)
             raise BoundMissed(f"{out} was not kept: {reason} (against {source}).")
+        _write_report(report | _BROKEN_OFF, out)
         os.replace(card_path(part), card_path(out))
+    _write_report(report, out)
     write_text(out.with_name(f"{out.name}.md"), model_card(report, card, out.name))
     return report
 
@@ -201,17 +215,20 @@ def _export_page(source: Path, out: Path, **options) -> dict[str, Any]:
         onnx = page.with_name(f"{out.name}-model.onnx")
         try:
             report = export(source, onnx, **options)
-            card = open_artefact(onnx).card
-            write_web(onnx, card, page)
-            report |= {"format": "web", "bytes": size(page)}
-            write_text(Path(f"{onnx}.report.json"), json.dumps(report, indent=1) + "\n")
         except BoundMissed as missed:  # it names the part, which is gone
+            os.replace(f"{onnx}.report.json", f"{out}.report.json")
             raise BoundMissed(str(missed).replace(str(onnx), str(out))) from None
-        finally:
-            if Path(f"{onnx}.report.json").exists():  # of a refusal, too
-                os.replace(f"{onnx}.report.json", f"{out}.report.json")
+        card = open_artefact(onnx).card
+        write_web(onnx, card, page)
+        report |= {"format": "web", "bytes": size(page)}
+        _write_report(report | _BROKEN_OFF, out)
+    _write_report(report, out)
     write_text(out.with_name(f"{out.name}.md"), model_card(report, card, f"{out.name}/model.onnx"))
     return report
+
+
+def _write_report(report: dict[str, Any], out: Path) -> None:
+    write_text(out.with_name(f"{out.name}.report.json"), json.dumps(report, indent=1) + "\n")
 
 
 def _is_page(folder: Path) -> bool:
@@ -299,11 +316,7 @@ def _calibration_pictures(
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.open_split(dataset, "train", data_dir=data_dir, skip_bad=skip_bad)
-    if split.channels != original.channels:
-        raise InputError(
-            f"{original.path} takes pictures of {original.channels} channels, {dataset} has "
-            f"{split.channels}."
-        )
+    require_channels(original, split, dataset)
     some = data.sample(split, CALIBRATION_PICTURES, seed=seed)
     say(f"calibrating on {some.examples} training pictures of {dataset}")
     batches = data.evaluation_batches(some, batch_size=32, **original.card.preparation)

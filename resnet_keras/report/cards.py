@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.artefact import Card
-from resnet_keras.report.text import milliseconds, percent
+from resnet_keras.disk import folder_of
+from resnet_keras.report.text import milliseconds, percent, public
 
 # What Hugging Face calls the library that opens a file.
 _LIBRARIES = {".keras": "keras", ".tflite": "litert", ".onnx": "onnx", "": "tensorflow"}
@@ -116,7 +117,7 @@ def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]
 
 
 def _about(card: Card) -> list[str]:
-    on = "" if card.dataset is None else f", trained on {_line(_public(card.dataset))}"
+    on = "" if card.dataset is None else f", trained on {_line(public(card.dataset))}"
     classes = f" of {len(card.labels)} classes" if card.labels else ""
     return [f"A ResNet that classifies pictures{classes}{on}; written by resnet-keras."]
 
@@ -164,13 +165,13 @@ def _proof(report: dict, card: Card) -> list[str]:
         return []
     measured = report.get("dataset") or card.dataset
     # A command that needs somebody's folder runs nowhere else.
-    public = _is_public(card.dataset) and _is_public(measured)
-    command = report.get("command") if public else None
+    anywhere = _is_public(card.dataset) and _is_public(measured)
+    command = report.get("command") if anywhere else None
     pictures = f"{report['examples']:,} test pictures" if "examples" in report else "test pictures"
     return [
         "## Measured",
         "",
-        f"On {pictures} of {_line(_public(measured or 'its data set'))}:",
+        f"On {pictures} of {_line(public(measured or 'its data set'))}:",
         "",
         "| what | value |",
         "|---|---|",
@@ -190,12 +191,7 @@ def _classes(card: Card, most: int = 100) -> list[str]:
 
 
 def _is_public(dataset: str | None) -> bool:
-    return dataset is not None and not dataset.startswith("folder:")
-
-
-def _public(dataset: str) -> str:
-    """A folder without the way to it."""
-    return Path(dataset).name if dataset.startswith("folder:") else dataset
+    return dataset is not None and folder_of(dataset) is None
 
 
 def _line(words: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from resnet_keras.report import charts
 from resnet_keras.report.charts import figure
 from resnet_keras.report.runs import Run
-from resnet_keras.report.text import duration, escape, milliseconds, percent
+from resnet_keras.report.text import duration, escape, milliseconds, percent, public
 from resnet_keras.report.verdicts import attention, calibration, interval, mistakes, quality
 
 # The browser itself forbids whatever would leave the page.
@@ -182,7 +182,8 @@ def _exports(run: Run) -> str:
             f"{milliseconds(report.get('latency_ms_source')) or '-'}",
             f"{report['examples']:,}" if isinstance(report.get("examples"), int) else "-",
         )
-        there = "" if (run.folder / name).exists() else " (not kept)"
+        kept = report.get("kept") is not False and (run.folder / name).exists()
+        there = "" if kept else " (not kept)"
         rows.append(
             f"<tr><td><code>{escape(name)}</code>{there}</td>"
             + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
@@ -343,8 +344,7 @@ def _network(run: Run) -> str:
 
 
 def _dataset(run: Run) -> str:
-    name = str(run.recipe.get("dataset", "unknown pictures"))
-    return Path(name.removeprefix("folder:")).name if name.startswith("folder:") else name
+    return public(str(run.recipe.get("dataset", "unknown pictures")))
 
 
 def _large(number: int) -> str:

@@ -3,6 +3,8 @@
 import html
 import unicodedata
 
+from resnet_keras.disk import folder_of
+
 
 def escape(words: object) -> str:
     """Text for HTML and SVG, in quotes or not.
@@ -11,6 +13,12 @@ def escape(words: object) -> str:
     is no character becomes U+FFFD.
     """
     return html.escape("".join(map(_visible, str(words))), quote=True)
+
+
+def public(dataset: str) -> str:
+    """A data set's name for others: a folder's without the way to it."""
+    folder = folder_of(dataset)
+    return dataset if folder is None else folder.absolute().name
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -229,8 +229,12 @@ def _theirs(recipe: Recipe) -> dict[str, Any]:
             return read_object(path)
     except InputError as error:
         raise InputError(f"{error} Take another --run-dir.") from None
-    if (results := path.with_name("results.json")).exists():
-        raise InputError(f"{results} is there, but no recipe.json. Take another --run-dir.")
+    for left in (path.with_name("results.json"), *path.parent.glob("backup/*.safetensors")):
+        if left.exists():  # `train` writes the recipe before both
+            raise InputError(
+                f"{left} is there, but no recipe.json, which tells of which recipe it is: put it "
+                "back, or take another --run-dir."
+            )
     return recipe.to_json()
 
 
