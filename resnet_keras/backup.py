@@ -101,6 +101,11 @@ def prune(folder: Path, step: int) -> None:
             old.unlink()
 
 
+def exist(folder: Path) -> bool:
+    """Whether there are backups, damaged or not."""
+    return bool(_generations(folder))
+
+
 def load(folder: Path) -> Saved | None:
     """Read the newest backup that is whole; one that is damaged is named on stderr.
 

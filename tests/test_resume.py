@@ -1,18 +1,24 @@
 """A run that is killed and started again ends, bit for bit, where an unbroken one ends."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
-from runs import end, newest_step
+from PIL import Image
+from runs import end, log, newest_step
 
-from resnet_keras import backup
+from resnet_keras import Recipe, backup, train
+from resnet_keras.terminal import InputError
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,6 +117,78 @@ def test_a_run_that_nobody_listens_to_any_more_saves_and_stops(start, tmp_path):
     process.stdout.close()  # stderr's, too: as `2>&1 | head` does
     assert process.wait(timeout=120) == 128 + signal.SIGPIPE
     assert newest_step(tmp_path) == backup.load(tmp_path / "backup").step > 0
+
+
+@pytest.mark.slow
+def test_a_longer_run_is_what_a_long_one_would_have_been(tmp_path, data_dir):
+    """Broken off within an epoch, whose row of the log is of the whole epoch at last."""
+    recipe = Recipe(
+        model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=256,
+        mean=(127.5,), std=(127.5,), learning_rate=0.01, schedule="constant", drop_path=0.1,
+        precision="float32", deterministic=True, data_dir=data_dir,
+    )  # fmt: skip
+    for folder, steps in (("long", 8), ("short", 7), ("short", 8)):
+        train(replace(recipe, run_dir=tmp_path / folder, steps=steps))  # 6 an epoch
+    assert end(tmp_path / "short") == end(tmp_path / "long")
+    assert [row["epoch"] for row in log(tmp_path / "short")] == ["1", "2"]
+    results = [json.loads((tmp_path / f / "results.json").read_text()) for f in ("long", "short")]
+    assert results[0]["top1"] == results[1]["top1"]
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path):
+    for number in range(12):
+        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    recipe = Recipe(
+        model="resnet20_cifar", dataset=f"folder:{tmp_path / 'pictures'}", train_size=8,
+        eval_size=8, batch_size=4, learning_rate=0.01, schedule="constant", epochs=1,
+        precision="float32", run_dir=tmp_path / "run",
+    )  # fmt: skip
+    run = train(recipe)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def refused(words):
+        with pytest.raises(InputError, match=f"with pictures 10 of 2 classes .*{words}"):
+            train(replace(recipe, epochs=2))
+        assert {p: p.read_bytes() for p in before if p.name != "lock"} == {
+            p: b for p, b in before.items() if p.name != "lock"
+        }
+
+    (tmp_path / "pictures" / "a").rename(tmp_path / "pictures" / "c")
+    refused(r"bring those back, .* Received: 10 of 2 classes")
+    (tmp_path / "pictures" / "c").rename(tmp_path / "pictures" / "a")
+    shutil.copy(tmp_path / "pictures" / "a" / "00.png", tmp_path / "pictures" / "a" / "99.png")
+    refused(r"Received: 11 of 2 classes")
+
+
+def test_a_backup_of_another_network_is_refused_before_anything_is_lost(
+    digits_run, data_dir, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    fields = json.loads((run / "recipe.json").read_text())
+    (run / "results.json").unlink()
+    saved = backup.load(run / "backup")
+    name = "model/00000/conv1_conv/kernel"
+    for damage in ({}, {name: np.zeros((1, 1, 1, 1), np.float32)}):
+        arrays = {key: value for key, value in saved.arrays.items() if key != name} | damage
+        backup.save(run / "backup", saved._replace(arrays=arrays))
+        with pytest.raises(InputError, match=f"another version.*--run-dir. Received: {name}"):
+            train(Recipe(**fields | {"run_dir": run, "data_dir": data_dir}))
+    assert json.loads((run / "recipe.json").read_text()) == fields
+
+
+def test_a_run_that_goes_on_needs_no_checkpoint(digits_run, data_dir, tmp_path):
+    run, weights = tmp_path / "run", tmp_path / "gone.keras"
+    shutil.copytree(digits_run, run)
+    fields = json.loads((run / "recipe.json").read_text()) | {"weights": str(weights)}
+    (run / "recipe.json").write_text(json.dumps(fields))
+    (run / "results.json").unlink()
+    assert (
+        train(Recipe(**fields | {"weights": weights, "run_dir": run, "data_dir": data_dir})) == run
+    )
 
 
 @pytest.mark.slow

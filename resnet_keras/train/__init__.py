@@ -67,10 +67,12 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     import tensorflow as tf
 
     from resnet_keras import backup, data
+    from resnet_keras.train import watch
     from resnet_keras.train.fitting import fit
 
     if recipe.deterministic:
         tf.config.experimental.enable_op_determinism()
+    stack.callback(keras.config.set_dtype_policy, keras.config.dtype_policy())
     keras.config.set_dtype_policy(policy)
 
     source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
@@ -84,16 +86,26 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
     with replicas.scope():
-        model, metrics = compiled(recipe, pictures, policy, replicas.count)
+        fresh = not backup.exist(folder / "backup")
+        model, metrics = compiled(recipe, pictures, policy, replicas.count, fresh)
     need = memory.estimate(recipe, model, policy, replicas.count)
     here = replicas.count // replicas.processes
     memory.demand(need, recipe, here)
 
     if replicas.process == 0:
         stack.enter_context(backup.alone(folder))
+        _check_folder(recipe)  # again: until now, another command could write there
     saved = backup.load(folder / "backup")
-    settled = {"precision": policy, "replicas": replicas.count}
+    settled = {
+        "backend": keras.backend.backend(),
+        "precision": policy,
+        "replicas": replicas.count,
+        "pictures": pictures.identity,
+    }
     _check_backup(recipe, folder, saved, replicas, settled)
+    if saved:
+        with replicas.scope():
+            watch.restore(saved, model, metrics)
     total = recipe.total_steps(pictures.examples)
     if replicas.process == 0:
         if saved:
@@ -108,7 +120,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
         )
     try:
         with replicas.scope():
-            rows = fit(recipe, model, metrics, pictures, test, folder, saved, replicas)
+            rows = fit(recipe, model, metrics, pictures, test, folder, saved, replicas, settled)
     except Exception as error:
         if refusal(error) or not memory.ran_out(error):  # TensorFlow calls a full disk the same
             raise
@@ -118,33 +130,35 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
         pictures,
         {
             "train_seconds": round(sum(row["seconds"] for row in rows), 1),
-            **settled,
+            "precision": policy,
+            "replicas": replicas.count,
             "skipped": {"train": len(pictures.skipped), "test": len(test.skipped)},
             "versions": versions(),
         },
     )
 
 
+# How a run goes on with what it began with.
+_AS_BEFORE = {
+    "backend": "set KERAS_BACKEND={}",
+    "precision": "go on with --precision {}",
+    "replicas": "go on with --replicas {}",
+    "pictures": "bring those back",
+}
+
+
 def _check_backup(
     recipe: Recipe, folder: Path, saved, replicas: Replicas, settled: dict[str, Any]
 ) -> None:
-    """Refuse a backup that another backend, precision or number of replicas made.
+    """Refuse a backup that was made with another backend, precision, replicas or pictures.
 
     So are processes that stand at different steps.
     """
-    import keras
-
-    backend = keras.backend.backend()
-    theirs = saved.notes.get("backend", backend) if saved else backend
-    if theirs != backend:
-        raise InputError(
-            f"{folder} was trained with KERAS_BACKEND={theirs}. Received: KERAS_BACKEND={backend}"
-        )
     for name, ours in settled.items():
         if saved and (theirs := saved.notes.get(name, ours)) != ours:
             raise InputError(
-                f"{folder} was trained with {name} {theirs}: go on with --{name} {theirs}, or take "
-                f"another --run-dir. Received: {ours}"
+                f"{folder} was trained with {name} {theirs}: {_AS_BEFORE[name].format(theirs)}, or "
+                f"take another --run-dir. Received: {ours}"
             )
     here = json.dumps([saved.step if saved else 0, recipe.identity()], sort_keys=True)
     if len(set(replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:

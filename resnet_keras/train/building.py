@@ -6,14 +6,18 @@ from resnet_keras.recipe import Recipe
 from resnet_keras.terminal import InputError, say
 
 
-def compiled(recipe: Recipe, pictures, policy: str, replicas: int):
-    """The model of a recipe, compiled, and its metrics; to be called in the scope."""
+def compiled(recipe: Recipe, pictures, policy: str, replicas: int, fresh: bool):
+    """The model of a recipe, compiled, and its metrics; to be called in the scope.
+
+    It has the recipe's `weights` if the run is a `fresh` one: a backup has better ones, and the
+    checkpoint may be gone.
+    """
     from resnet_keras.losses import Accuracy, CrossEntropy
     from resnet_keras.quantize import aware
     from resnet_keras.weights import load_weights
 
     model = network(recipe, pictures.channels, len(pictures.labels), replicas)
-    if recipe.weights is not None:
+    if recipe.weights is not None and fresh:
         say(load_weights(model, recipe.weights, skip_head=recipe.skip_head))
     if recipe.quantize:
         model = aware(model)

@@ -1,6 +1,5 @@
 """Fit from where the backup stands to the end, and how a run ends before it."""
 
-import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ import keras
 from resnet_keras import data
 from resnet_keras.backup import Saved
 from resnet_keras.recipe import Recipe
-from resnet_keras.terminal import signals_to
+from resnet_keras.terminal import say, signals_to
 from resnet_keras.train import tracking, watch
 from resnet_keras.train.machine import Replicas, StoppedTogether
 
@@ -32,6 +31,7 @@ def fit(
     folder: Path,
     saved: Saved | None,
     replicas: Replicas,
+    settled: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Train from where the backup stands to the end.
 
@@ -42,8 +42,9 @@ def fit(
         pictures: to train on.
         test: pictures to validate on after each epoch.
         folder: of the run.
-        saved: the backup to go on from.
+        saved: the backup to go on from, which is in the model already: see `watch.restore`.
         replicas: which of them are this process'.
+        settled: what a run must go on with, for the backups' notes.
 
     Returns:
         The rows of the log, one an epoch.
@@ -57,10 +58,7 @@ def fit(
     total = recipe.total_steps(pictures.examples)
     place = watch.Place(step, recipe.accumulate, steps, total, rows)
     every = recipe.interval()
-    keep = watch.Keep(place, folder / "backup", every, metrics, replicas)
-    if saved:
-        keep.set_model(model)
-        keep.restore(saved)
+    keep = watch.Keep(place, folder / "backup", every, metrics, replicas, settled, saved)
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
@@ -80,10 +78,9 @@ def fit(
             if keep.signal:  # came behind the last step, whose backup is there
                 raise StoppedTogether(keep.signal)
     except watch.Diverged as error:
-        print(
+        say(
             f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
-            f"float32, in another --run-dir; the last backup is kept.",
-            file=sys.stderr,
+            "float32, in another --run-dir; the last backup is kept."
         )
         raise SystemExit(1) from None
     if recipe.ema:

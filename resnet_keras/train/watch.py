@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import re
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from resnet_keras import backup
 from resnet_keras.disk import whole
-from resnet_keras.terminal import stop
+from resnet_keras.terminal import InputError, stop
 from resnet_keras.train.machine import Replicas, StoppedTogether
 from resnet_keras.train.tracking import Report, profiling
 
@@ -109,7 +110,11 @@ class Row(keras.callbacks.Callback):
         """Add a row."""
         row = {"epoch": epoch + 1, "learning_rate": self.rate(self.place.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
-        self.place.rows.append(row | {"seconds": round(time.perf_counter() - self.start, 2)})
+        seconds = time.perf_counter() - self.start
+        if self.place.rows and self.place.rows[-1]["epoch"] == row["epoch"]:
+            # Of a shorter run, which ended within this epoch.
+            seconds += self.place.rows.pop()["seconds"]
+        self.place.rows.append(row | {"seconds": round(seconds, 2)})
 
 
 class Log(keras.callbacks.Callback):
@@ -166,30 +171,29 @@ class Keep(keras.callbacks.Callback):
         every: tuple[int, str],
         metrics: list,
         replicas: Replicas,
+        settled: dict[str, Any],
+        saved: backup.Saved | None,
     ):
         super().__init__()
         self.place, self.folder, self.replicas = place, folder, replicas
-        self.compiled = metrics  # Keras lists them among the model's after the first step only
+        self.compiled, self.settled = metrics, settled
         self.number, self.unit = every
         self.saved_at = time.monotonic()
         self.saved_step = place.step
         self.signal = self.stop = 0  # what this process heard; what all of them know
-        self.running = None  # state of the metrics within the epoch, of a resumed run
-
-    def restore(self, saved: backup.Saved) -> None:
-        """Put a backup into the model; the metrics follow when their epoch begins."""
-        for name, variable in self._variables().items():
-            if not name.startswith("metric/"):
-                variable.assign(saved.arrays[name])
-        self.running = saved.arrays
+        self.resumed = saved and saved.arrays  # has the metrics within the epoch
+        self.sums = {}  # the metrics of an epoch that is at its end, or at that of the run
 
     def on_epoch_begin(self, epoch, logs=None):
         """Keras has just set the metrics to zero; in a resumed epoch they go on."""
-        if self.running and self.place.within_epoch:
-            for name, variable in self._variables().items():
-                if name.startswith("metric/"):
-                    variable.assign(self.running[name])
-        self.running = None
+        if self.resumed and self.place.within_epoch:
+            for name, variable in self._metrics().items():
+                variable.assign(self.resumed[name])
+        self.resumed, self.sums = None, {}
+
+    def on_test_begin(self, logs=None):
+        """Note the metrics before the validation counts with them: a longer run may go on here."""
+        self.sums = _values(self._metrics())
 
     def on_train_batch_end(self, batch, logs=None):
         """Save within an epoch; at its end `on_epoch_end` does, when the log has its row."""
@@ -217,20 +221,12 @@ class Keep(keras.callbacks.Callback):
     def _write(self) -> None:
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()  # within an epoch the variables are empty
-        to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
-        # Read first: what lives on several replicas is no array by itself.
-        arrays = {name: to_numpy(read(v)) for name, v in self._variables().items()}
+        arrays = _values(state(self.model, self.compiled)) | self.sums
         for name, array in arrays.items():
             # The loss tells one step late; what is lost already would replace a good backup.
             if name.startswith("model/") and not np.isfinite(array).all():
                 raise Diverged(f"{name.split('/', 2)[2]} is not finite at step {self.place.step}")
-        notes = {
-            "rows": self.place.rows,
-            "backend": keras.backend.backend(),
-            # What the machine settled where the recipe left it open.
-            "precision": keras.config.dtype_policy().name,
-            "replicas": self.replicas.count,
-        }
+        notes = {"rows": self.place.rows, **self.settled}
         backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
     def on_signal(self, number, frame) -> None:
@@ -249,21 +245,65 @@ class Keep(keras.callbacks.Callback):
             return self.place.step % self.number == 0
         return time.monotonic() - self.saved_at >= self.number
 
-    def _variables(self) -> dict[str, keras.Variable]:
-        """Every variable that the next step reads, by a name that a new process gives it too."""
-        metrics = {metric.name: metric for metric in (*self.model.metrics, *self.compiled)}
-        metrics.pop("compile_metrics", None)  # what holds the compiled ones
-        counted = {id(v) for metric in metrics.values() for v in metric.variables}
-        kinds = {
-            "model": [v for v in self.model.variables if id(v) not in counted],
-            "optimizer": self.model.optimizer.variables,
-            "metric": [v for name in sorted(metrics) for v in metrics[name].variables],
-        }
-        return {
-            f"{kind}/{number:05d}/{variable.path}": variable
-            for kind, variables in kinds.items()
-            for number, variable in enumerate(variables)
-        }
+    def _metrics(self) -> dict[str, keras.Variable]:
+        every = state(self.model, self.compiled)
+        return {name: variable for name, variable in every.items() if name.startswith("metric/")}
+
+
+def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> None:
+    """Put a backup into a model; `Keep` puts the metrics there, when their epoch begins.
+
+    Args:
+        saved: the backup.
+        model: compiled, its optimizer built.
+        metrics: it was compiled with.
+
+    Raises:
+        InputError: the model has other variables; none is changed.
+    """
+    variables = state(model, metrics)
+    found = {name: array.shape for name, array in saved.arrays.items()}
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if odd := sorted(found.items() ^ wanted.items()):
+        raise InputError(
+            "the backups are of another network, or of another version of this program or of "
+            f"Keras: go on with that one, or take another --run-dir. Received: {odd[0][0]}"
+        )
+    for name, variable in variables.items():
+        if not name.startswith("metric/"):
+            variable.assign(saved.arrays[name])
+
+
+def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
+    """Every variable that the next step reads, by a name that a new process gives it, too.
+
+    Args:
+        model: compiled.
+        metrics: it was compiled with; Keras lists them as the model's after the first step only.
+
+    Returns:
+        `model/00000/conv1_conv/kernel`, `optimizer/...`, `metric/...`.
+    """
+    metrics = {metric.name: metric for metric in (*model.metrics, *metrics)}
+    metrics.pop("compile_metrics", None)  # what holds the compiled ones
+    counted = {id(v) for metric in metrics.values() for v in metric.variables}
+    kinds = {
+        "model": [v for v in model.variables if id(v) not in counted],
+        "optimizer": model.optimizer.variables,
+        "metric": [v for name in sorted(metrics) for v in metrics[name].variables],
+    }
+    return {
+        # Keras counts some names over the whole process: `seed_generator_24/...`.
+        f"{kind}/{number:05d}/{re.sub(r'_[0-9]+(?=/)', '', variable.path)}": variable
+        for kind, variables in kinds.items()
+        for number, variable in enumerate(variables)
+    }
+
+
+def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
+    # Read first: what lives on several replicas is no array by itself.
+    to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
+    return {name: to_numpy(read(variable)) for name, variable in variables.items()}
 
 
 class Progress(keras.callbacks.ProgbarLogger):
