@@ -147,9 +147,9 @@ def choose_replicas(recipe: Recipe) -> Replicas:
             of several hosts that contradict each other.
     """
     hosts = _hosts()
-    if (recipe.replicas or 1) > 1 and "tensorflow" not in sys.modules:
+    if (recipe.replicas or 1) > 1 and not _has_gpu() and "tensorflow" not in sys.modules:
         # oneDNN crashes on virtual CPU devices; only heeded before TensorFlow is loaded.
-        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0" if not _has_gpu() else "1"
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     if os.environ.get("KERAS_BACKEND") == "jax" and find_spec("jax") is None:
         raise InputError("KERAS_BACKEND=jax needs a package that is not there: pip install jax.")
     load_tensorflow()
