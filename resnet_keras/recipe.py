@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import math
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -191,7 +193,21 @@ class Recipe:
     """Print the resolved recipe as JSON, touch no data, end."""
 
     def __post_init__(self):
-        """Check the ranges."""
+        """Check types and ranges; where a path or a tuple is due, a text or a list becomes one."""
+        for field, kind in get_type_hints(type(self)).items():
+            value = _converted(getattr(self, field), kind)
+            if not _fits(value, kind):
+                name = inspect.formatannotation(kind)
+                _refuse(field, f"must be {name}{', finite' if 'float' in name else ''}", value)
+            object.__setattr__(self, field, value)
+        self._check_ranges()
+        if self.profile is not None:
+            self.profiled()
+        self.interval()
+        self._check_schedule()
+
+    def _check_ranges(self):
+        """Refuse numbers that cannot be."""
         for field in _ABOVE_0:
             value = getattr(self, field)
             if value is not None and not (0 < value < math.inf):
@@ -226,10 +242,6 @@ class Recipe:
                 f"{math.ceil(self.batch_size / parts) * parts}",
                 self.batch_size,
             )
-        if self.profile is not None:
-            self.profiled()
-        self.interval()
-        self._check_schedule()
 
     def _check_schedule(self):
         """Refuse curves that contradict themselves."""
@@ -403,6 +415,28 @@ def one_line(parse: Callable[[], Any]) -> Any:
         lines = [line.strip("│╭╰╮╯─ ") for line in screen.getvalue().splitlines()]
         message = " ".join(line for line in lines[1:4] if line)
         raise InputError(f"{message.rstrip('.')}. See --help.") from None
+
+
+def _converted(value, kind):
+    """A text as the path, a list as the tuple that an annotation names; JSON has neither."""
+    kinds = (kind, *get_args(kind))
+    if isinstance(value, str) and Path in kinds:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(value, kind) -> bool:
+    """Whether a value is of the type that an annotation names, and finite."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, kind) for kind in kinds)
+    if origin is Literal:
+        return value in kinds
+    if origin is tuple:  # of numbers, or of words
+        return isinstance(value, tuple) and all(_fits(part, kinds[0]) for part in value)
+    if kind is float:
+        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _refuse(field: str, rule: str, value) -> None:

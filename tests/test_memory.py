@@ -117,3 +117,39 @@ def test_refusal_is_before_the_work(model):
     with pytest.raises(InputError, match="out of memory"):
         memory.demand(memory.Need(0, 2**60, 64), RECIPE)
     memory.demand(memory.Need(0, 1, 64), RECIPE)
+
+
+GIB = 2**30
+V1_UNLIMITED = 9223372036854771712  # as Linux writes it: 2 ** 63 less a page
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        ("0::/", {"memory.max": 4 * GIB}, [4 * GIB]),  # a container with groups of its own
+        ("0::/", {"memory.max": "max"}, []),
+        ("0::/", {}, []),  # the machine itself
+        ("0::/jobs/mine", {"jobs/mine/memory.max": "max", "jobs/memory.max": GIB}, [GIB]),
+        ("0::/jobs/mine", {"jobs/mine/memory.max": 2 * GIB, "memory.max": GIB}, [2 * GIB, GIB]),
+        ("0::/jobs/mine", {"jobs/other/memory.max": GIB}, []),
+        # A container that sees its group's name outside, and its files at the top.
+        ("4:memory:/docker/1:2\n0::/", {"memory/memory.limit_in_bytes": GIB}, [GIB]),
+        ("4:cpu,memory:/a", {"memory/a/memory.limit_in_bytes": V1_UNLIMITED}, [V1_UNLIMITED]),
+        ("4:cpu:/a", {"memory/a/memory.limit_in_bytes": GIB}, []),
+        (None, {}, []),  # another system
+    ],
+)  # fmt: skip
+def test_limits_of_control_groups(tmp_path, groups, files, limits):
+    texts = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    if groups is not None:
+        texts["proc/self/cgroup"] = groups
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert memory.group_limits(tmp_path) == limits
+
+
+def test_what_is_there_is_within_every_limit():
+    limits = memory.group_limits()
+    assert 0 < memory.available() <= min([2**50, *limits])
+    assert memory.available(2) == memory.available() // 2

@@ -1,12 +1,13 @@
 """SGD follows PyTorch's arithmetic, LAMB its paper and timm; nothing moves where it must not."""
 
+import inspect
 import math
 
 import keras
 import numpy as np
 import pytest
 
-from resnet_keras.optim import LAMB, SGD, Table
+from resnet_keras.optim import LAMB, SGD, Optimizer, Table
 
 # In a process of its own, because the float type is a setting of the whole process.
 STEPS = """
@@ -257,11 +258,43 @@ def test_jax_computes_the_same(run_python):
     assert " passed" in done.stdout or "[100%]" in done.stdout
 
 
-@pytest.mark.parametrize("kind", [SGD, LAMB])
+# Of every argument a value that is not its default.
+SHARED = {
+    "weight_decay": 0.25, "exclude": ("bias",), "clip_norm": 0.5, "clip_value": 0.75,
+    "accumulate": 2, "loss_scale": 8.0, "growth_steps": 3, "ema": 0.75, "name": "twin",
+}  # fmt: skip
+OWN = {
+    SGD: {"momentum": 0.75, "nesterov": True},
+    LAMB: {"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.125},
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
 def test_configuration_makes_the_same_optimizer(kind):
-    first = kind(Table([0.1, 0.2]), weight_decay=0.1, exclude=("x",), accumulate=2, ema=0.5)
+    arguments = SHARED | OWN[kind]
+    signature = inspect.signature(Optimizer).parameters | inspect.signature(kind).parameters
+    assert {*signature} - {"learning_rate", "arguments"} == {*arguments}
+    first = kind(Table([0.5, 0.25]), **arguments)
     again = kind.from_config(first.get_config())
-    assert again.get_config() == first.get_config()
+    for name, value in arguments.items():
+        assert value != signature[name].default
+        attribute = "l2" if name == "weight_decay" else name  # Keras' own decay has that name
+        assert getattr(first, attribute) == getattr(again, attribute) == value
+    ends = []
+    for optimizer in (first, again):
+        pair = variables(kernel=[1.0, -2.0], bias=[0.5])
+        optimizer.build(pair)
+        for gradients in GRADIENTS[1:] * 2:  # two micro-batches a step
+            optimizer.apply([8.0 * np.array(g) for g in gradients])
+        ends.append([np.array(v).tolist() for v in optimizer.variables + pair])
+    assert ends[0] == ends[1]
+    assert ends[0][-1] != [0.5]  # it moved
+
+
+def test_lamb_cuts_the_gradient_where_it_is_told():
+    assert LAMB(0.1).clip_norm == 1.0
+    assert LAMB(0.1, clip_norm=5.0).clip_norm == 5.0
+    assert LAMB(0.1, clip_norm=None).clip_norm is None
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,33 @@ def test_impossible_values_are_refused_by_name(change):
         dataclasses.replace(ROW, **change)
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": "64"}, {"batch_size": 64.0}, {"batch_size": True}, {"batch_size": None},
+     {"model": None}, {"flip": "no"}, {"optimizer": "adam"}, {"exclude": "bias"}, {"run_dir": 3},
+     {"mean": (NAN,)}, {"mean": 120.0}, {"std": (INF, 1.0, 1.0)}, {"min_area": "0.1"},
+     {"milestones": (30, "60")}, {"milestones": (30.5,)}, {"learning_rate": INF},
+     {"betas": 0.9}, {"backup_every": 500}, {"steps": NAN}],
+    ids=str,
+)  # fmt: skip
+def test_values_of_another_type_are_refused_by_name(change):
+    with pytest.raises(InputError, match=f"`{next(iter(change))}` must be .*Received: "):
+        dataclasses.replace(ROW, **change)
+
+
+def test_texts_are_paths_lists_are_tuples_and_whole_numbers_are_numbers():
+    given = {"run_dir": "runs/x", "data_dir": Path("d"), "weights": "w.pth", "mean": [0, 0.5, 1]}
+    recipe = dataclasses.replace(ROW, learning_rate=1, **given)
+    assert (recipe.run_dir, recipe.data_dir, recipe.weights) == (
+        Path("runs/x"), Path("d"), Path("w.pth"),
+    )  # fmt: skip
+    assert recipe.mean == (0, 0.5, 1) and recipe.rate(0) == 1
+    assert dataclasses.replace(recipe, run_dir=None).run_dir is None
+
+
 def test_command_line_changes_a_recipe(run_python, tmp_path):
     row = tmp_path / "row.py"
     row.write_text(

@@ -1,6 +1,7 @@
 """Two replicas train as one device does; an overflow on either is heard by both."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,23 @@ assert np.abs(copies(norm.moving_mean)[1] - average).max() < 1e-5
 def test_an_overflow_on_either_replica_is_left_out_and_statistics_are_the_mean(run_python):
     done = run_python("-c", SETUP + OVERFLOW + STATISTICS, TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+ONEDNN = """
+import os
+from resnet_keras import Recipe
+from resnet_keras.terminal import InputError
+from resnet_keras.train.machine import choose_replicas
+
+try:
+    choose_replicas(Recipe(model="resnet20_cifar", dataset="digits", replicas=2))
+except InputError:  # one GPU
+    pass
+print(os.environ["TF_ENABLE_ONEDNN_OPTS"])
+"""
+
+
+def test_onednn_is_off_on_virtual_devices_and_the_users_elsewhere(run_python):
+    asked = "0" if Path("/dev/nvidia0").exists() else "1"
+    done = run_python("-c", ONEDNN, TF_ENABLE_ONEDNN_OPTS=asked, KERAS_BACKEND="tensorflow")
+    assert done.stdout.split() == ["0"], done.stderr

@@ -14,6 +14,7 @@ from resnet_keras import Recipe, backup, train
 from resnet_keras.models import count
 from resnet_keras.terminal import InputError
 from resnet_keras.train import _resolved, _version
+from resnet_keras.train.machine import _precision
 from resnet_keras.train.tracking import _known
 
 SMALL = (
@@ -84,6 +85,24 @@ def test_float16_on_a_cpu_is_replaced_with_one_line(quickstart):
     (line,) = [line for line in done.stderr.splitlines() if "mixed_float16" in line]
     assert line.startswith(("float32: ", "mixed_bfloat16: ")) and "slower" in line
     assert json.loads((folder / "results.json").read_text())["precision"] in line
+
+
+@pytest.mark.parametrize(
+    ("kinds", "bfloat16", "automatic", "instead_of_float16"),
+    [
+        ({"CPU"}, False, "float32", "float32"),
+        ({"CPU"}, True, "mixed_bfloat16", "mixed_bfloat16"),
+        ({"CPU", "GPU"}, True, "mixed_float16", "mixed_float16"),
+        ({"TPU"}, False, "mixed_bfloat16", "mixed_float16"),
+    ],
+    ids=str,
+)
+def test_precision_goes_by_the_devices(kinds, bfloat16, automatic, instead_of_float16):
+    assert _precision("auto", kinds, bfloat16)[0] == automatic
+    policy, reason = _precision("mixed_float16", kinds, bfloat16)
+    assert policy == instead_of_float16
+    assert ("slower on a CPU" in reason) == (kinds == {"CPU"})
+    assert _precision("float32", kinds, bfloat16) == ("float32", "as asked for")
 
 
 def test_two_replicas_with_synchronized_batch_norm_are_one_device(quickstart):

@@ -507,3 +507,19 @@ def test_keras_names_of_something_else_are_refused(tmp_path, arrays):
     )
     with pytest.raises(InputError, match="x.safetensors has a ResNet's names for something else"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments"),
+    [
+        ({"conv1__weight": ZEROS(16)}, {"model": few("resnet18_cifar")}),
+        ({"fc__weight": ZEROS(())}, {"classes": 10}),
+        ({"layer2__0__conv1__weight": ZEROS((0, 16, 3, 3))}, {}),
+    ],
+    ids=["a flat stem", "a head of nothing", "no width"],
+)
+def test_torch_names_of_something_else_are_refused(tmp_path, change, arguments):
+    save_file(changed(**change), tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="x.safetensors has a ResNet's names for something else"):
+        convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **arguments)
+    assert not (tmp_path / "x.keras").exists()

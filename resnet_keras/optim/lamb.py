@@ -14,7 +14,7 @@ class LAMB(Optimizer):
     """LAMB (You et al. 2019, algorithm 2) as "ResNet strikes back" trained with it.
 
     That is timm's, which follows NVIDIA's: the gradient of all parameters together is cut to
-    `max_grad_norm`; moments are Adam's, bias-corrected, epsilon outside the root; the decay is
+    `clip_norm`; moments are Adam's, bias-corrected, epsilon outside the root; the decay is
     added to the update; and the update of a parameter that decays is scaled to the norm of the
     parameter (phi is the identity; 1 where either norm is 0). One that does not decay, takes
     Adam's step. A step left out does not count in the bias correction.
@@ -26,7 +26,7 @@ class LAMB(Optimizer):
         beta_2: decay of the mean of their squares, in [0, 1).
         epsilon: added to the root of the latter.
         exclude: words; a parameter whose path has one of them is not decayed.
-        max_grad_norm: None: the gradient is not cut.
+        clip_norm: None: the gradient is not cut.
         **arguments: those of `Optimizer`.
 
     Raises:
@@ -42,10 +42,10 @@ class LAMB(Optimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
         exclude: Sequence[str] = ("bias", "gamma", "beta"),
-        max_grad_norm: float | None = 1.0,
+        clip_norm: float | None = 1.0,
         **arguments,
     ):
-        arguments |= {"weight_decay": weight_decay, "exclude": exclude, "clip_norm": max_grad_norm}
+        arguments |= {"weight_decay": weight_decay, "exclude": exclude, "clip_norm": clip_norm}
         super().__init__(learning_rate, **{"name": "lamb", **arguments})
         for name, value in {"beta_1": beta_1, "beta_2": beta_2}.items():
             if not 0 <= value < 1:
@@ -82,6 +82,5 @@ class LAMB(Optimizer):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = super().get_config()
-        config["max_grad_norm"] = config.pop("clip_norm")
-        return config | {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return super().get_config() | own

@@ -58,7 +58,7 @@ def optimizer(recipe: Recipe, examples: int, policy: str):
             beta_1=recipe.betas[0],
             beta_2=recipe.betas[1],
             epsilon=recipe.epsilon,
-            max_grad_norm=recipe.clip_norm,
+            clip_norm=recipe.clip_norm,
             **shared,
         )
     return SGD(

@@ -110,18 +110,22 @@ def choose_precision(asked: str = "auto") -> tuple[str, str]:
     Returns:
         The policy and, in one line, why.
     """
-    kinds = _kinds()
+    return _precision(asked, _kinds(), _bfloat16_units())
+
+
+def _precision(asked: str, kinds: set[str], bfloat16: bool) -> tuple[str, str]:
+    """The dtype policy for devices of some kinds, on a processor with bfloat16 units or without."""
     if "TPU" in kinds:
         automatic = "mixed_bfloat16", "a TPU"
     elif "GPU" in kinds:
         automatic = "mixed_float16", "a GPU"
-    elif _bfloat16_units():
+    elif bfloat16:
         automatic = "mixed_bfloat16", "a CPU with bfloat16 units"
     else:
         automatic = "float32", "a CPU without bfloat16 units"
     if asked == "auto":
         return automatic
-    if asked == "mixed_float16" and "CPU" in automatic[1]:
+    if asked == "mixed_float16" and not kinds & {"TPU", "GPU"}:
         return automatic[0], (
             "mixed_float16 was asked for, but float16 convolutions are hundreds of times slower "
             f"on a CPU; this is {automatic[1]}"
@@ -143,9 +147,9 @@ def choose_replicas(recipe: Recipe) -> Replicas:
             of several hosts that contradict each other.
     """
     hosts = _hosts()
-    if (recipe.replicas or 1) > 1 and "tensorflow" not in sys.modules:
+    if (recipe.replicas or 1) > 1 and not _has_gpu() and "tensorflow" not in sys.modules:
         # oneDNN crashes on virtual CPU devices; only heeded before TensorFlow is loaded.
-        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0" if not _has_gpu() else "1"
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     if os.environ.get("KERAS_BACKEND") == "jax" and find_spec("jax") is None:
         raise InputError("KERAS_BACKEND=jax needs a package that is not there: pip install jax.")
     load_tensorflow()

@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from resnet_keras.recipe import Recipe
@@ -122,9 +123,44 @@ def available(replicas: int = 1) -> int | None:
 
             gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
             return min(d.memory_limit for d in gpus)
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *group_limits()]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return (physical if limit == resource.RLIM_INFINITY else min(limit, physical)) // replicas
+    if limit != resource.RLIM_INFINITY:
+        limits.append(limit)
+    return min(limits) // replicas
+
+
+def group_limits(root: Path = Path("/")) -> list[int]:
+    """Bytes that the control groups of this process allow it: what a container may use.
+
+    Args:
+        root: of the file system.
+
+    Returns:
+        The limits of its group and of that one's parents, as far as they have any.
+    """
+    limits = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):  # version 1
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # In a container, the group may be named as outside, and its files lie at the top.
+        group = PurePosixPath(path.lstrip("/"))
+        texts = [_text(top / parent / name) for parent in (group, *group.parents)]
+        limits += [int(text) for text in texts if text.isdecimal()]  # not "max"
+    return limits
+
+
+def _text(path: Path) -> str:
+    """What a file of the kernel says; nothing where there is none, as on other systems."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def ran_out(error: BaseException) -> bool:

@@ -4,7 +4,8 @@ Nothing in a file is run, and a model is changed only once everything in the fil
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,8 +156,9 @@ def convert(
             f"a checkpoint becomes .keras, a model .safetensors. Received: {source} -> {out}"
         )
     checkpoint = _recognised(source)
-    spec = _spec(checkpoint, model, stride_in_1x1)
-    network = _build(checkpoint, spec, classes, mean, std)
+    with _taken_for_a_resnet(source):
+        spec = _spec(checkpoint, model, stride_in_1x1)
+        network = _build(checkpoint, spec, classes, mean, std)
     report = _fill(network, checkpoint, skip_head=False)
     del checkpoint  # its memory is wanted for writing
     if Path(out).suffix == ".keras":
@@ -168,13 +170,20 @@ def convert(
 
 
 def _recognised(source: str | os.PathLike) -> Checkpoint:
-    """A file's arrays by a network's names; whatever else has those names is refused."""
+    """A file's arrays by a network's names."""
     contents = read(source)
-    try:
+    with _taken_for_a_resnet(source):
         return recognise(contents)
+
+
+@contextmanager
+def _taken_for_a_resnet(source: str | os.PathLike) -> Iterator[None]:
+    """Refuse a file that has a network's names for arrays that no network has."""
+    try:
+        yield
     except InputError:
         raise
-    except (ValueError, TypeError, IndexError, LookupError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise InputError(
             f"{source} has a ResNet's names for something else. Received: {error}"
         ) from error
