@@ -254,6 +254,13 @@ def test_any_split_of_tfds(data_dir):
         data.open_split("digits", "nosuch", data_dir=data_dir)
 
 
+@pytest.mark.parametrize("split", ["train[5:2]", "train[3:3]"])
+def test_a_slice_of_nothing_is_an_empty_split_not_a_damaged_one(data_dir, split):
+    with pytest.raises(InputError, match="is empty") as caught:
+        data.open_split("digits", split, data_dir=data_dir)
+    assert split in str(caught.value) and "Delete" not in str(caught.value)
+
+
 def test_unknown_data_set_names_near_ones(data_dir):
     with pytest.raises(InputError, match="cifar10"):
         data.open_split("cifar_10", "train", data_dir=data_dir)

@@ -85,7 +85,7 @@ def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
         "labels": tuple(builder.info.features[label].names),
         "channels": shape[-1] or 3,
     }
-    if not info.num_examples:
+    if info.num_examples <= 0:  # less where TFDS counts a slice that ends before it begins
         raise InputError(f"split {split!r} of {builder.name} in {builder.data_dir} is empty.")
     if None not in shape and info.num_examples * math.prod(shape) <= IN_MEMORY_BYTES:
         whole = untuned(builder.as_dataset(split=split, batch_size=2048))
