@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import augment, data
@@ -259,6 +260,44 @@ def test_a_slice_of_nothing_is_an_empty_split_not_a_damaged_one(data_dir, split)
     with pytest.raises(InputError, match="is empty") as caught:
         data.open_split("digits", split, data_dir=data_dir)
     assert split in str(caught.value) and "Delete" not in str(caught.value)
+
+
+def prepared(folder, shape=(4, 4, 3), **labels):
+    """A data set as TFDS leaves it on disk, a picture for each label of each split."""
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=shape),
+            "label": tfds.features.ClassLabel(num_classes=3),
+        }
+    )
+    splits = {
+        split: tf.data.Dataset.from_tensor_slices(
+            {"image": np.zeros((len(its), 4, 4, 3), np.uint8), "label": np.array(its, np.int64)}
+        )
+        for split, its in labels.items()
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mine", version="1.0.0", features=features, split_datasets=splits, data_dir=folder
+    )
+
+
+# In memory, and as records.
+@pytest.mark.parametrize("shape", [(4, 4, 3), (None, None, 3)])
+def test_a_test_without_labels_is_the_validation_and_refused_by_its_name(tmp_path, shape):
+    """TFDS' imagenet2012, places365_small, i_naturalist2018 and others have tests of -1."""
+    prepared(tmp_path, shape, train=[0, 1, 2], validation=[2, 1], test=[-1, -1, -1, -1])
+    test = data.open_split("mine", "test", data_dir=tmp_path)
+    assert test.examples == 2
+    (_, labels), = data.evaluation_batches(test, size=4, batch_size=4)  # fmt: skip
+    assert sorted(labels.numpy()) == [1, 2]
+    with pytest.raises(InputError, match="have no labels") as caught:
+        data.open_split("mine", "test[:2]", data_dir=tmp_path)
+    assert "validation" in str(caught.value)
+
+
+def test_a_test_with_labels_is_the_test(tmp_path):
+    prepared(tmp_path, (None, None, 3), train=[0], validation=[1], test=[2, 2])
+    assert data.open_split("mine", "test", data_dir=tmp_path).examples == 2
 
 
 def test_unknown_data_set_names_near_ones(data_dir):

@@ -68,10 +68,34 @@ def open_split(
 
 
 def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
-    """One split of a data set that is there."""
-    # ImageNet's test pictures have no labels.
-    if split == "test" and (split not in builder.info.splits or builder.name == "imagenet2012"):
-        split = "validation"
+    """One split of a data set that is there; "test" is the one that has labels."""
+    splits = builder.info.splits
+    validated = split == "test" and "validation" in splits
+    if not validated or split in splits:
+        pictures = _open_named(builder, split, image, label)
+        if _labelled(pictures):
+            return pictures
+        if not validated:
+            raise InputError(
+                f"pictures of this split of {builder.name} have no labels: take another of "
+                f"{', '.join(splits)}. Received: split={split!r}"
+            )
+    return _open_named(builder, "validation", image, label)
+
+
+def _labelled(pictures: Pictures) -> bool:
+    """Whether TFDS has the classes of a split; where it has none, all are -1."""
+    if pictures.arrays:
+        return pictures.arrays[1].min() >= 0
+    pieces, parse = pictures.records
+    path, skip, _ = pieces[0]
+    with naming_files([path]):
+        first = untuned(tf.data.TFRecordDataset(path).skip(skip).take(1))
+        return all(parse(record)[1] >= 0 for record in first)
+
+
+def _open_named(builder, split: str, image: str, label: str) -> Pictures:
+    """One split by the name that TFDS has for it."""
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError):
