@@ -300,6 +300,14 @@ def test_a_test_with_labels_is_the_test(tmp_path):
     assert data.open_split("mine", "test", data_dir=tmp_path).examples == 2
 
 
+def test_a_data_set_of_train_alone_says_what_to_do_about_its_test(tmp_path):
+    prepared(tmp_path, train=[0, 1, 2, 0, 1])
+    with pytest.raises(InputError, match="Received: split='test'") as caught:
+        data.open_split("mine", "test", data_dir=tmp_path)
+    assert "train[80%:]" in str(caught.value) and "folder:PATH" in str(caught.value)
+    assert data.open_split("mine", "train[80%:]", data_dir=tmp_path).examples == 1
+
+
 def test_unknown_data_set_names_near_ones(data_dir):
     with pytest.raises(InputError, match="cifar10"):
         data.open_split("cifar_10", "train", data_dir=data_dir)

@@ -99,8 +99,14 @@ def _open_named(builder, split: str, image: str, label: str) -> Pictures:
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError):
+        # Training takes "train" and "test" alone.
+        train = (
+            "; to train, put its pictures into a folder, CLASS/*, and give folder:PATH, of which "
+            "a part becomes the test"
+        )
         raise InputError(
-            f"{builder.name} has the splits {', '.join(builder.info.splits)}. "
+            f"{builder.name} has the splits {', '.join(builder.info.splits)}: name one, or a part "
+            f"of one such as 'train[80%:]'{train if split == 'test' else ''}. "
             f"Received: split={split!r}"
         ) from None
     shape = builder.info.features[image].shape
