@@ -80,6 +80,12 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
                 builder = tfds.builder(dataset, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError):
             pass  # no such configuration, or a folder that holds something else
+        except FileNotFoundError as error:  # TFDS' packages lack files of some
+            raise InputError(
+                f"the tensorflow-datasets that is installed cannot open {dataset}; install a "
+                f"version that can, or take another data set ({str(error).rpartition('] ')[2]}). "
+                f"Received: dataset={dataset!r}"
+            ) from None
         else:
             _demand_corruption(dataset, builder)
             return builder
