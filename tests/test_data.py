@@ -35,7 +35,7 @@ def in_files(pictures, folder, files):
                     tf.stack([tf.io.encode_png(images[i]), tf.constant(str(labels[i]))])
                 )
                 writer.write(picture.numpy())
-        pieces.append((path, 0, -1))
+        pieces.append((path, 0, len(numbers)))
 
     def parse(record):
         fields = tf.ensure_shape(tf.io.parse_tensor(record, tf.string), (2,))
@@ -417,7 +417,19 @@ def test_a_damaged_file_of_records_is_named(tmp_path, harm):
         assert ("is damaged" in str(caught.value)) == (harm != "gone")
 
 
-def test_a_sample_has_no_more_pictures_than_its_split():
-    split = data.Pictures(7, ("a", "b"), 3, records=([("one", 0, -1), ("two", 0, -1)], None))
-    assert data.sample(split, 200, seed=0).examples == 7
-    assert data.sample(split, 4, seed=0).examples == 4
+@pytest.mark.parametrize("examples", [1, 3, 4, 10, 22, 23, 200])
+def test_a_sample_has_the_pictures_that_it_says(pictures, examples):
+    """Of files of 6, 6, 6 and 5 records, too."""
+    some = data.sample(pictures, examples, seed=0)
+    batches = data.evaluation_batches(some, size=4, batch_size=8)
+    labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+    assert some.examples == len(labels) == len(set(labels)) == min(examples, 23)
+
+
+def test_what_short_files_lack_of_a_sample_comes_of_the_others():
+    pieces = [("long", 0, 90), ("short", 5, 2), ("middle", 0, 20), ("last", 0, 90)]
+    split = data.Pictures(202, ("a", "b"), 3, records=(pieces, None))
+    some = data.sample(split, 101, seed=0)
+    takes = {file: take for file, _, take in some.records[0]}
+    assert takes["short"] == 2 and takes["middle"] == 20
+    assert sorted((takes["long"], takes["last"])) == [39, 40] and some.examples == 101
