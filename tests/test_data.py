@@ -313,6 +313,13 @@ def test_unknown_data_set_names_near_ones(data_dir):
         data.open_split("cifar_10", "train", data_dir=data_dir)
 
 
+def test_a_near_data_set_is_named_once(data_dir):
+    """TFDS knows our digits, too."""
+    with pytest.raises(InputError, match="near it: digits,") as caught:
+        data.open_split("digitts", "train", data_dir=data_dir)
+    assert str(caught.value).count("digits,") == 1
+
+
 def test_a_data_set_without_pictures_is_refused(data_dir):
     with pytest.raises(InputError, match="no labelled pictures"):
         data.open_split("iris", "train", data_dir=data_dir)

@@ -89,7 +89,7 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
         else:
             _demand_corruption(dataset, builder)
             return builder
-    near = difflib.get_close_matches(dataset, ["digits", *known])
+    near = difflib.get_close_matches(dataset, sorted({"digits", *known}))  # it is registered, too
     hint = f"; near it: {', '.join(near)}" if near else ""
     raise InputError(
         "no such data set: give `digits`, `folder:PATH` or a name of TFDS"

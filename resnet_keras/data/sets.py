@@ -1,7 +1,6 @@
 """Data sets by name: a TFDS name, or a folder of pictures."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from resnet_keras.data.pictures import Pictures
 from resnet_keras.data.preparation import build, require_whole
 from resnet_keras.data.records import untuned
 from resnet_keras.disk import folder_of
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 # Pictures of one known size that fit in here are kept decoded, with random access.
 IN_MEMORY_BYTES = 2**30
@@ -59,10 +58,9 @@ def open_split(
         build(builder)
     require_whole(builder)
     if builder.name in _TWO_HUNDRED_CLASSES:
-        print(
+        say(
             f"{builder.name} has pictures of 200 of the 1000 classes; published numbers choose "
-            "among these, here it is among all",
-            file=sys.stderr,
+            "among these, here it is among all"
         )
     return _open_prepared(builder, split, image, label)
 
