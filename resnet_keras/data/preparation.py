@@ -205,7 +205,8 @@ def _build(builder, folder: Path) -> None:
             "`prepare --verify` names it."
         ) from None
     except _NOT_DOWNLOADED as error:
-        why = f"the download failed ({' '.join(str(error).split())}): start again later, or else put"
+        reason = " ".join(str(error).split())
+        why = f"the download failed ({reason}): start again later, or else put"
         raise _missing(builder, folder, missing, why) from None
 
 
