@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import augment, data
@@ -34,7 +35,7 @@ def in_files(pictures, folder, files):
                     tf.stack([tf.io.encode_png(images[i]), tf.constant(str(labels[i]))])
                 )
                 writer.write(picture.numpy())
-        pieces.append((path, 0, -1))
+        pieces.append((path, 0, len(numbers)))
 
     def parse(record):
         fields = tf.ensure_shape(tf.io.parse_tensor(record, tf.string), (2,))
@@ -254,9 +255,69 @@ def test_any_split_of_tfds(data_dir):
         data.open_split("digits", "nosuch", data_dir=data_dir)
 
 
+@pytest.mark.parametrize("split", ["train[5:2]", "train[3:3]"])
+def test_a_slice_of_nothing_is_an_empty_split_not_a_damaged_one(data_dir, split):
+    with pytest.raises(InputError, match="is empty") as caught:
+        data.open_split("digits", split, data_dir=data_dir)
+    assert split in str(caught.value) and "Delete" not in str(caught.value)
+
+
+def prepared(folder, shape=(4, 4, 3), **labels):
+    """A data set as TFDS leaves it on disk, a picture for each label of each split."""
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=shape),
+            "label": tfds.features.ClassLabel(num_classes=3),
+        }
+    )
+    splits = {
+        split: tf.data.Dataset.from_tensor_slices(
+            {"image": np.zeros((len(its), 4, 4, 3), np.uint8), "label": np.array(its, np.int64)}
+        )
+        for split, its in labels.items()
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mine", version="1.0.0", features=features, split_datasets=splits, data_dir=folder
+    )
+
+
+# In memory, and as records.
+@pytest.mark.parametrize("shape", [(4, 4, 3), (None, None, 3)])
+def test_a_test_without_labels_is_the_validation_and_refused_by_its_name(tmp_path, shape):
+    """TFDS' imagenet2012, places365_small, i_naturalist2018 and others have tests of -1."""
+    prepared(tmp_path, shape, train=[0, 1, 2], validation=[2, 1], test=[-1, -1, -1, -1])
+    test = data.open_split("mine", "test", data_dir=tmp_path)
+    assert test.examples == 2
+    (_, labels), = data.evaluation_batches(test, size=4, batch_size=4)  # fmt: skip
+    assert sorted(labels.numpy()) == [1, 2]
+    with pytest.raises(InputError, match="have no labels") as caught:
+        data.open_split("mine", "test[:2]", data_dir=tmp_path)
+    assert "validation" in str(caught.value)
+
+
+def test_a_test_with_labels_is_the_test(tmp_path):
+    prepared(tmp_path, (None, None, 3), train=[0], validation=[1], test=[2, 2])
+    assert data.open_split("mine", "test", data_dir=tmp_path).examples == 2
+
+
+def test_a_data_set_of_train_alone_says_what_to_do_about_its_test(tmp_path):
+    prepared(tmp_path, train=[0, 1, 2, 0, 1])
+    with pytest.raises(InputError, match="Received: split='test'") as caught:
+        data.open_split("mine", "test", data_dir=tmp_path)
+    assert "train[80%:]" in str(caught.value) and "folder:PATH" in str(caught.value)
+    assert data.open_split("mine", "train[80%:]", data_dir=tmp_path).examples == 1
+
+
 def test_unknown_data_set_names_near_ones(data_dir):
     with pytest.raises(InputError, match="cifar10"):
         data.open_split("cifar_10", "train", data_dir=data_dir)
+
+
+def test_a_near_data_set_is_named_once(data_dir):
+    """TFDS knows our digits, too."""
+    with pytest.raises(InputError, match="near it: digits,") as caught:
+        data.open_split("digitts", "train", data_dir=data_dir)
+    assert str(caught.value).count("digits,") == 1
 
 
 def test_a_data_set_without_pictures_is_refused(data_dir):
@@ -363,7 +424,19 @@ def test_a_damaged_file_of_records_is_named(tmp_path, harm):
         assert ("is damaged" in str(caught.value)) == (harm != "gone")
 
 
-def test_a_sample_has_no_more_pictures_than_its_split():
-    split = data.Pictures(7, ("a", "b"), 3, records=([("one", 0, -1), ("two", 0, -1)], None))
-    assert data.sample(split, 200, seed=0).examples == 7
-    assert data.sample(split, 4, seed=0).examples == 4
+@pytest.mark.parametrize("examples", [1, 3, 4, 10, 22, 23, 200])
+def test_a_sample_has_the_pictures_that_it_says(pictures, examples):
+    """Of files of 6, 6, 6 and 5 records, too."""
+    some = data.sample(pictures, examples, seed=0)
+    batches = data.evaluation_batches(some, size=4, batch_size=8)
+    labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+    assert some.examples == len(labels) == len(set(labels)) == min(examples, 23)
+
+
+def test_what_short_files_lack_of_a_sample_comes_of_the_others():
+    pieces = [("long", 0, 90), ("short", 5, 2), ("middle", 0, 20), ("last", 0, 90)]
+    split = data.Pictures(202, ("a", "b"), 3, records=(pieces, None))
+    some = data.sample(split, 101, seed=0)
+    takes = {file: take for file, _, take in some.records[0]}
+    assert takes["short"] == 2 and takes["middle"] == 20
+    assert sorted((takes["long"], takes["last"])) == [39, 40] and some.examples == 101

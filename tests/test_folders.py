@@ -35,6 +35,14 @@ def deep_png(pixels):
     return tf.io.encode_png(pixels.astype(np.uint16)).numpy()
 
 
+def deep_png_of_wrong_checksum():
+    """One that Pillow reads: it does not look at the CRC of pixels."""
+    whole = bytearray(deep_png(PIXELS.astype(int) * 257))
+    whole[-13] ^= 1  # the last byte before IEND, which takes 12
+    Image.open(io.BytesIO(whole)).load()
+    return bytes(whole)
+
+
 def palette_with_alpha():
     picture = PICTURE.quantize(16)
     picture.info["transparency"] = bytes(range(16))
@@ -158,6 +166,7 @@ def bad_files():
         "cut.webp": (KINDS["webp"][:-20], "damaged"),
         "cut.bmp": (KINDS["bmp"][:-100], "truncated"),
         "scan.jpg": (encode(PICTURE, "TIFF"), "not a picture"),
+        "deep.png": (deep_png_of_wrong_checksum(), "damaged"),
     }
 
 
@@ -168,7 +177,7 @@ def test_all_bad_files_are_named_at_once_with_the_reason(tmp_path, jpegs):
     with pytest.raises(InputError) as error:
         data.open_split(name, "train")
     line = str(error.value)
-    assert line.startswith("13 of 113 files") and "--skip-bad" in line and "\n" not in line
+    assert line.startswith("14 of 114 files") and "--skip-bad" in line and "\n" not in line
     for file, (_, reason) in bad.items():
         assert f"b/{file} ({reason})" in line
     assert "b/link.jpg (broken link)" in line
@@ -179,7 +188,7 @@ def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
     name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
     pictures = [data.open_split(name, split, skip_bad=True) for split in ("train", "test")]
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
-    assert "12 of 112 files left out: 5 truncated, 3 not a picture" in line
+    assert "13 of 113 files left out: 5 truncated, 3 not a picture" in line
     for split in pictures:
         skipped = {path.rsplit("/", 1)[1]: reason for path, reason in split.skipped}
         assert skipped == {file: reason for file, (_, reason) in bad.items()}

@@ -1,11 +1,13 @@
 """Archives are checked before they are built: ImageNet's real builder on miniatures."""
 
 import dataclasses
+import http.server
 import io
 import json
 import os
 import shutil
 import tarfile
+import threading
 from functools import partial
 
 import numpy as np
@@ -345,6 +347,47 @@ def test_a_registered_archive_is_built(tmp_path, monkeypatch):
         "train": 50,
         "test": 10,
     }
+
+
+class Downloads(http.server.BaseHTTPRequestHandler):
+    """A server that has no such file, or breaks off within one."""
+
+    def do_GET(self):
+        self.send_response(404 if self.path == "/gone" else 200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"a part")
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.mark.parametrize("path, reason", [("gone", "HTTP code: 404"), ("cut", "IncompleteRead")])
+def test_a_download_that_fails_is_one_line(tmp_path, path, reason):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Downloads)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/{path}"
+    with tfds.core.registered.skip_registration():
+
+        class FromServer(data.Digits):
+            def _split_generators(self, dl_manager):
+                dl_manager.download(url)
+
+    builder = FromServer(data_dir=tmp_path)
+    try:
+        with pytest.raises(InputError, match=f"download failed .*{reason}") as caught:
+            preparation.build(builder)
+    finally:
+        server.shutdown()
+        server.server_close()
+    line = str(caught.value)
+    assert "\n" not in line and "start again" in line and str(tmp_path / "downloads") in line
+
+
+def test_a_builder_that_tfds_itself_cannot_make_is_one_line(tmp_path):
+    """TFDS 4.9.10 is packed without the names of its classes."""
+    with pytest.raises(InputError, match="installed cannot open i_naturalist2021"):
+        preparation.find_builder("i_naturalist2021", tmp_path)
 
 
 def test_digits_are_prepared_without_files(tmp_path):

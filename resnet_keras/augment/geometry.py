@@ -8,6 +8,9 @@ from resnet_keras.augment.seeds import uniform
 
 _Pair = tuple[int | tf.Tensor, int | tf.Tensor]  # height, width
 
+# Of RandomResizedCrop: width / height of a window, and how many are drawn.
+_ASPECTS, _TRIES = (3 / 4, 4 / 3), 10
+
 
 def random_crop_window(
     height: tf.Tensor,
@@ -16,15 +19,12 @@ def random_crop_window(
     *,
     min_area: float,
     max_area: float = 1.0,
-    min_aspect: float = 3 / 4,
-    max_aspect: float = 4 / 3,
-    tries: int = 10,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Draw the window of torchvision's and OpenMMLab's RandomResizedCrop.
 
-    Of `tries` draws the first that fits in the picture is taken; if none does, the largest central
-    window whose aspect is in range. (Szegedy et al. 2014, "Going Deeper with Convolutions",
-    section 6, described the crop.)
+    Its width / height is from 3/4 to 4/3, uniform in the logarithm. Of ten draws the first that
+    fits in the picture is taken; if none does, the largest central window whose aspect is in range.
+    (Szegedy et al. 2014, "Going Deeper with Convolutions", section 6, described the crop.)
 
     Args:
         height: of the picture, in pixels.
@@ -32,17 +32,14 @@ def random_crop_window(
         seed: int [2].
         min_area: least share of the picture's area that the window covers.
         max_area: largest share; between the two, uniform.
-        min_aspect: least width / height of the window.
-        max_aspect: largest; between the two, uniform in the logarithm.
-        tries: draws before the central window is taken.
 
     Returns:
         `(top, left, height, width)`, scalar int32, in pixels.
     """
     picture = tf.cast(tf.stack([height, width]), tf.float32)
-    draws = uniform(seed, "random_crop_window", [4, tries])
-    candidates, fits = boxes(picture, draws, (min_area, max_area), (min_aspect, max_aspect))
-    central = tf.round(tf.minimum(picture, picture[::-1] * [1 / min_aspect, max_aspect]))
+    draws = uniform(seed, "random_crop_window", [4, _TRIES])
+    candidates, fits = boxes(picture, draws, (min_area, max_area), _ASPECTS)
+    central = tf.round(tf.minimum(picture, picture[::-1] * [1 / _ASPECTS[0], _ASPECTS[1]]))
     last_resort = tf.concat([(picture - central) // 2, central], 0)
     first = tf.argmax(tf.concat([fits, [True]], 0))
     window = tf.concat([candidates, [last_resort]], 0)[first]

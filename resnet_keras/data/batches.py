@@ -30,7 +30,6 @@ def training_batches(
     rand_ops: int = 0,
     rand_magnitude: float = 7.0,
     rand_std: float = 0.5,
-    rand_increasing: bool = True,
     color_jitter: float = 0.0,
     erasing: float = 0.0,
     mixup: float = 0.0,
@@ -65,7 +64,6 @@ def training_batches(
         rand_ops: operations of RandAugment; 0: none.
         rand_magnitude: their mean level, 0-10.
         rand_std: its standard deviation.
-        rand_increasing: higher levels always change more.
         color_jitter: brightness, contrast and saturation by a factor within so much of 1.
         erasing: probability of Random Erasing, with noise; last, so that the noise stays noise.
         mixup: alpha of mixup; 0: none. With `cutmix`, each batch does one of them, even chances.
@@ -116,7 +114,6 @@ def training_batches(
                 num_ops=rand_ops,
                 magnitude=rand_magnitude,
                 magnitude_std=rand_std,
-                increasing=rand_increasing,
             )
         if color_jitter:
             strength = dict.fromkeys(("brightness", "contrast", "saturation"), color_jitter)

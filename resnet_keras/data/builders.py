@@ -80,10 +80,16 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
                 builder = tfds.builder(dataset, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError):
             pass  # no such configuration, or a folder that holds something else
+        except FileNotFoundError as error:  # TFDS' packages lack files of some
+            raise InputError(
+                f"the tensorflow-datasets that is installed cannot open {dataset}; install a "
+                f"version that can, or take another data set ({str(error).rpartition('] ')[2]}). "
+                f"Received: dataset={dataset!r}"
+            ) from None
         else:
             _demand_corruption(dataset, builder)
             return builder
-    near = difflib.get_close_matches(dataset, ["digits", *known])
+    near = difflib.get_close_matches(dataset, sorted({"digits", *known}))  # it is registered, too
     hint = f"; near it: {', '.join(near)}" if near else ""
     raise InputError(
         "no such data set: give `digits`, `folder:PATH` or a name of TFDS"

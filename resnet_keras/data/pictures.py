@@ -24,8 +24,8 @@ class Pictures:
         labels: names of the classes, in the order of their numbers.
         channels: 1 or 3.
         arrays: `(uint8 (n, h, w, c), int64 (n,))` where pictures are kept in memory; else None.
-        records: else, `(files, skip, take)` of the split and the parser of one record to
-            `(encoded picture, label)`.
+        records: else, `(file, records to skip, records to take)` of the split and the parser of
+            one record to `(encoded picture, label)`.
         files: else, the files of a folder.
         skipped: `(path, reason)` of the bad files of a folder that were left out.
     """
@@ -62,8 +62,8 @@ class Pictures:
 def sample(pictures: Pictures, examples: int, *, seed: int) -> Pictures:
     """Some pictures of a split, drawn by a seed.
 
-    Of records the first ones of so many files, drawn by the seed, are taken: TFDS shuffled them
-    when it wrote them.
+    Of records the first ones of so many files, drawn by the seed, are taken, of each file as many
+    as of any other that has them: TFDS shuffled them when it wrote them.
 
     Args:
         pictures: the split.
@@ -77,10 +77,8 @@ def sample(pictures: Pictures, examples: int, *, seed: int) -> Pictures:
     if pictures.records:
         pieces, parse = pictures.records
         chosen = sorted(draw.permutation(len(pieces))[:examples])
-        share = -(-examples // len(chosen))
-        pieces = [pieces[i] for i in chosen]
-        pieces = [(f, skip, share if take < 0 else min(take, share)) for f, skip, take in pieces]
-        few = min(examples, pictures.examples)
+        pieces = _shared_out([pieces[i] for i in chosen], examples)
+        few = sum(take for _, _, take in pieces)
         return dataclasses.replace(pictures, examples=few, records=(pieces, parse))
     chosen = np.sort(draw.permutation(pictures.examples)[:examples])
     few = dataclasses.replace(pictures, examples=len(chosen))
@@ -88,6 +86,19 @@ def sample(pictures: Pictures, examples: int, *, seed: int) -> Pictures:
         fields = dataclasses.asdict(pictures.files)
         return dataclasses.replace(few, files=Files(**{k: v[chosen] for k, v in fields.items()}))
     return dataclasses.replace(few, arrays=tuple(array[chosen] for array in pictures.arrays))
+
+
+def _shared_out(pieces: Sequence, examples: int) -> list:
+    """Pieces of files with so many records in all, or as many as there are."""
+    pieces = list(pieces)
+    # The short ones first: what they lack is shared out among the others.
+    order = sorted(range(len(pieces)), key=lambda i: pieces[i][2])
+    for done, i in enumerate(order):
+        file, skip, take = pieces[i]
+        take = min(take, examples // (len(order) - done))
+        pieces[i] = (file, skip, take)
+        examples -= take
+    return pieces
 
 
 def evaluation_picture(

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import requests  # TFDS downloads with it
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, download_manager
 
@@ -26,6 +27,14 @@ _IMAGENET_ARCHIVES = {
     "imagenet2012_subset": (TRAIN, VALIDATION),
     "imagenet2012_corrupted": (VALIDATION,),
 }
+
+# What TFDS raises where a server refuses, or a connection breaks.
+_NOT_DOWNLOADED = (
+    tfds.download.DownloadError,
+    requests.RequestException,
+    urllib.error.URLError,
+    ConnectionError,
+)
 
 # How TFDS names a folder that it is about to fill (its `file_utils.incomplete_dir`).
 _UNFINISHED = re.compile(r"incomplete\.[A-Z0-9]{6}_\d+\.\d+\.\d+")
@@ -195,6 +204,10 @@ def _build(builder, folder: Path) -> None:
             f"{builder.name} cannot be built from {folder}, an archive there is damaged ({error}): "
             "`prepare --verify` names it."
         ) from None
+    except _NOT_DOWNLOADED as error:
+        reason = " ".join(str(error).split())
+        why = f"the download failed ({reason}): start again later, or else put"
+        raise _missing(builder, folder, missing, why) from None
 
 
 def _check_files(folder: Path, files: dict[str, tuple[str, Any]]) -> None:
@@ -211,12 +224,17 @@ def _check_files(folder: Path, files: dict[str, tuple[str, Any]]) -> None:
             )
 
 
-def _missing(builder, folder: Path, files: dict[str, tuple[str, Any]]) -> InputError:
+def _missing(
+    builder,
+    folder: Path,
+    files: dict[str, tuple[str, Any]],
+    why: str = "its files are not here and cannot be downloaded. Put",
+) -> InputError:
     wanted = ", ".join(f"{name} ({int(info.size):,} bytes)" for name, (_, info) in files.items())
     root = builder._data_dir_root
     return InputError(
-        f"{builder.name} is not prepared in {root}, and its files are not here and cannot be "
-        f"downloaded. Put into {folder}: {wanted or 'what its page tells'}. Then: "
+        f"{builder.name} is not prepared in {root}, and {why} into {folder}: "
+        f"{wanted or 'what its page tells'}. Then: "
         "python -m resnet_keras prepare "
         f"{builder.name} --manual-dir {folder} --data-dir {root}"
     )

@@ -1,7 +1,6 @@
 """Data sets by name: a TFDS name, or a folder of pictures."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from resnet_keras.data.pictures import Pictures
 from resnet_keras.data.preparation import build, require_whole
 from resnet_keras.data.records import untuned
 from resnet_keras.disk import folder_of
-from resnet_keras.terminal import InputError
+from resnet_keras.terminal import InputError, say
 
 # Pictures of one known size that fit in here are kept decoded, with random access.
 IN_MEMORY_BYTES = 2**30
@@ -59,24 +58,53 @@ def open_split(
         build(builder)
     require_whole(builder)
     if builder.name in _TWO_HUNDRED_CLASSES:
-        print(
+        say(
             f"{builder.name} has pictures of 200 of the 1000 classes; published numbers choose "
-            "among these, here it is among all",
-            file=sys.stderr,
+            "among these, here it is among all"
         )
     return _open_prepared(builder, split, image, label)
 
 
 def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
-    """One split of a data set that is there."""
-    # ImageNet's test pictures have no labels.
-    if split == "test" and (split not in builder.info.splits or builder.name == "imagenet2012"):
-        split = "validation"
+    """One split of a data set that is there; "test" is the one that has labels."""
+    splits = builder.info.splits
+    validated = split == "test" and "validation" in splits
+    if not validated or split in splits:
+        pictures = _open_named(builder, split, image, label)
+        if _labelled(pictures):
+            return pictures
+        if not validated:
+            raise InputError(
+                f"pictures of this split of {builder.name} have no labels: take another of "
+                f"{', '.join(splits)}. Received: split={split!r}"
+            )
+    return _open_named(builder, "validation", image, label)
+
+
+def _labelled(pictures: Pictures) -> bool:
+    """Whether TFDS has the classes of a split; where it has none, all are -1."""
+    if pictures.arrays:
+        return pictures.arrays[1].min() >= 0
+    pieces, parse = pictures.records
+    path, skip, _ = pieces[0]
+    with naming_files([path]):
+        first = untuned(tf.data.TFRecordDataset(path).skip(skip).take(1))
+        return all(parse(record)[1] >= 0 for record in first)
+
+
+def _open_named(builder, split: str, image: str, label: str) -> Pictures:
+    """One split by the name that TFDS has for it."""
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError):
+        # Training takes "train" and "test" alone.
+        train = (
+            "; to train, put its pictures into a folder, CLASS/*, and give folder:PATH, of which "
+            "a part becomes the test"
+        )
         raise InputError(
-            f"{builder.name} has the splits {', '.join(builder.info.splits)}. "
+            f"{builder.name} has the splits {', '.join(builder.info.splits)}: name one, or a part "
+            f"of one such as 'train[80%:]'{train if split == 'test' else ''}. "
             f"Received: split={split!r}"
         ) from None
     shape = builder.info.features[image].shape
@@ -85,7 +113,7 @@ def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
         "labels": tuple(builder.info.features[label].names),
         "channels": shape[-1] or 3,
     }
-    if not info.num_examples:
+    if info.num_examples <= 0:  # less where TFDS counts a slice that ends before it begins
         raise InputError(f"split {split!r} of {builder.name} in {builder.data_dir} is empty.")
     if None not in shape and info.num_examples * math.prod(shape) <= IN_MEMORY_BYTES:
         whole = untuned(builder.as_dataset(split=split, batch_size=2048))

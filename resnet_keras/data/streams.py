@@ -150,7 +150,7 @@ def _from_records(
 
 
 def _piece_tensors(pieces: Sequence) -> list[tf.Tensor]:
-    """Files, records to skip, records to take (-1: all)."""
+    """Files, records to skip, records to take."""
     paths, skip, take = zip(*pieces, strict=True)
     return [tf.constant(paths), tf.constant(skip, tf.int64), tf.constant(take, tf.int64)]
 
