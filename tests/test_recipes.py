@@ -53,14 +53,14 @@ def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
     done = run_python("recipes/finetune_resnet50.py", *flags)
     line = refused_in_one_line(done, after_others=True)
     assert not run.exists()
-    assert len(bad) == 12 and "--skip-bad" in line
+    assert len(bad) == 13 and "--skip-bad" in line
     assert all(f"{name} ({reason})" in line for name, (_, reason) in bad.items())
 
     done = run_python("recipes/finetune_resnet50.py", *flags, "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert "skipped: " in done.stderr and "head.fc.weight" in done.stderr
     results = json.loads((run / "results.json").read_text())
-    assert results["skipped"] == {"train": 12, "test": 12}  # of the folder, not of one split
+    assert results["skipped"] == {"train": 13, "test": 13}  # of the folder, not of one split
     assert (run / "labels.txt").read_text().splitlines() == [f"class {i}" for i in range(5)]
     answer = run_python(
         "-m", "resnet_keras", "predict", run / "model.keras", folder / "0.jpg", "--json"
