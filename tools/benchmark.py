@@ -81,7 +81,6 @@ def measure(worker: str, arguments: dict, options) -> dict | None:
 
 def table(rounds: list[dict], unit: str) -> dict[str, dict]:
     """Print medians, and how often better the first row is than the others."""
-    lower = unit in ("seconds", "process_seconds", "percent", "MiB")
     first, *_ = rounds[0]
     print(f"  {'':34}{unit.replace('_', ' '):>20}{'ours is':>12}{'peak MiB':>10}")
     answer = {}
@@ -90,11 +89,9 @@ def table(rounds: list[dict], unit: str) -> dict[str, dict]:
         if not found:
             print(f"  {name:34}{'not measured':>20}")
             continue
-        pairs = [(r[first][unit], r[name][unit]) for r in rounds if r[first] and r[name]]
-        ratios = [theirs / ours if lower else ours / theirs for ours, theirs in pairs]
         answer[name] = {
             unit: statistics.median(f[unit] for f in found),
-            "ours_is": statistics.median(ratios) if ratios and name != first else None,
+            "ours_is": _ours_is(rounds, first, name, unit),
             "peak_MiB": statistics.median(f["peak_MiB"] for f in found),
         }
         ratio = f"{answer[name]['ours_is']:10.2f} x" if answer[name]["ours_is"] else ""
@@ -102,6 +99,15 @@ def table(rounds: list[dict], unit: str) -> dict[str, dict]:
         shown = f"{number:20,.0f}" if number >= 100 else f"{number:20.3g}"
         print(f"  {name:34}{shown}{ratio:>12}{answer[name]['peak_MiB']:10,.0f}", flush=True)
     return answer
+
+
+def _ours_is(rounds: list[dict], first: str, name: str, unit: str) -> float | None:
+    """The median of the rounds' ratios; None for ours itself, which may even be 0."""
+    pairs = [(r[first][unit], r[name][unit]) for r in rounds if r[first] and r[name]]
+    if name == first or not pairs:
+        return None
+    lower = unit in ("seconds", "process_seconds", "percent", "MiB")
+    return statistics.median(b / a if lower else a / b for a, b in pairs)
 
 
 def machine() -> dict:
