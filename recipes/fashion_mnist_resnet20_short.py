@@ -5,10 +5,10 @@
     python recipes/fashion_mnist_resnet20_short.py
 
 fashion_mnist_resnet20.py is the published one. A net this small underfits when trained briefly:
-smaller batches, less decay, and a rate that falls all the way. Two other runs were made; their
+smaller batches, less decay, and a rate that falls all the way. Three other runs were made; their
 logs lie in results/, too. More epochs should bear more decay, but 94.44 % came of `--epochs 100
 --batch-size 128 --weight-decay 5e-4`; random erasing, which the published net gains by, gave
-94.52 % (`--erasing 0.5`).
+94.52 % (`--erasing 0.5`) and 94.65 % (`--epochs 90 --erasing 0.25`).
 """
 
 from dataclasses import replace
