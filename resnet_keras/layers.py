@@ -50,15 +50,13 @@ class Conv2D(keras.layers.Conv2D):
 
         if tf.config.list_physical_devices("GPU"):
             return False
-        plain = self.groups == 1 and self.dilation_rate == (1, 1)
         # Where it pads, products are made for strides of 1 and odd kernels only.
-        even = self.strides == (1, 1) and all(n % 2 for n in self.kernel_size)
+        same_around = self.strides == (1, 1) and all(n % 2 for n in self.kernel_size)
+        unpadded = self.padding == "valid" or self.kernel_size == (1, 1)
+        known = self.groups == 1 and self.dilation_rate == (1, 1) and (unpadded or same_around)
         size = self.compute_output_shape(inputs.shape)[1:3]
-        return (
-            (plain and (self.padding == "valid" or even or self.kernel_size == (1, 1)))
-            and (None not in size and max(size) <= _SMALL)
-            and (self.compute_dtype == "bfloat16" or self.strides != (1, 1))
-        )
+        small = None not in size and max(size) <= _SMALL
+        return known and small and (self.compute_dtype == "bfloat16" or self.strides != (1, 1))
 
 
 def _kernel_gradient(images, upstream, shape, strides, padding):
