@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import tyro
 
+from resnet_keras.disk import folder_of
 from resnet_keras.terminal import InputError, exit_with_one_line
 
 # Training pictures, classes and channels of the data sets that have recipes, so that a recipe can
@@ -41,7 +42,7 @@ _ABOVE_0 = (
 )  # fmt: skip
 _FROM_0 = (
     "padding", "rotate", "scale", "shear", "color_jitter", "rand_ops", "rand_std", "mixup",
-    "cutmix", "epsilon", "weight_decay", "min_rate", "warmup_epochs", "warmup_steps", "seed",
+    "cutmix", "holdout", "epsilon", "weight_decay", "min_rate", "warmup_epochs", "warmup_steps", "seed",
 )  # fmt: skip
 _BELOW_1 = ("drop_path", "momentum", "label_smoothing", "ema")
 
@@ -54,6 +55,8 @@ class Recipe:
     """Network: a name in SPECS."""
     dataset: str
     """A TFDS name, `digits` or `folder:PATH`."""
+    holdout: int = 0
+    """Keep back the last so many training pictures and test these, to choose values by."""
     weights: Path | None = None
     """Checkpoint to start from."""
     skip_head: bool = False
@@ -205,6 +208,10 @@ class Recipe:
             self.profiled()
         self.interval()
         self._check_schedule()
+        if self.holdout and folder_of(self.dataset) is not None:
+            _refuse("holdout", "must be 0 for a folder, which keeps its own test", self.holdout)
+        if self.dataset in KNOWN and self.examples() < 1:
+            _refuse("holdout", f"must be below {KNOWN[self.dataset][0]}", self.holdout)
 
     def _check_ranges(self):
         """Refuse numbers that cannot be."""
@@ -284,6 +291,16 @@ class Recipe:
             _refuse("backup_every", "must be steps (500) or a time (90s, 10m, 2h)", every)
         return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
 
+    def splits(self) -> tuple[str, str]:
+        """What is trained on and what is tested, as TFDS writes splits."""
+        if self.holdout:
+            return f"train[:-{self.holdout}]", f"train[-{self.holdout}:]"
+        return "train", "test"
+
+    def examples(self) -> int | None:
+        """Training pictures; None where the data set is not one of KNOWN."""
+        return KNOWN[self.dataset][0] - self.holdout if self.dataset in KNOWN else None
+
     def steps_per_epoch(self, examples: int) -> int:
         """Steps in one pass over `examples` pictures; the last batch is filled, never dropped."""
         return math.ceil(examples / self.batch_size)
@@ -342,12 +359,13 @@ class Recipe:
         return start + (1 - start) * step / max(end - 1, 1)
 
     def _steps_per_epoch(self) -> int:
-        if self.dataset not in KNOWN:
+        examples = self.examples()
+        if examples is None:
             raise InputError(
                 "`rate` needs `steps_per_epoch` where the data set's size is not known. "
                 f"Received: dataset={self.dataset!r}"
             )
-        return self.steps_per_epoch(KNOWN[self.dataset][0])
+        return self.steps_per_epoch(examples)
 
     def parse(self, docstring: str | None = None) -> Self:
         """This recipe as the command line changes it. From now on bad input exits with code 2.

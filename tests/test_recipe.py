@@ -254,9 +254,14 @@ def test_what_the_machine_settled_is_no_conflict_of_recipes():
 @pytest.mark.parametrize(
     "change",
     [{"seed": 2**32}, {"profile": "1:\N{SUPERSCRIPT TWO}"}, {"backup_every": "often"},
-     {"backup_every": "0m"}],
+     {"backup_every": "0m"}, {"holdout": -1}, {"holdout": 1_281_167}],
 )  # fmt: skip
 def test_what_no_run_can_have_is_refused_before_it(change):
     ((name, value),) = change.items()
     with pytest.raises(InputError, match=f"`{name}` must be .*Received: {name}={value!r}"):
         dataclasses.replace(ROW, **change)
+
+
+def test_a_folder_holds_nothing_out():
+    with pytest.raises(InputError, match="`holdout` must be 0 for a folder.*Received: holdout=5"):
+        dataclasses.replace(ROW, dataset="folder:pictures", holdout=5)

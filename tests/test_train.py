@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import refused_in_one_line
 
-from resnet_keras import Recipe, backup, train
+from resnet_keras import Recipe, backup, data, train
 from resnet_keras.models import count
 from resnet_keras.terminal import InputError
 from resnet_keras.train import _resolved, _version
@@ -51,7 +51,6 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
 
 
 def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir, tmp_path):
-    from resnet_keras import data
     from resnet_keras.artefact import open_artefact
 
     images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
@@ -245,6 +244,27 @@ def test_pictures_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys
     model = keras.saving.load_model(tmp_path / "run" / "model.keras", compile=False)
     with pytest.raises(ValueError, match="one input size. Received: .*None"):
         count(model)
+
+
+def test_pictures_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_path, capsys):
+    recipe = Recipe(
+        model="resnet20_cifar", dataset="digits", holdout=37, train_size=8, eval_size=8,
+        mean=(127.5,), std=(127.5,), batch_size=100, learning_rate=0.01, epochs=1,
+        schedule="constant", precision="float32", logger="none", data_dir=data_dir,
+        run_dir=tmp_path / "run",
+    )  # fmt: skip
+    resolved = _resolved(recipe)
+    assert resolved["steps_per_epoch"] == 14  # of 1400 pictures, not 1437
+    run = train(recipe)
+    captured = capsys.readouterr()
+    assert "1,400 training pictures, 37 held-out pictures, 14 steps" in captured.err
+    assert captured.out.endswith("of 37 held-out pictures\n")
+    assert json.loads((run / "results.json").read_text())["examples"] == 37
+    _, labels = data.open_split("digits", "train", data_dir=data_dir).arrays
+    with np.load(run / "predictions.npz") as said:
+        assert np.array_equal(said["labels"], labels[-37:])
+    page = (run / "report.html").read_text()
+    assert "top-1 of 37 held-out pictures" in page and "test pictures" not in page
 
 
 @pytest.mark.parametrize(

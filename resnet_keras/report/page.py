@@ -79,7 +79,7 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
     if "top1" in results and "examples" in results:
         n = results["examples"]
         low, high = interval(results["top1"], n)
-        words = f"top-1 of {n:,} test pictures; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        words = f"top-1 of {n:,} {run.tested}; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
         tiles += [(percent(results["top1"], 2), words)]
         tiles += [(percent(results.get("top5"), 2), "top-5")]
     ece, loss = calibration(said)
@@ -109,12 +109,12 @@ def _curves(run: Run) -> str:
         name: run.column(name)
         for name in ("accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
     }
-    names = {"training pictures": "accuracy", "test pictures": "val_accuracy"}
+    names = {"training pictures": "accuracy", run.tested: "val_accuracy"}
     accuracy = {word: _times(columns[c], 100) for word, c in names.items() if columns[c]}
-    names = {"training pictures": "loss", "test pictures": "val_loss"}
+    names = {"training pictures": "loss", run.tested: "val_loss"}
     loss = {word: columns[c] for word, c in names.items() if columns[c]}
     # The test's colour is the first everywhere.
-    order = ("test pictures", "training pictures")
+    order = (run.tested, "training pictures")
     accuracy = {word: accuracy[word] for word in order if word in accuracy}
     loss = {word: loss[word] for word in order if word in loss}
     figures = [
@@ -128,7 +128,7 @@ def _curves(run: Run) -> str:
                 low=_worth_showing(accuracy),
             ),
             "Training pictures are augmented, and counted while the network learns: they can be "
-            "harder than test pictures." + _cut(accuracy),
+            f"harder than {run.tested}." + _cut(accuracy),
         )
         if accuracy
         else "",
@@ -258,7 +258,7 @@ def _comparison(runs: Sequence[Run]) -> str:
                 logarithmic=column == "val_loss",
             )
             cut = _cut(series) if column == "val_accuracy" else ""
-            words = "" if column == "learning_rate" else "Of the test pictures." + cut
+            words = "" if column == "learning_rate" else "Of the pictures tested." + cut
             figures.append(figure(title, chart, words))
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
@@ -267,7 +267,7 @@ def _comparison(runs: Sequence[Run]) -> str:
         if name not in ("run_dir", "data_dir")
         and len({str(run.recipe.get(name)) for run in runs}) > 1
     ]
-    heads = ("top-1", "top-5", "ECE", "loss, nats", "test pictures", "epochs", "training")
+    heads = ("top-1", "top-5", "ECE", "loss, nats", "pictures tested", "epochs", "training")
     rows = []
     for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results

@@ -41,6 +41,11 @@ class Run:
         """What tells it from other runs."""
         return self.folder.resolve().name
 
+    @property
+    def tested(self) -> str:
+        """The pictures it was tested on: a run that chooses values holds some back."""
+        return "held-out pictures" if self.recipe.get("holdout") else "test pictures"
+
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
         """The recipe as `(field, value, whether it is not the default)`, by groups."""
         groups, group = {}, "Network"
@@ -138,5 +143,6 @@ def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Pre
     return predict_split(
         open_artefact(model),
         data_dir=data_dir or recipe.get("data_dir"),
+        split=f"train[-{holdout}:]" if (holdout := recipe.get("holdout")) else "test",
         skip_bad=bool(recipe.get("skip_bad")),
     )

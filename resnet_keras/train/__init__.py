@@ -44,7 +44,7 @@ def train(recipe: Recipe) -> Path:
         raise SystemExit(0)
     folder = _check_folder(recipe)
     if (results := _finished(recipe, folder)) is not None:
-        print(f"{folder} is finished: {_summary(results)}")
+        print(f"{folder} is finished: {_summary(recipe, results)}")
         return folder
 
     tracking.demand(recipe)
@@ -57,7 +57,7 @@ def train(recipe: Recipe) -> Path:
             say(f"{policy}: {reason}")
             model, pictures, facts = _trained(recipe, folder, replicas, policy, stack)
         if replicas.process == 0:
-            print(_summary(_publish(recipe, model, pictures, folder, facts)))
+            print(_summary(recipe, _publish(recipe, model, pictures, folder, facts)))
     return folder
 
 
@@ -78,8 +78,9 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared them
-    test = data.open_split(recipe.dataset, "test", **source)
-    pictures = data.open_split(recipe.dataset, "train", **source)
+    trained_on, tested = recipe.splits()
+    test = data.open_split(recipe.dataset, tested, **source)
+    pictures = data.open_split(recipe.dataset, trained_on, **source)
     if not replicas.process:
         replicas.gather(0)
     steps = recipe.steps_per_epoch(pictures.examples)
@@ -114,7 +115,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
         write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
         say(
             f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
-            f"{test.examples:,} test pictures, {total:,} steps, {steps} an epoch, "
+            f"{test.examples:,} {_kind(recipe)}, {total:,} steps, {steps} an epoch, "
             f"{replicas.count} replica{'s' if replicas.count > 1 else ''}. Writing {folder}/"
             + (f", going on at step {saved.step:,}" if saved else "")
         )
@@ -195,6 +196,7 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     results = evaluate(
         folder / "model.keras",
         data_dir=recipe.data_dir,
+        split=recipe.splits()[1],
         skip_bad=recipe.skip_bad,
         save=folder / "predictions.npz",  # which the report reads
     )
@@ -275,7 +277,8 @@ def _resolved(recipe: Recipe) -> dict[str, Any]:
     """What `--dry-run` prints."""
     from resnet_keras.models import count
 
-    examples, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
+    examples = recipe.examples()
+    _, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
     # Of one size, even where the network is built for two: multiply-adds are those of training.
     model = network(dataclasses.replace(recipe, eval_size=recipe.train_size), channels, classes)
     counts = count(model)
@@ -321,8 +324,13 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _summary(results: dict[str, Any]) -> str:
+def _kind(recipe: Recipe) -> str:
+    """What the pictures are that the network is tested on."""
+    return "held-out pictures" if recipe.holdout else "test pictures"
+
+
+def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
     return (
         f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} % "
-        f"of {results['examples']:,} test pictures"
+        f"of {results['examples']:,} {_kind(recipe)}"
     )
