@@ -42,7 +42,8 @@ _ABOVE_0 = (
 )  # fmt: skip
 _FROM_0 = (
     "padding", "rotate", "scale", "shear", "color_jitter", "rand_ops", "rand_std", "mixup",
-    "cutmix", "holdout", "epsilon", "weight_decay", "min_rate", "warmup_epochs", "warmup_steps", "seed",
+    "cutmix", "holdout", "epsilon", "weight_decay", "min_rate", "warmup_epochs", "warmup_steps",
+    "seed",
 )  # fmt: skip
 _BELOW_1 = ("drop_path", "momentum", "label_smoothing", "ema")
 
