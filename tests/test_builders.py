@@ -1,0 +1,122 @@
+"""TFDS' own data sets are built, found or downloaded, or refused in one line."""
+
+import http.server
+import io
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+
+from resnet_keras import data
+from resnet_keras.data import preparation
+from resnet_keras.terminal import InputError
+
+
+def cifar10(folder):
+    """The binary version's archive with few pictures."""
+    rng = np.random.default_rng(0)
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    words = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    members = {"cifar-10-batches-bin/batches.meta.txt": "\n".join(words).encode()}
+    for name in names:
+        records = np.concatenate(
+            [np.arange(10, dtype=np.uint8)[:, None], rng.integers(0, 256, (10, 3072), np.uint8)], 1
+        )
+        members[f"cifar-10-batches-bin/{name}"] = records.tobytes()
+    path = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_another_file_than_the_published_one_is_named(tmp_path):
+    path = cifar10(tmp_path)
+    with pytest.raises(InputError, match=rf"{path} is not the published file"):
+        data.prepare("cifar10", manual_dir=tmp_path, data_dir=tmp_path / "data")
+
+
+def test_a_registered_archive_is_built(tmp_path, monkeypatch):
+    path = cifar10(tmp_path)
+    builder = tfds.builder("cifar10", data_dir=tmp_path / "data")
+    ((url, _),) = builder.url_infos.items()
+    monkeypatch.setitem(builder.url_infos, url, checksums.compute_url_info(path))
+    preparation._build(builder, tmp_path)
+    train = data.open_split("cifar10", "train", data_dir=tmp_path / "data")
+    assert train.arrays[0].shape == (50, 32, 32, 3)
+    assert np.bincount(train.arrays[1]).tolist() == [5] * 10
+    assert data.prepare("cifar10", data_dir=tmp_path / "data")["splits"] == {
+        "train": 50,
+        "test": 10,
+    }
+
+
+class Downloads(http.server.BaseHTTPRequestHandler):
+    """A server that has no such file, or breaks off within one."""
+
+    def do_GET(self):
+        self.send_response(404 if self.path == "/gone" else 200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"a part")
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.mark.parametrize("path, reason", [("gone", "HTTP code: 404"), ("cut", "IncompleteRead")])
+def test_a_download_that_fails_is_one_line(tmp_path, path, reason):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Downloads)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/{path}"
+    with tfds.core.registered.skip_registration():
+
+        class FromServer(data.Digits):
+            def _split_generators(self, dl_manager):
+                dl_manager.download(url)
+
+    builder = FromServer(data_dir=tmp_path)
+    try:
+        with pytest.raises(InputError, match=f"download failed .*{reason}") as caught:
+            preparation.build(builder)
+    finally:
+        server.shutdown()
+        server.server_close()
+    line = str(caught.value)
+    assert "\n" not in line and "start again" in line and str(tmp_path / "downloads") in line
+
+
+def test_a_builder_that_tfds_itself_cannot_make_is_one_line(tmp_path):
+    """TFDS 4.9.10 is packed without the names of its classes."""
+    with pytest.raises(InputError, match="installed cannot open i_naturalist2021"):
+        preparation.find_builder("i_naturalist2021", tmp_path)
+
+
+def test_digits_are_prepared_without_files(tmp_path):
+    report = data.prepare("digits", data_dir=tmp_path)
+    assert report["splits"] == {"train": 1437, "test": 360}
+
+
+@pytest.mark.parametrize("name", ["imagenet_v2", "imagenet_a", "imagenet_r"])
+def test_robustness_sets_have_imagenets_classes(name, tmp_path):
+    builder = preparation.find_builder(name, tmp_path)
+    assert preparation.image_and_label(builder) == ("image", "label")
+    imagenet = preparation.find_builder("imagenet2012", tmp_path)
+    assert builder.info.features["label"].names == imagenet.info.features["label"].names
+
+
+def test_several_right_classes_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"several right classes for a picture \(real_label\)"):
+        data.open_split("imagenet2012_real", "test", data_dir=tmp_path)
+
+
+def test_the_corrupted_imagenet_wants_a_corruption(tmp_path):
+    with pytest.raises(InputError, match="is 95 data sets: name one"):
+        data.open_split("imagenet2012_corrupted", "test", data_dir=tmp_path)
+    one = preparation.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
+    assert preparation.image_and_label(one) == ("image", "label")
