@@ -106,7 +106,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     _check_backup(recipe, folder, saved, replicas, settled)
     if saved:
         with replicas.scope():
-            watch.restore(saved, model, metrics)
+            saved = watch.restore(saved, model, metrics)
     total = recipe.total_steps(pictures.examples)
     if replicas.process == 0:
         if saved:

@@ -42,7 +42,7 @@ def fit(
         pictures: to train on.
         test: pictures to validate on after each epoch.
         folder: of the run.
-        saved: the backup to go on from, which is in the model already: see `watch.restore`.
+        saved: the backup to go on from, as `watch.restore` gave it: it is in the model already.
         replicas: which of them are this process'.
         settled: what a run must go on with, for the backups' notes.
 

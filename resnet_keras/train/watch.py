@@ -250,13 +250,16 @@ class Keep(keras.callbacks.Callback):
         return {name: variable for name, variable in every.items() if name.startswith("metric/")}
 
 
-def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> None:
+def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> backup.Saved:
     """Put a backup into a model; `Keep` puts the metrics there, when their epoch begins.
 
     Args:
         saved: the backup.
         model: compiled, its optimizer built.
         metrics: it was compiled with.
+
+    Returns:
+        The backup with the arrays of the metrics alone: the others are not needed any more.
 
     Raises:
         InputError: the model has other variables; none is changed.
@@ -269,9 +272,13 @@ def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> None:
             "the backups are of another network, or of another version of this program or of "
             f"Keras: go on with that one, or take another --run-dir. Received: {odd[0][0]}"
         )
+    later = {}
     for name, variable in variables.items():
-        if not name.startswith("metric/"):
+        if name.startswith("metric/"):
+            later[name] = saved.arrays[name]
+        else:
             variable.assign(saved.arrays[name])
+    return saved._replace(arrays=later)
 
 
 def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
