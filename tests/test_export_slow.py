@@ -76,6 +76,19 @@ def test_resnet50_within_three_minutes(tmp_path, photographs, capsys):
         assert word in said
 
 
+def test_onnx_takes_no_more_than_thirty_times_the_weights(run_python, tmp_path):
+    """TensorFlow's and tf2onnx's copies; with those that nobody needs any more it is 66 times."""
+    code = (
+        "import resource, sys; from pathlib import Path; from resnet_keras import ResNet;"
+        "from resnet_keras.artefact import Card; from resnet_keras.export import onnx;"
+        "peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "model = ResNet('resnet50'); before = peak();"
+        "onnx.write(model, Path(sys.argv[1]), Card(224, 256, 224));"
+        "print((peak() - before) / (4 * model.count_params()))"
+    )
+    assert 1 < float(run_python("-c", code, tmp_path / "m.onnx").stdout) < 30
+
+
 def test_a_run_trained_in_half_precision(tmp_path, data_dir):
     recipe = Recipe(
         model="resnet20_cifar", dataset="digits", train_size=8, padding=1, eval_size=8,

@@ -1,6 +1,7 @@
 """A model -> ONNX: float32, or int8 as QDQ, from `images` to `probabilities`."""
 
 import contextlib
+import gc
 import logging
 import tempfile
 from collections import Counter
@@ -105,7 +106,7 @@ def _convert(model, layout: str, opset: int) -> onnx.ModelProto:
 
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=_IMAGES)
     function = tf.function(lambda images: {_PROBABILITIES: model(images, training=False)}, [images])
-    with _quiet():
+    with _quiet(), _collecting():
         graph, _ = tf2onnx.convert.from_function(
             function,
             input_signature=[images],
@@ -319,6 +320,24 @@ def _shorten_names(graph: onnx.ModelProto) -> None:
         node.name = short(node.name)
         for values in (node.input, node.output):
             values[:] = [short(name) for name in values]
+
+
+@contextlib.contextmanager
+def _collecting():
+    """Free each copy that tf2onnx makes of the network before the next is made.
+
+    A copy is a cycle with all weights in it, and Python counts objects, not bytes: by its own rule
+    dozens of copies pile up before it looks, 6 GB for ResNet-50.
+    """
+    before = gc.get_threshold()
+    gc.freeze()  # what is there already need not be looked at each time
+    gc.collect()
+    gc.set_threshold(700, 2, 1)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextlib.contextmanager
