@@ -1,5 +1,6 @@
 """Data is a pure function of the step: each picture once, in the published order of things."""
 
+import dataclasses
 import gzip
 import struct
 
@@ -77,6 +78,17 @@ def test_the_seed_of_the_process_changes_nothing(pictures):
         found.append(labels_of(pictures, 4))
     assert found[0] == found[1]
     assert labels_of(pictures, 4, seed=2) != found[0]
+
+
+def test_pictures_are_told_apart_by_a_pixel_a_label_and_the_order(data_dir):
+    pictures = data.open_split("digits", "test", data_dir=data_dir)
+    images, labels = pictures.arrays
+    pixel = images.copy()
+    pixel[-1, 0, 0, 0] ^= 1
+    label = (labels + (np.arange(len(labels)) == 3)) % len(pictures.labels)
+    others = [(pixel, labels), (images, label), (images[::-1], labels), (images, labels)]
+    found = [dataclasses.replace(pictures, arrays=arrays).identity for arrays in others]
+    assert len(set(found)) == 4 and found[-1] == pictures.identity
 
 
 def test_a_batch_may_be_larger_than_the_data_set(pictures):
