@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from runs import end, log, newest_step
 
 from resnet_keras import Recipe, backup, train
 from resnet_keras.terminal import InputError
+from resnet_keras.train import watch
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,6 +122,21 @@ def test_a_run_that_nobody_listens_to_any_more_saves_and_stops(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_says_what_it_waits_for(tmp_path, capfd):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    place = watch.Place(step=0, accumulate=1, steps_per_epoch=1, total=2, rows=[])
+    said = []
+    for events in ((), ("on_test_begin",), ("on_test_begin", "on_test_end")):
+        keep = watch.Keep(place, tmp_path, (1, "steps"), [], None, {}, None)
+        keep.set_model(model)
+        for event in events:
+            getattr(keep, event)()
+        keep.on_signal(signal.SIGTERM, None)
+        said.append(capfd.readouterr().err.split()[-1])
+    assert said == ["step", "validation", "step"]
+
+
 def test_a_longer_run_is_what_a_long_one_would_have_been(tmp_path, data_dir):
     """Broken off within an epoch, whose row of the log is of the whole epoch at last."""
     recipe = Recipe(

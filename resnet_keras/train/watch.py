@@ -181,6 +181,7 @@ class Keep(keras.callbacks.Callback):
         self.saved_at = time.monotonic()
         self.saved_step = place.step
         self.signal = self.stop = 0  # what this process heard; what all of them know
+        self.doing = "step"  # what ends before a signal is heard
         self.resumed = saved and saved.arrays  # has the metrics within the epoch
         self.sums = {}  # the metrics of an epoch that is at its end, or at that of the run
 
@@ -194,6 +195,11 @@ class Keep(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         """Note the metrics before the validation counts with them: a longer run may go on here."""
         self.sums = _values(self._metrics())
+        self.doing = "validation"
+
+    def on_test_end(self, logs=None):
+        """The next step follows, or the end of the epoch, which saves."""
+        self.doing = "step"
 
     def on_train_batch_end(self, batch, logs=None):
         """Save within an epoch; at its end `on_epoch_end` does, when the log has its row."""
@@ -230,12 +236,15 @@ class Keep(keras.callbacks.Callback):
         backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
     def on_signal(self, number, frame) -> None:
-        """Note a signal; the next step saves and stops. The second one stops at once."""
+        """Note a signal; the end of the step saves and stops. The second one stops at once.
+
+        A validation goes on to its end: its row is the epoch's.
+        """
         if self.signal:
             stop(number, frame)
         self.signal = number
         # Not `print`: the signal may have come within another one.
-        os.write(2, f"\n{signal.Signals(number).name}: saving after this step\n".encode())
+        os.write(2, f"\n{signal.Signals(number).name}: saving after this {self.doing}\n".encode())
 
     def _due(self) -> bool:
         self.stop = max(self.replicas.gather(self.signal))
