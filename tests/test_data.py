@@ -316,7 +316,7 @@ def test_a_data_set_of_train_alone_says_what_to_do_about_its_test(tmp_path):
     prepared(tmp_path, train=[0, 1, 2, 0, 1])
     with pytest.raises(InputError, match="Received: split='test'") as caught:
         data.open_split("mine", "test", data_dir=tmp_path)
-    assert "train[80%:]" in str(caught.value) and "folder:PATH" in str(caught.value)
+    assert "train[80%:]" in str(caught.value) and "--holdout 1000" in str(caught.value)
     assert data.open_split("mine", "train[80%:]", data_dir=tmp_path).examples == 1
 
 

@@ -11,6 +11,7 @@ which machine, is written to benchmark.json.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -26,6 +27,12 @@ from contestants.pipelines import write_pictures
 from contestants.workload import NETS, backend
 
 TOOLS = Path(__file__).parent
+
+# Ours stand on some of them, the peers are the others.
+PACKAGES = (
+    *("keras", "tensorflow", "jax", "numpy", "keras-hub", "torch", "timm", "onnxruntime"),
+    *("ai-edge-litert", "tf2onnx"),
+)
 
 
 def main() -> None:
@@ -120,10 +127,18 @@ def machine() -> dict:
     return {
         "processor": model,
         "has": [flag for flag in wanted if flag in flags],
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),  # fewer under `taskset`
         "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 # --- what is compared -------------------------------------------------------------------------

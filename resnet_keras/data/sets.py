@@ -98,10 +98,7 @@ def _open_named(builder, split: str, image: str, label: str) -> Pictures:
         info = builder.info.splits[split]
     except (KeyError, ValueError):
         # Training takes "train" and "test" alone.
-        train = (
-            "; to train, put its pictures into a folder, CLASS/*, and give folder:PATH, of which "
-            "a part becomes the test"
-        )
+        train = "; to train, keep some pictures back, which are then the test, with --holdout 1000"
         raise InputError(
             f"{builder.name} has the splits {', '.join(builder.info.splits)}: name one, or a part "
             f"of one such as 'train[80%:]'{train if split == 'test' else ''}. "
