@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
-from resnet_keras.recipe import one_line
+from resnet_keras.recipe.command import one_line
 from resnet_keras.terminal import (
     InputError,
     exit_with_one_line,

@@ -77,7 +77,7 @@ def test_resnet50_within_three_minutes(tmp_path, photographs, capsys):
 
 
 def test_onnx_takes_no_more_than_thirty_times_the_weights(run_python, tmp_path):
-    """TensorFlow's and tf2onnx's copies; with those that nobody needs any more it is 66 times."""
+    """TensorFlow's and tf2onnx's copies; with those that nobody needs any more it is twice that."""
     code = (
         "import resource, sys; from pathlib import Path; from resnet_keras import ResNet;"
         "from resnet_keras.artefact import Card; from resnet_keras.export import onnx;"

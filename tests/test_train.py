@@ -21,6 +21,11 @@ SMALL = (
     "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
     "--warmup-epochs", "0", "--learning-rate", "0.01",
 )  # fmt: skip
+SHORT = Recipe(
+    model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, mean=(127.5,),
+    std=(127.5,), batch_size=100, learning_rate=0.01, epochs=1, schedule="constant",
+    precision="float32", logger="none",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -227,12 +232,8 @@ def test_replicas_must_divide_the_batch():
 
 
 def test_pictures_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
-    recipe = Recipe(
-        model="resnet20_cifar", dataset="digits", train_size=8, eval_size=12, eval_resize=12,
-        mean=(127.5,), std=(127.5,), batch_size=256, learning_rate=0.01, steps=2,
-        schedule="constant", precision="float32", logger="none", data_dir=data_dir,
-        run_dir=tmp_path / "run",
-    )  # fmt: skip
+    size = {"eval_size": 12, "eval_resize": 12}
+    recipe = dataclasses.replace(SHORT, **size, steps=2, data_dir=data_dir, run_dir=tmp_path / "run")
     with pytest.raises(SystemExit):
         train(dataclasses.replace(recipe, dry_run=True))
     resolved = json.loads(capsys.readouterr().out)
@@ -247,12 +248,7 @@ def test_pictures_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys
 
 
 def test_pictures_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_path, capsys):
-    recipe = Recipe(
-        model="resnet20_cifar", dataset="digits", holdout=37, train_size=8, eval_size=8,
-        mean=(127.5,), std=(127.5,), batch_size=100, learning_rate=0.01, epochs=1,
-        schedule="constant", precision="float32", logger="none", data_dir=data_dir,
-        run_dir=tmp_path / "run",
-    )  # fmt: skip
+    recipe = dataclasses.replace(SHORT, holdout=37, data_dir=data_dir, run_dir=tmp_path / "run")
     resolved = _resolved(recipe)
     assert resolved["steps_per_epoch"] == 14  # of 1400 pictures, not 1437
     run = train(recipe)

@@ -327,7 +327,7 @@ def _collecting():
     """Free each copy that tf2onnx makes of the network before the next is made.
 
     A copy is a cycle with all weights in it, and Python counts objects, not bytes: by its own rule
-    dozens of copies pile up before it looks, 6 GB for ResNet-50.
+    dozens of copies pile up before it looks.
     """
     before = gc.get_threshold()
     gc.freeze()  # what is there already need not be looked at each time

@@ -9,7 +9,7 @@ from typing import Any
 from resnet_keras.disk import read_object
 from resnet_keras.evaluate import Predictions, load_predictions, predict_split
 from resnet_keras.evaluate.predictions import digest
-from resnet_keras.recipe import Recipe
+from resnet_keras.recipe import Recipe, splits, tested
 from resnet_keras.terminal import InputError
 
 # The first field of each group, in the order of `Recipe`.
@@ -44,7 +44,7 @@ class Run:
     @property
     def tested(self) -> str:
         """The pictures it was tested on: a run that chooses values holds some back."""
-        return "held-out pictures" if self.recipe.get("holdout") else "test pictures"
+        return tested(self.recipe.get("holdout"))
 
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
         """The recipe as `(field, value, whether it is not the default)`, by groups."""
@@ -143,6 +143,6 @@ def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Pre
     return predict_split(
         open_artefact(model),
         data_dir=data_dir or recipe.get("data_dir"),
-        split=f"train[-{holdout}:]" if (holdout := recipe.get("holdout")) else "test",
+        split=splits(recipe.get("holdout"))[1],
         skip_bad=bool(recipe.get("skip_bad")),
     )

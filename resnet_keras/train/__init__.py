@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.disk import read_object, write_text
-from resnet_keras.recipe import KNOWN, Recipe
+from resnet_keras.recipe import KNOWN, Recipe, splits, tested
 from resnet_keras.terminal import InputError, load_tensorflow, refusal, say, stopping
 from resnet_keras.train import memory, tracking
 from resnet_keras.train.building import compiled, network
@@ -78,8 +78,8 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     source = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared them
-    trained_on, tested = recipe.splits()
-    test = data.open_split(recipe.dataset, tested, **source)
+    trained_on, tested_on = splits(recipe.holdout)
+    test = data.open_split(recipe.dataset, tested_on, **source)
     pictures = data.open_split(recipe.dataset, trained_on, **source)
     if not replicas.process:
         replicas.gather(0)
@@ -115,7 +115,7 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
         write_text(folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
         say(
             f"{recipe.model} on {recipe.dataset}: {pictures.examples:,} training pictures, "
-            f"{test.examples:,} {_kind(recipe)}, {total:,} steps, {steps} an epoch, "
+            f"{test.examples:,} {tested(recipe.holdout)}, {total:,} steps, {steps} an epoch, "
             f"{replicas.count} replica{'s' if replicas.count > 1 else ''}. Writing {folder}/"
             + (f", going on at step {saved.step:,}" if saved else "")
         )
@@ -196,7 +196,7 @@ def _publish(recipe: Recipe, model, pictures, folder: Path, facts: dict) -> dict
     results = evaluate(
         folder / "model.keras",
         data_dir=recipe.data_dir,
-        split=recipe.splits()[1],
+        split=splits(recipe.holdout)[1],
         skip_bad=recipe.skip_bad,
         save=folder / "predictions.npz",  # which the report reads
     )
@@ -324,13 +324,8 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _kind(recipe: Recipe) -> str:
-    """What the pictures are that the network is tested on."""
-    return "held-out pictures" if recipe.holdout else "test pictures"
-
-
 def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
     return (
         f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} % "
-        f"of {results['examples']:,} {_kind(recipe)}"
+        f"of {results['examples']:,} {tested(recipe.holdout)}"
     )

@@ -1,21 +1,16 @@
-"""A recipe: the columns of a paper's training table, and the command line made from them."""
+"""A recipe: the columns of a paper's training table."""
 
-import contextlib
 import dataclasses
 import inspect
-import io
 import math
-import sys
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-import tyro
-
 from resnet_keras.disk import folder_of
-from resnet_keras.terminal import InputError, exit_with_one_line
+from resnet_keras.recipe.command import parse
+from resnet_keras.recipe.rates import rate
+from resnet_keras.terminal import InputError
 
 # Training pictures, classes and channels of the data sets that have recipes, so that a recipe can
 # be read without its data (https://www.tensorflow.org/datasets/catalog).
@@ -292,12 +287,6 @@ class Recipe:
             _refuse("backup_every", "must be steps (500) or a time (90s, 10m, 2h)", every)
         return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
 
-    def splits(self) -> tuple[str, str]:
-        """What is trained on and what is tested, as TFDS writes splits."""
-        if self.holdout:
-            return f"train[:-{self.holdout}]", f"train[-{self.holdout}:]"
-        return "train", "test"
-
     def examples(self) -> int | None:
         """Training pictures; None where the data set is not one of KNOWN."""
         return KNOWN[self.dataset][0] - self.holdout if self.dataset in KNOWN else None
@@ -323,50 +312,13 @@ class Recipe:
         Raises:
             InputError: the number of steps in an epoch is neither known nor given.
         """
-        if self.steps:
-            unit, end = 1, self.steps
-        else:
-            unit = steps_per_epoch or self._steps_per_epoch()
-            end = self.epochs * unit
-        warmup = self.warmup_steps or round(self.warmup_epochs * unit)
-        return self._curve(step, warmup, end, unit) * self._warmup(step, warmup, unit)
-
-    def _curve(self, step: int, begin: int, end: int, unit: int) -> float:
-        """The rate without warm-up; cosine and power run from `begin` to `end`."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        if self.schedule == "step":
-            passed = sum(step // unit >= milestone for milestone in self.milestones)
-            return self.learning_rate * self.drop**passed
-        if self.rate_by == "epoch":
-            step, begin, end = step // unit, begin // unit, end // unit
-        length = max(end - begin, 1)
-        done = min(max(step - begin, 0), length - 1)
-        if self.schedule == "cosine":  # to the end, which is the step after the last
-            share = (1 + math.cos(math.pi * done / length)) / 2
-        else:  # to the last step
-            share = (1 - done / max(length - 1, 1)) ** self.power
-        return self.min_rate + (self.learning_rate - self.min_rate) * share
-
-    def _warmup(self, step: int, end: int, unit: int) -> float:
-        """The factor of the warm-up, which reaches 1 with its last step."""
-        if step >= end:
-            return 1.0
-        if self.warmup_curve == "stairs":
-            step, end = step // unit, end // unit
-        start = 1 / end if self.warmup_start is None else self.warmup_start
-        if self.warmup_curve == "constant":
-            return start
-        return start + (1 - start) * step / max(end - 1, 1)
-
-    def _steps_per_epoch(self) -> int:
-        examples = self.examples()
-        if examples is None:
+        if not (self.steps or steps_per_epoch or self.examples()):
             raise InputError(
                 "`rate` needs `steps_per_epoch` where the data set's size is not known. "
                 f"Received: dataset={self.dataset!r}"
             )
-        return self.steps_per_epoch(examples)
+        unit = 1 if self.steps else steps_per_epoch or self.steps_per_epoch(self.examples())
+        return rate(self, step, unit)
 
     def parse(self, docstring: str | None = None) -> Self:
         """This recipe as the command line changes it. From now on bad input exits with code 2.
@@ -377,13 +329,7 @@ class Recipe:
         Returns:
             The changed recipe, with `run_dir` resolved to `runs/<recipe file>`.
         """
-        exit_with_one_line()
-        # tyro joins lines that begin with a letter to one that no terminal holds.
-        claim = docstring and textwrap.indent(docstring, " ")
-        recipe = one_line(lambda: tyro.cli(type(self), default=self, description=claim))
-        if recipe.run_dir is None:
-            recipe = dataclasses.replace(recipe, run_dir=Path("runs") / Path(sys.argv[0]).stem)
-        return recipe
+        return parse(self, docstring)
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as JSON can hold them."""
@@ -422,18 +368,14 @@ class Recipe:
         return known and mine > theirs and self.schedule in ("constant", "step")
 
 
-def one_line(parse: Callable[[], Any]) -> Any:
-    """Call a parser of tyro's; what is wrong with the arguments is one line, as an InputError."""
-    screen = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(screen):
-            return parse()
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        lines = [line.strip("│╭╰╮╯─ ") for line in screen.getvalue().splitlines()]
-        message = " ".join(line for line in lines[1:4] if line)
-        raise InputError(f"{message.rstrip('.')}. See --help.") from None
+def splits(holdout: int | None) -> tuple[str, str]:
+    """What is trained on and what is tested, as TFDS writes splits, where so many are held out."""
+    return (f"train[:-{holdout}]", f"train[-{holdout}:]") if holdout else ("train", "test")
+
+
+def tested(holdout: int | None) -> str:
+    """What the pictures are called that a network is tested on."""
+    return "held-out pictures" if holdout else "test pictures"
 
 
 def _converted(value, kind):
