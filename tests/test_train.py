@@ -232,8 +232,8 @@ def test_replicas_must_divide_the_batch():
 
 
 def test_pictures_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
-    size = {"eval_size": 12, "eval_resize": 12}
-    recipe = dataclasses.replace(SHORT, **size, steps=2, data_dir=data_dir, run_dir=tmp_path / "run")
+    run = {"steps": 2, "data_dir": data_dir, "run_dir": tmp_path / "run"}
+    recipe = dataclasses.replace(SHORT, eval_size=12, eval_resize=12, **run)
     with pytest.raises(SystemExit):
         train(dataclasses.replace(recipe, dry_run=True))
     resolved = json.loads(capsys.readouterr().out)
