@@ -46,9 +46,17 @@ def main() -> None:
     parser.add_argument("--peer-python", default="/usr/bin/python3", help="has torchvision")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     options = parser.parse_args()
-    if options.what == "growth":
-        growth(options)
-        return
+    answers = growth(options) if options.what == "growth" else compare(options)
+    written = {
+        "machine": machine(),
+        "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
+        "measured": answers,
+    }
+    options.out.write_text(json.dumps(written, indent=1) + "\n")
+
+
+def compare(options) -> dict[str, dict]:
+    """The comparisons that were asked for, each printed as a table."""
     names = [options.what] if options.what != "all" else list(COMPARISONS)
     answers = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -60,12 +68,7 @@ def main() -> None:
                     for _ in range(options.rounds)
                 ]
                 answers[title] = {"unit": unit, "rounds": rounds, "table": table(rounds, unit)}
-    written = {
-        "machine": machine(),
-        "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
-        "measured": answers,
-    }
-    options.out.write_text(json.dumps(written, indent=1) + "\n")
+    return answers
 
 
 def measure(worker: str, arguments: dict, options) -> dict | None:
@@ -252,8 +255,8 @@ COMPARISONS = {
 }
 
 
-def growth(options) -> None:
-    """Time and memory of a training step as batch, depth and picture grow: growth.png."""
+def growth(options) -> dict[str, list[dict]]:
+    """Time and memory of a training step as batch, depth and picture grow: a plot, too."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -265,22 +268,26 @@ def growth(options) -> None:
         "depth": ("net", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]),
         "picture's edge, pixels": ("size", [128, 192, 224, 320, 448]),
     }
+    answers = {}
     figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharey="row", layout="constrained")
     for column, (label, (field, values)) in enumerate(lines.items()):
-        work = [{**base, field: value} for value in values]
-        found = [measure("training.ours", one, options) for one in work]
-        x = [int("".join(filter(str.isdigit, str(value)))) for value in values]
-        pairs = [(a, w, f) for a, w, f in zip(x, work, found, strict=True) if f]
-        x = [a for a, _, _ in pairs]
-        seconds = [w["batch"] / f["images_per_second"] for _, w, f in pairs]
-        axes[0][column].plot(x, seconds, "o-")
-        axes[1][column].plot(x, [f["peak_MiB"] / 1024 for _, _, f in pairs], "o-")
+        answers[label] = points = []
+        for value in values:
+            work = {**base, field: value}
+            if found := measure("training.ours", work, options):
+                x = int("".join(filter(str.isdigit, str(value))))
+                seconds = work["batch"] / found["images_per_second"]
+                points.append({"x": x, "seconds": seconds, "peak_MiB": found["peak_MiB"]})
+                print(f"{label} {x}: {seconds:.3f} s, {found['peak_MiB']:,.0f} MiB", flush=True)
+        x = [point["x"] for point in points]
+        axes[0][column].plot(x, [point["seconds"] for point in points], "o-")
+        axes[1][column].plot(x, [point["peak_MiB"] / 1024 for point in points], "o-")
         axes[1][column].set_xlabel(label)
     axes[0][0].set_ylabel("seconds a step")
     axes[1][0].set_ylabel("peak memory, GiB")
     figure.suptitle(f"A training step of ResNet-50, {base['dtype']}, batch 8, 224x224, but for x")
     figure.savefig(options.out.with_suffix(".png"), dpi=100)
-    print(f"wrote {options.out.with_suffix('.png')}")
+    return answers
 
 
 if __name__ == "__main__":
