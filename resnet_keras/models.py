@@ -293,16 +293,18 @@ def _block(x, spec: Spec, width, stride, dilation, drop, conv_norm, name):
     channels = width * spec.expansion
     shortcut = _shortcut(x, spec, channels, stride, conv_norm, f"{name}_0")
     # The last gamma starts at 0, so that a block starts as the identity (Goyal et al. 2017,
-    # "Accurate, Large Minibatch SGD", section 5.1).
+    # "Accurate, Large Minibatch SGD", section 5.1). Not where the shortcut pads with zeros: then
+    # the new channels would be 0 behind their ReLU, whose gradient is 0 there, for ever.
+    last = "ones" if spec.shortcut == "pad" else "zeros"
     if spec.block == "basic":
         # Only the first convolution dilates, as in OpenMMLab's BasicBlock.
         x = conv_norm(x, width, 3, f"{name}_1", stride=stride, dilation=dilation)
-        x = conv_norm(x, channels, 3, f"{name}_2", relu=False, gamma="zeros")
+        x = conv_norm(x, channels, 3, f"{name}_2", relu=False, gamma=last)
     else:
         first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         x = conv_norm(x, width, 1, f"{name}_1", stride=first)
         x = conv_norm(x, width, 3, f"{name}_2", stride=second, dilation=dilation)
-        x = conv_norm(x, channels, 1, f"{name}_3", relu=False, gamma="zeros")
+        x = conv_norm(x, channels, 1, f"{name}_3", relu=False, gamma=last)
     if drop:
         x = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
