@@ -86,6 +86,21 @@ def test_each_block_starts_as_the_identity():
     assert len(gammas) == 8 and not any(np.any(layer.gamma.numpy()) for layer in gammas)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnetv1d50", "resnet20_cifar"])
+def test_every_channel_of_every_block_begins_to_learn(name):
+    """A channel that is 0 on both ways into a ReLU has no gradient, and would never get one."""
+    model = ResNet(name, input_shape=(64, 64, 3), classes=10)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    last = "_2_bn" if SPECS[name].block == "basic" else "_3_bn"
+    norms = [x for x in model.layers if "_block" in x.name and x.name.endswith(last)]
+    before = [np.array(layer.gamma) for layer in norms]
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3)).astype("uint8")
+    model.train_on_batch(pixels, np.arange(8))
+    assert len(norms) == sum(SPECS[name].depths)
+    for layer, gamma in zip(norms, before, strict=True):
+        assert np.all(np.asarray(layer.gamma) != gamma), layer.name
+
+
 def test_option_a_shortcut_takes_every_second_pixel_and_pads_channels():
     model = ResNet("resnet20_cifar")
     shortcut = keras.Model(
