@@ -144,6 +144,8 @@ def _measured(folder: Path, recipe: Path, claim: str) -> str:
     if plain and f"{100 * results['top1']:.2f} %" not in claim:
         raise SystemExit(f"{recipe.name} does not say {100 * results['top1']:.2f} %, as measured")
     how = f" with {', '.join(other)}" if other else ""
+    note = folder / "note.txt"  # what was different that no field says
+    how += f"; {note.read_text().strip()}" if note.exists() else ""
     return f"[{accuracy}](results/{folder.name}){how}"
 
 
