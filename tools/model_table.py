@@ -21,8 +21,8 @@ from resnet_keras.terminal import load_tensorflow
 
 ROOT = Path(__file__).parents[1]
 
-# Does not change a result, or is the machine's.
-FREE = ("data_dir", "run_dir", "backup_every", "verbose", "dry_run", "replicas", "precision")
+# The machine's, not the recipe's.
+FREE = ("replicas", "precision")
 
 PUBLISHED = re.compile(r"([\d.]+) % top-1(?:, ([\d.]+) % top-5)? published")
 BY = ("OpenMMLab", "He et al.", "Zhong et al.", "Wightman et al.")
@@ -131,7 +131,7 @@ def _measured(folder: Path, recipe: Path, claim: str) -> str:
         )
     theirs = json.loads((folder / "recipe.json").read_text())
     defaults = Recipe(model="", dataset="").to_json()
-    ours = _recipe(recipe).to_json()
+    ours = _recipe(recipe).identity()
     other = [
         f"{name} {theirs.get(name, defaults[name])}"
         for name in ours
