@@ -94,14 +94,15 @@ def test_float16_on_a_cpu_is_replaced_with_one_line(quickstart):
 @pytest.mark.parametrize(
     ("kinds", "bfloat16", "automatic", "instead_of_float16"),
     [
-        ({"CPU"}, False, "float32", "float32"),
-        ({"CPU"}, True, "mixed_bfloat16", "mixed_bfloat16"),
-        ({"CPU", "GPU"}, True, "mixed_float16", "mixed_float16"),
-        ({"TPU"}, False, "mixed_bfloat16", "mixed_float16"),
+        (("CPU",), False, "float32", "float32"),
+        (("CPU",), True, "mixed_bfloat16", "mixed_bfloat16"),
+        (("CPU", "GPU"), True, "mixed_float16", "mixed_float16"),
+        (("TPU",), False, "mixed_bfloat16", "mixed_float16"),
     ],
-    ids=str,
+    ids=str,  # of a set it would be another one in each process
 )
 def test_precision_goes_by_the_devices(kinds, bfloat16, automatic, instead_of_float16):
+    kinds = set(kinds)
     assert _precision("auto", kinds, bfloat16)[0] == automatic
     policy, reason = _precision("mixed_float16", kinds, bfloat16)
     assert policy == instead_of_float16
