@@ -209,15 +209,15 @@ def test_every_shape_of_ours_becomes_integers_without_calibration():
 
 @pytest.fixture(scope="module")
 def fine_tuned(digits_run, data_dir):
-    """A digits network, and its twin after three more epochs."""
+    """A digits network, and its twin after eight more epochs."""
     model = keras.saving.load_model(digits_run / "model.keras", compile=False)
     images, labels = data.open_split("digits", "train", data_dir=data_dir).arrays
     keras.utils.set_random_seed(0)
     twin = quantize.aware(model)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, 3 * 23)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, 8 * 23)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     twin.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
-    twin.fit(images, labels, batch_size=64, epochs=3, verbose=0)
+    twin.fit(images, labels, batch_size=64, epochs=8, verbose=0)
     return model, twin
 
 
