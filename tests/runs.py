@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_keras import backup
@@ -27,24 +28,44 @@ def refused_in_one_line(done, *, after_others=False):
     return line
 
 
-def in_forks(commands, folder):
-    """What commands answer in a folder, each a fork of a process that has loaded the libraries.
+@contextmanager
+def forks(folder, **environment):
+    """Gives a function from a command to its answer, by a fork of a process with the libraries.
 
-    Returns:
-        For each command its `code`, `output`, `lines`, `memory` in MiB, `seconds` of a core.
+    The command, `python ...` or Python code, runs in the folder. Its answer has `code`, `out`,
+    `err`, `output` (both), its `lines`, `memory` in MiB, `seconds` of a core.
     """
-    done = subprocess.run(
-        [sys.executable, SHELL, "/dev/stdin"], cwd=folder, text=True,
-        input=json.dumps(commands), stdout=subprocess.PIPE,
+    server = subprocess.Popen(
+        [sys.executable, SHELL], cwd=folder, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(SHELL.parents[1]),
-             "COLUMNS": "200", "PYTHONUTF8": "1"},
+             "COLUMNS": "200", "PYTHONUTF8": "1", **environment},
     )  # fmt: skip
-    assert done.returncode == 0
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for answer in answers:  # TensorFlow's line about GPUs, which a fork has not held back
-        lines = answer["output"].splitlines()
-        answer["lines"] = [line for line in lines if "cuInit" not in line]
-    return dict(zip(commands, answers, strict=True))
+
+    def ask(command):
+        server.stdin.write(json.dumps(command) + "\n")
+        server.stdin.flush()
+        answer = json.loads(server.stdout.readline())
+        # TensorFlow's line about GPUs, which a fork has not held back.
+        lines = answer["err"].splitlines(keepends=True)
+        answer["err"] = "".join(line for line in lines if "cuInit" not in line)
+        output = answer["out"] + answer["err"]
+        return {**answer, "output": output, "lines": output.splitlines()}
+
+    with server:  # closes its pipes, waits
+        yield ask
+    assert server.returncode == 0
+
+
+def in_forks(commands, folder):
+    """What commands answer in a folder; see `forks`."""
+    with forks(folder) as ask:
+        return {command: ask(command) for command in commands}
+
+
+def finished(answer):
+    """The answer of a fork as the process that it was."""
+    return subprocess.CompletedProcess((), answer["code"], answer["out"], answer["err"])
 
 
 def made_once(tmp_path_factory, name, make):

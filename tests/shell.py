@@ -1,7 +1,7 @@
-"""Runs commands of documents one after the other: `shell.py COMMANDS.json`, in a folder of theirs.
+"""Runs commands one after the other: each a line of JSON on stdin, answered by one on stdout.
 
 Each is a fork of this process, which has loaded the libraries already: otherwise every one of them
-would take five seconds for that alone. Gives one line of JSON a command: exit code, output.
+would take five seconds for that alone.
 """
 
 import json
@@ -18,21 +18,22 @@ REPOSITORY = Path(__file__).parents[1]
 
 def run(command: str) -> dict:
     """Run a `python ...` command, or Python code, in a fork."""
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
+                for number, file in ((0, open(os.devnull)), (1, out), (2, err)):
+                    os.dup2(file.fileno(), number)
                 code = in_child(command)
             finally:
                 os._exit(code)
         _, status, used = os.wait4(child, 0)
-        output.seek(0)
+        texts = [file.seek(0) or file.read().decode(errors="replace") for file in (out, err)]
         return {
             "code": os.waitstatus_to_exitcode(status),
-            "output": output.read().decode(errors="replace"),
+            "out": texts[0],
+            "err": texts[1],
             "memory": used.ru_maxrss >> 10,  # MiB
             "seconds": round(used.ru_utime + used.ru_stime, 1),  # of a core
         }
@@ -73,7 +74,6 @@ def in_child(command: str) -> int:
 
 def main() -> None:
     """Load what commands need, but start no thread and no device; then run them."""
-    commands = json.loads(Path(sys.argv[1]).read_text())
     answers = os.fdopen(os.dup(1), "w")
     sys.path.insert(0, str(REPOSITORY))
     import ai_edge_litert.interpreter
@@ -82,8 +82,8 @@ def main() -> None:
     import tensorflow_datasets
 
     del ai_edge_litert, keras, tensorflow, tensorflow_datasets
-    for command in commands:
-        print(json.dumps(run(command)), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

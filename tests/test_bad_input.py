@@ -183,9 +183,10 @@ def check(attempt, arguments):
 
 
 GENERATED = settings(
-    max_examples=300, deadline=None, derandomize=True, database=None,
+    max_examples=100, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
+MANY = settings(GENERATED, max_examples=1000)
 
 
 @GENERATED
@@ -197,4 +198,11 @@ def test_no_recipe_starts_with_bad_input(attempt, arguments):
 @GENERATED
 @given(arguments=verb_cases())
 def test_no_verb_starts_with_bad_input(attempt, arguments):
+    check(attempt, arguments)
+
+
+@pytest.mark.slow
+@MANY
+@given(arguments=st.one_of(recipe_cases(), verb_cases()))
+def test_nothing_starts_with_much_bad_input(attempt, arguments):
     check(attempt, arguments)

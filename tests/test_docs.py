@@ -6,7 +6,6 @@ that their verb and their flags exist.
 
 import dataclasses
 import inspect
-import json
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import forks
 
 from resnet_keras import Recipe
 from resnet_keras.__main__ import VERBS
@@ -98,27 +98,17 @@ def read(folder, listed, runs, data_dir):
         for i in range(1, 7):
             pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "my_pictures" / label / f"{i}.jpg")
-    environment = {
-        **os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "TFDS_DATA_DIR": str(data_dir),
-        "PYTHONPATH": str(Path.cwd()),
-    }  # fmt: skip
-
-    def start(*words):
-        return subprocess.run(
-            [sys.executable, *words], cwd=folder, env=environment,
-            capture_output=True, text=True, timeout=1200,
-        )  # fmt: skip
-
+    environment = {"TFDS_DATA_DIR": str(data_dir), "PYTHONPATH": str(Path.cwd())}
     # Virtual devices are set up before TensorFlow is loaded: a process of its own.
     alone = [c for c in listed if "--replicas" in c and "--dry-run" not in c]
-    forked = [command for command in listed if command not in alone]
-    (folder / "commands.json").write_text(json.dumps(forked))
-    done = start(Path("tests/shell.py").absolute(), "commands.json")
-    assert done.returncode == 0, done.stderr
-    answers = [*zip(forked, map(json.loads, done.stdout.splitlines()), strict=True)]
+    with forks(folder, **environment) as ask:
+        answers = [(command, ask(command)) for command in listed if command not in alone]
     for command in alone:
-        done = start(*shlex.split(command)[1:])
-        answers.append((command, {"code": done.returncode, "output": done.stdout + done.stderr}))
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:]], cwd=folder, timeout=1200, text=True,
+            env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        answers.append((command, {"code": done.returncode, "output": done.stdout}))
     return answers
 
 

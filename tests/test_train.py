@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from runs import refused_in_one_line
+from runs import finished, forks, refused_in_one_line
 
 from resnet_keras import Recipe, backup, data, train
 from resnet_keras.models import count
@@ -110,6 +112,7 @@ def test_precision_goes_by_the_devices(kinds, bfloat16, automatic, instead_of_fl
     assert _precision("float32", kinds, bfloat16) == ("float32", "as asked for")
 
 
+@pytest.mark.slow
 def test_two_replicas_with_synchronized_batch_norm_are_one_device(quickstart):
     # They add in another order. A small rate keeps four steps from magnifying what that rounds.
     flags = ("--batch-size", "360", "--sync-batch-norm", "--precision", "float32",
@@ -179,6 +182,14 @@ def test_a_damaged_recipe_file_is_named(tmp_path):
         train(recipe)
 
 
+@pytest.fixture(scope="module")
+def away():
+    """Runs commands; whatever network there is, it is behind a proxy that nobody answers on."""
+    proxy = "http://127.0.0.1:9"
+    with forks(Path(__file__).parents[1], http_proxy=proxy, https_proxy=proxy) as ask:
+        yield ask
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [(("--model", "resnet5"), "resnet18"), (("--dataset", "no_such_set"), "no such data set"),
@@ -186,12 +197,11 @@ def test_a_damaged_recipe_file_is_named(tmp_path):
      (("--dataset", "imagenet2012"), "ILSVRC2012_img_val.tar"),
      (("--weights", "no.pth"), "no.pth")],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_code_2(quickstart, flags, words, tmp_path):
-    # Whatever network there is, it is behind a proxy that nobody answers on.
-    away = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    done, folder = quickstart(*flags, **away)
-    assert words in refused_in_one_line(done, after_others=True)
-    assert not folder.exists()
+def test_bad_input_is_one_line_and_code_2(away, flags, words, tmp_path, data_dir):
+    places = ("--data-dir", data_dir, "--run-dir", tmp_path / "run")
+    answer = away(shlex.join(map(str, ("python", "recipes/quickstart.py", *places, *flags))))
+    assert words in refused_in_one_line(finished(answer), after_others=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, data_dir, tmp_path):
