@@ -17,7 +17,7 @@ import pytest
 from bombs import SIGNATURE, bomb, chunk, header
 from PIL import Image
 from pth_writer import Raw, View, write_zip
-from runs import in_forks
+from runs import forks
 
 from resnet_keras import ResNet, backup
 from resnet_keras.artefact import Card, label_lines, read_card
@@ -254,16 +254,17 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def attempt(folder):
     """Run commands, each in a fork of a process that has loaded the libraries: their answers."""
+    with forks(folder) as ask:
 
-    def run(commands):
-        before = set(folder.parent.rglob("*"))
-        answers = in_forks(commands, folder)
-        (folder / "out.safetensors").unlink(missing_ok=True)  # of what was read
-        written = set(folder.parent.rglob("*")) - before
-        assert not written, written  # no MARK, nothing half written
-        return answers
+        def run(commands):
+            before = set(folder.parent.rglob("*"))
+            answers = {command: ask(command) for command in commands}
+            (folder / "out.safetensors").unlink(missing_ok=True)  # of what was read
+            written = set(folder.parent.rglob("*")) - before
+            assert not written, written  # no MARK, nothing half written
+            return answers
 
-    return run
+        yield run
 
 
 def refused(answer, most, words=""):

@@ -93,6 +93,7 @@ def unbroken(start, folder, *flags, **environment):
     return end(folder)
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py has a quick one
 def test_kill_and_terminate_change_nothing(start, tmp_path):
     expected = unbroken(start, tmp_path / "unbroken")
     folder = tmp_path / "broken"
