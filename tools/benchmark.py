@@ -257,11 +257,6 @@ COMPARISONS = {
 
 def growth(options) -> dict[str, list[dict]]:
     """Time and memory of a training step as batch, depth and picture grow: a plot, too."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
     base = {"net": "resnet50", "dtype": options.dtype or "float32", "batch": 8}
     lines = {
         "batch size": ("batch", [2, 4, 8, 16, 32]),
@@ -269,8 +264,7 @@ def growth(options) -> dict[str, list[dict]]:
         "picture's edge, pixels": ("size", [128, 192, 224, 320, 448]),
     }
     answers = {}
-    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharey="row", layout="constrained")
-    for column, (label, (field, values)) in enumerate(lines.items()):
+    for label, (field, values) in lines.items():
         answers[label] = points = []
         for value in values:
             work = {**base, field: value}
@@ -279,15 +273,28 @@ def growth(options) -> dict[str, list[dict]]:
                 seconds = work["batch"] / found["images_per_second"]
                 points.append({"x": x, "seconds": seconds, "peak_MiB": found["peak_MiB"]})
                 print(f"{label} {x}: {seconds:.3f} s, {found['peak_MiB']:,.0f} MiB", flush=True)
+    title = f"A training step of ResNet-50, {base['dtype']}, batch 8, 224x224, but for x"
+    plot(answers, title, options.out.with_suffix(".png"))
+    return answers
+
+
+def plot(answers: dict[str, list[dict]], title: str, path: Path) -> None:
+    """Draw what `growth` measured."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharey="row", layout="constrained")
+    for column, (label, points) in enumerate(answers.items()):
         x = [point["x"] for point in points]
         axes[0][column].plot(x, [point["seconds"] for point in points], "o-")
         axes[1][column].plot(x, [point["peak_MiB"] / 1024 for point in points], "o-")
         axes[1][column].set_xlabel(label)
-    axes[0][0].set_ylabel("seconds a step")
-    axes[1][0].set_ylabel("peak memory, GiB")
-    figure.suptitle(f"A training step of ResNet-50, {base['dtype']}, batch 8, 224x224, but for x")
-    figure.savefig(options.out.with_suffix(".png"), dpi=100)
-    return answers
+    axes[0][0].set(ylabel="seconds a step", ylim=(0, None))
+    axes[1][0].set(ylabel="peak memory, GiB", ylim=(0, None))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
