@@ -18,6 +18,7 @@ from keras import ops
 
 from resnet_keras.disk import sha256, write_text
 from resnet_keras.terminal import InputError
+from resnet_keras.twins import fold, twin_of
 
 # How slowly a range moves, once it has seen some batches.
 MOMENTUM = 0.99
@@ -130,40 +131,6 @@ def round_weights(kernel, *, per_channel: bool = True):
     return operator(kernel, -largest, largest, narrow_range=True)
 
 
-def fold(model: keras.Model) -> keras.Model:
-    """A twin without batch norm: each one becomes the bias and scale of its convolution.
-
-    In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
-    is computed in float64, so that the twin differs by float32's rounding alone. A batch norm that
-    follows no convolution stays.
-
-    Args:
-        model: any, of stock layers or our batch norm.
-
-    Returns:
-        A float32 model that computes the same in inference; its layers keep their names.
-    """
-    norms = {}  # convolution -> the batch norm behind it
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            before = layer.input._keras_history.operation
-            if _folds(before):
-                norms[before.name] = layer
-    gone = {norm.name for norm in norms.values()}
-
-    def clone(layer):
-        config = {**layer.get_config(), "dtype": "float32"}
-        if layer.name in norms:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    twin = _clone(model, clone, gone)
-    for layer in twin.layers:
-        weights = model.get_layer(layer.name).get_weights()
-        layer.set_weights(_folded(weights, norms[layer.name]) if layer.name in norms else weights)
-    return twin
-
-
 def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
     """A twin to fine-tune and to convert, that computes as the int8 file of a network will.
 
@@ -213,7 +180,7 @@ def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
             outputs = FakeQuant(fixed, name=f"{layer.name}_range")(outputs)
         return outputs
 
-    twin = _clone(folded, clone, call=call)
+    twin = twin_of(folded, clone, call)
     for layer in folded.layers:
         twin.get_layer(layer.name).set_weights(layer.get_weights())
     if ranges is not None:
@@ -251,8 +218,12 @@ def stock(twin: keras.Model) -> keras.Model:
             config["activation"] = "softmax"
         return kinds.get(type(layer), type(layer)).from_config(config)
 
-    gone = {layer.name for layer in twin.layers if isinstance(layer, FakeQuant)}
-    model = _clone(twin, clone, gone)
+    def call(layer, inputs, *others, **arguments):
+        if isinstance(layer, FakeQuant):
+            return inputs
+        return layer(inputs, *others, **arguments)
+
+    model = twin_of(twin, clone, call)
     for layer in model.layers:
         layer.set_weights(twin.get_layer(layer.name).get_weights())
     return model
@@ -298,41 +269,6 @@ def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
 def _beside(model: Path) -> Path:
     """`model.keras` -> `model.quantization.json`."""
     return Path(model).with_suffix(".quantization.json")
-
-
-def _clone(model: keras.Model, clone, gone=frozenset(), call=None) -> keras.Model:
-    """A model of other layers; those of the names in `gone` are left out."""
-
-    def without(layer, inputs, *others, **arguments):
-        return inputs if layer.name in gone else layer(inputs, *others, **arguments)
-
-    graph = keras.Model(model.input, model.output, name=model.name)  # not compiled
-    return keras.models.clone_model(graph, clone_function=clone, call_function=call or without)
-
-
-def _folds(layer) -> bool:
-    """Whether a layer is a linear convolution that one batch norm alone reads."""
-    return (
-        type(layer) is keras.layers.Conv2D
-        and layer.activation is keras.activations.linear
-        and len(layer._outbound_nodes) == 1
-    )
-
-
-def _folded(weights: list[np.ndarray], norm) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that does the work of its batch norm, too."""
-    kernel, bias = weights if len(weights) == 2 else (weights[0], 0.0)
-    gamma, beta, mean, variance = (
-        np.float64(ops.convert_to_numpy(variable))
-        for variable in (
-            norm.gamma if norm.scale else np.ones(kernel.shape[-1]),
-            norm.beta if norm.center else np.zeros(kernel.shape[-1]),
-            norm.moving_mean,
-            norm.moving_variance,
-        )
-    )
-    scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [np.float32(kernel * scale), np.float32((bias - mean) * scale + beta)]
 
 
 def _moving(twin: keras.Model) -> dict[str, FakeQuant]:

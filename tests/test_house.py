@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 FLOORS = [
     {"specs", "terminal"},
     {"disk"},
-    {"layers", "optim", "losses", "augment", "recipe"},
+    {"layers", "optim", "losses", "augment", "recipe", "twins"},
     {"models", "data", "artefact", "backup"},
     {"weights", "quantize"},
     {"evaluate"},
@@ -33,6 +33,7 @@ WITHOUT_TENSORFLOW = {
     "weights",
     "quantize",
     "recipe",
+    "twins",
 }
 
 

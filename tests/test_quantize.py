@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from resnet_keras import SPECS, ResNet, data, quantize
 from resnet_keras.terminal import InputError
+from resnet_keras.twins import fold
 
 # All that our networks have, in five blocks: the deep stem, pooling in stem and shortcut.
 SMALL = dataclasses.replace(SPECS["resnetv1d50"], depths=(2, 1, 1, 1), widths=(8, 8, 16, 16))
@@ -159,27 +160,12 @@ print([float(v.numpy()) for variable in variables for v in variable.value.values
     assert done.stdout.strip() == "[-2.0, -2.0, 3.0, 3.0, 2.0, 2.0]"
 
 
-@pytest.mark.parametrize("which", ["small", "digits"])
-def test_folded_is_equal(which, digits_run, data_dir):
-    if which == "small":
-        model = small_network()
-        images = waves(4)
-    else:
-        model = keras.saving.load_model(digits_run / "model.keras", compile=False)
-        images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
-    folded = quantize.fold(model)
-    assert np.abs(folded(images) - model(images)).max() < 1e-5
-    kinds = {type(layer) for layer in folded.layers}
-    assert keras.layers.BatchNormalization not in kinds
-    assert all(kind.__module__.startswith("keras.") for kind in kinds)
-
-
 def test_a_twin_becomes_the_float_network_again():
     model = small_network()
     twin = quantize.aware(model)
     images = waves(4)
     twin(images, training=True)
-    back, folded = quantize.stock(twin), quantize.fold(model)
+    back, folded = quantize.stock(twin), fold(model)
     assert all(type(layer).__module__.startswith("keras.") for layer in back.layers)
     assert [layer.name for layer in back.layers] == [layer.name for layer in folded.layers]
     assert np.array_equal(back(images), folded(images))

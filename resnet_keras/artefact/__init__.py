@@ -60,7 +60,9 @@ class Artefact:
     classes: int | None = None
 
 
-def open_artefact(path: str | Path, *, threads: int | None = None, beside: bool = True) -> Artefact:
+def open_artefact(
+    path: str | Path, *, threads: int | None = None, beside: bool = True, folded: bool = True
+) -> Artefact:
     """Open a model file.
 
     Args:
@@ -68,6 +70,8 @@ def open_artefact(path: str | Path, *, threads: int | None = None, beside: bool 
         threads: of the interpreter of `.tflite` and `.onnx`; by default one a core. TensorFlow's,
             which run the others, are the process's.
         beside: heed the card beside the file; not where it is still that of an older one.
+        folded: run a `.keras` file of float32 with its batch norms within its convolutions: faster,
+            and apart by rounding alone. False: layer by layer, as Keras runs it.
 
     Returns:
         The artefact.
@@ -79,7 +83,7 @@ def open_artefact(path: str | Path, *, threads: int | None = None, beside: bool 
     path = Path(path)
     if not path.exists():
         raise InputError(f"no such model file. Received: {path}")
-    predict, shape, classes, inside = open_file(path, threads or os.cpu_count())
+    predict, shape, classes, inside = open_file(path, threads or os.cpu_count(), folded)
     _, height, _, channels = shape
     size = height or 224
     if not 0 < size <= LARGEST:

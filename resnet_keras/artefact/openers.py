@@ -34,13 +34,19 @@ class Opened(NamedTuple):
     card: bytes | None
 
 
-def open_file(path: Path, threads: int) -> Opened:
+def open_file(path: Path, threads: int, folded: bool) -> Opened:
     """Open a file by its suffix, or the folder of a SavedModel.
+
+    Args:
+        path: the file or folder.
+        threads: as that of `open_artefact`, and so is the next one.
+        folded: of `.keras`.
 
     Raises:
         InputError: it is no model file, or cannot be read as one.
     """
-    openers = {".keras": _open_keras, ".tflite": _open_tflite, ".onnx": _open_onnx}
+    openers = {".tflite": _open_tflite, ".onnx": _open_onnx}
+    openers[".keras"] = lambda path, threads: _open_keras(path, folded)
     if path.suffix not in openers and not (path / "saved_model.pb").exists():
         raise InputError(
             f"a model file is .keras, .tflite, .onnx or a SavedModel folder. Received: {path}"
@@ -149,12 +155,16 @@ def _reason(error: Exception) -> str:
     return shortened(text)
 
 
-def _open_keras(path: Path, threads: int) -> Opened:
+def _open_keras(path: Path, folded: bool) -> Opened:
     import keras
     import tensorflow as tf
 
+    from resnet_keras.twins import fold
+
     model = load_keras(path)
     _require_pictures(path, model.input_shape)
+    if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
+        model = fold(model)
     if keras.backend.backend() != "tensorflow":
         return Opened(model.predict_on_batch, model.input_shape, model.output_shape[-1], None)
     # Traced once for every batch: `model.predict` costs several times more for a small one.

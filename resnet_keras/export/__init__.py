@@ -137,7 +137,8 @@ def export(
         io = io or "uint8"
     if out.suffix == ".onnx":
         layout, opset = layout or "nhwc", opset or 17
-    original = open_artefact(source)
+    # As Keras runs it: what is proved may not share the folding with what proves it.
+    original = open_artefact(source, folded=False)
     say_what_is_made_up(original)
     card = original.card
     proof = {"dataset": dataset, "data_dir": data_dir, "skip_bad": skip_bad}
@@ -158,7 +159,9 @@ def export(
         if any(layer.compute_dtype != "float32" for layer in model.layers):
             say(f"{source} computes in {model.dtype_policy.name}; float32 is what is exported")
             save_plain(model, copy)
-            original = dataclasses.replace(open_artefact(copy), path=source, card=card)
+            original = dataclasses.replace(
+                open_artefact(copy, folded=False), path=source, card=card
+            )
         say(f"converting to {_NAMES[out.suffix]}, {quantize.replace('none', 'float32')}")
         if out.suffix == ".keras":
             save_plain(model, part)
@@ -172,7 +175,7 @@ def export(
             )  # fmt: skip
         card.write(part)
         say(f"proving on {examples} test pictures of {dataset or card.dataset}")
-        candidate = open_artefact(part)
+        candidate = open_artefact(part, folded=False)
         report = {"artefact": str(source), "dataset": dataset or card.dataset}
         report |= compare(original, candidate, **proof, examples=examples)
         measure, default = BOUNDS[quantize]

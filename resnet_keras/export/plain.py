@@ -7,7 +7,7 @@ import keras
 
 from resnet_keras.disk import whole
 from resnet_keras.layers import Conv2D
-from resnet_keras.quantize import fold
+from resnet_keras.twins import fold, twin_of
 
 
 def plain(model: keras.Model) -> keras.Model:
@@ -32,10 +32,7 @@ def plain(model: keras.Model) -> keras.Model:
             config["activation"] = "softmax"
         return kind.from_config(config)
 
-    # Keras clones how a model was compiled, too; the graph alone is not compiled.
-    # By its ends, because a Sequential has no `input`.
-    graph = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    twin = keras.models.clone_model(graph, clone_function=stock)
+    twin = twin_of(model, stock)
     twin.set_weights(model.get_weights())
     return twin
 
