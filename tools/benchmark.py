@@ -2,7 +2,7 @@
 
     pip install -r tools/benchmark-requirements.txt
     python tools/benchmark.py {train,infer,pipeline,export,startup,backup,growth,all} [--rounds 5]
-    KERAS_BACKEND=jax python tools/benchmark.py train --net resnet50 --batch-size 256
+    python tools/benchmark.py train --backend jax --net resnet50 --batch-size 256
 
 Every measurement is a process of its own, with a warm-up; ours and its peers take turns. Shown are
 medians over the rounds; a ratio is taken within a round, and the median of the ratios is shown:
@@ -43,9 +43,14 @@ def main() -> None:
     parser.add_argument("--net", choices=NETS, help="train: this network only")
     parser.add_argument("--batch-size", type=int, help="train: rather than 32 (CIFAR: 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="train: this type only")
+    parser.add_argument(
+        "--backend", choices=("tensorflow", "jax"), default=backend(),
+        help="Keras' for ours; with jax, `train` needs no TensorFlow (default: KERAS_BACKEND)",
+    )  # fmt: skip
     parser.add_argument("--peer-python", default="/usr/bin/python3", help="has torchvision")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     options = parser.parse_args()
+    os.environ["KERAS_BACKEND"] = options.backend  # of the processes that measure
     answers = growth(options) if options.what == "growth" else compare(options)
     written = {
         "machine": machine(),
@@ -133,7 +138,7 @@ def machine() -> dict:
         "cores": len(os.sched_getaffinity(0)),  # fewer under `taskset`
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "backend": backend(),
     }
 
 
@@ -184,18 +189,18 @@ def compare_inference(options, folder):
         },
     )
     for kind in ("none", "int8"):
-        name = {"none": "float", "int8": "int8"}[kind]
-        yield (
-            f"TFLite ResNet-50, {name}, batch 1, one thread (theirs has fewer multiply-adds)",
-            "GMAC_per_second",
-            {
-                "our export": ("inference.tflite_ours", {"folder": folder, "quantize": kind}),
-                "keras.applications, converted": (
-                    "inference.tflite_applications",
-                    {"quantize": kind},
-                ),
-            },
-        )
+        theirs = {"folder": folder, "quantize": kind}
+        for version, macs in (("1.5", "theirs, 1, has fewer multiply-adds"), ("1", "as theirs")):
+            ours = {**theirs, "version": version}
+            yield (
+                f"TFLite ResNet-50 {version} ({macs}), {kind.replace('none', 'float')}, batch 1, "
+                "one thread",
+                "GMAC_per_second",
+                {
+                    "our export": ("inference.tflite_ours", ours),
+                    "keras.applications, converted": ("inference.tflite_applications", theirs),
+                },
+            )
 
 
 def compare_pipelines(options, folder):

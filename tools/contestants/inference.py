@@ -72,24 +72,29 @@ def _onnx_speed(path: Path, shape: tuple) -> dict:
     return {"images_per_second": steps_per_second(steps)}
 
 
-def tflite_ours(folder: str, quantize: str) -> dict:
+def tflite_ours(folder: str, quantize: str, version: str) -> dict:
     """Our TFLite file; multiply-adds as `summary` counts them."""
     from resnet_keras.models import ResNet, count
 
-    path = Path(folder) / f"ours-{quantize}.tflite"
+    path = Path(folder) / f"ours-{quantize}-{version}.tflite"
     if not path.exists():
-        _write(folder, path, quantize)
-    return _tflite_speed(path.read_bytes(), count(ResNet("resnet50"))["macs"])
+        _write(folder, path, quantize, version)
+    return _tflite_speed(path.read_bytes(), count(ResNet(_spec(version)))["macs"])
 
 
-def tflite_applications(quantize: str) -> dict:
-    """TensorFlow's converter run on keras.applications' ResNet-50."""
-    from dataclasses import replace
+def tflite_applications(folder: str, quantize: str) -> dict:
+    """TensorFlow's converter run on keras.applications' ResNet-50, which is version 1."""
+    from resnet_keras.models import ResNet, count
 
+    path = Path(folder) / f"theirs-{quantize}.tflite"
+    if not path.exists():
+        path.write_bytes(_converted(quantize))
+    return _tflite_speed(path.read_bytes(), count(ResNet(_spec("1")))["macs"])
+
+
+def _converted(quantize: str) -> bytes:
     import keras
     import tensorflow as tf
-
-    from resnet_keras.models import SPECS, ResNet, count
 
     model = keras.applications.ResNet50(weights=None)
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
@@ -100,9 +105,16 @@ def tflite_applications(quantize: str) -> dict:
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
-    # Its strides are in the first convolution of a block.
-    theirs = ResNet(replace(SPECS["resnet50"], stride_in_1x1=True))
-    return _tflite_speed(converter.convert(), count(theirs)["macs"])
+    return converter.convert()
+
+
+def _spec(version: str):
+    """ResNet-50: "1.5", or "1", with the strides in the first convolution of a block."""
+    from dataclasses import replace
+
+    from resnet_keras.models import SPECS
+
+    return replace(SPECS["resnet50"], stride_in_1x1=version == "1")
 
 
 def _tflite_speed(content: bytes, macs: int) -> dict:
@@ -123,7 +135,7 @@ def _tflite_speed(content: bytes, macs: int) -> dict:
     return {"images_per_second": speed, "GMAC_per_second": speed * macs / 1e9}
 
 
-def _our_model(folder: str) -> Path:
+def _our_model(folder: str, version: str = "1.5") -> Path:
     """A ResNet-50 as `.keras`; speed does not ask how well it was trained.
 
     But int8 asks for ranges: blocks that still begin as the identity have none.
@@ -134,9 +146,9 @@ def _our_model(folder: str) -> Path:
     from resnet_keras import ResNet
     from resnet_keras.export import save_plain
 
-    path = Path(folder) / "model.keras"
+    path = Path(folder) / f"model-{version}.keras"
     if not path.exists():
-        model = ResNet("resnet50")
+        model = ResNet(_spec(version))
         for layer in model.layers:
             if hasattr(layer, "gamma"):
                 layer.gamma.assign(layer.gamma * 0 + 1)
@@ -164,7 +176,7 @@ def export_all(folder: str) -> dict:
     return {}
 
 
-def _write(folder: str, path: Path, quantize: str = "none") -> None:
+def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5") -> None:
     """Our ResNet-50 in the format of the suffix, as `export` writes it, unproved."""
     import keras
     import numpy as np
@@ -172,7 +184,7 @@ def _write(folder: str, path: Path, quantize: str = "none") -> None:
     from resnet_keras.artefact import Card
     from resnet_keras.export import folded, onnx, saved_model, tflite
 
-    model = folded(keras.saving.load_model(_our_model(folder), compile=False))
+    model = folded(keras.saving.load_model(_our_model(folder, version), compile=False))
     card = Card(input_size=224, eval_resize=256, crop=224)
     if path.suffix == ".tflite":
         pictures = np.concatenate(list(_calibration())) if quantize == "int8" else None

@@ -1,5 +1,7 @@
 """Training steps of a whole network, on pictures that lie in memory."""
 
+import itertools
+
 from contestants.workload import NETS, backend, keras_of, our_network, steps_per_second
 
 
@@ -62,12 +64,15 @@ def _fit_speed(model, batch: int, size: int, classes: int, dtype: str) -> dict:
         import jax
 
         on_device = jax.device_put(images), jax.device_put(labels)
-        batches = iter(lambda: on_device, None)
+        batches = (on_device for _ in itertools.count())
 
     def steps(number):
         model.fit(batches, steps_per_epoch=number, verbose=0)
 
-    return {"images_per_second": batch * steps_per_second(steps)}
+    answer = {"images_per_second": batch * steps_per_second(steps)}
+    if backend() == "jax" and (memory := jax.devices()[0].memory_stats()):  # a CPU has none
+        answer["peak_MiB"] = memory["peak_bytes_in_use"] / 2**20
+    return answer
 
 
 def torch(net: str, dtype: str, batch: int, compiled: bool = False) -> dict:
