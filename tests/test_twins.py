@@ -112,3 +112,15 @@ def test_halves_are_run_as_they_are(tmp_path):
     assert np.array_equal(
         got, open_artefact(tmp_path / "model.keras", folded=False).predict(IMAGES)
     )
+
+
+@pytest.mark.parametrize("size", [8, None])
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1 / 255, 0.0), (1 / 255, [0.1, 0.2, 0.3]), ([1.0, 0.5, 2.0], -1.0)]
+)
+def test_rescaled_rows_are_the_same_to_the_bit(size, scale, offset):
+    pixels = keras.Input((size, size, 3))
+    model = keras.Model(pixels, layers.Rescaling(scale, offset)(pixels))
+    expected = model.predict(IMAGES, verbose=0)
+    assert np.array_equal(fold(model, rescale_rows=True).predict(IMAGES, verbose=0), expected)
+    assert np.array_equal(folded(model, rescale_rows=True).predict(IMAGES, verbose=0), expected)

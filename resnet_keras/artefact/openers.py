@@ -164,7 +164,7 @@ def _open_keras(path: Path, folded: bool) -> Opened:
     model = load_keras(path)
     _require_pictures(path, model.input_shape)
     if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
-        model = fold(model)
+        model = fold(model, rescale_rows=True)
     if keras.backend.backend() != "tensorflow":
         return Opened(model.predict_on_batch, model.input_shape, model.output_shape[-1], None)
     # Traced once for every batch: `model.predict` costs several times more for a small one.

@@ -168,7 +168,7 @@ def export(
             errors = {}
         else:
             rounding = to_convert(aware(model, tuned)) if tuned else None
-            model = folded(model)
+            model = folded(model, rescale_rows=layout != "nchw")
             errors = _convert(
                 rounding or model, part, card, layout, opset, quantize=quantize,
                 pictures=pictures, io=io, keep_float=tuple(keep_float),

@@ -43,9 +43,14 @@ def save_plain(model: keras.Model, path: Path) -> None:
         plain(model).save(part)
 
 
-def folded(model: keras.Model) -> keras.Model:
-    """`plain(model)` without batch norm: what is converted. Its layers keep their names."""
-    return fold(plain(model))
+def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+    """`plain(model)` without batch norm: what is converted. Its layers keep their names.
+
+    Args:
+        model: as `train` builds it.
+        rescale_rows: see `fold`; not for a file whose rows are of one colour.
+    """
+    return fold(plain(model), rescale_rows=rescale_rows)
 
 
 def layer_of(text: str, names: list[str]) -> str | None:

@@ -184,7 +184,8 @@ def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5"
     from resnet_keras.artefact import Card
     from resnet_keras.export import folded, onnx, saved_model, tflite
 
-    model = folded(keras.saving.load_model(_our_model(folder, version), compile=False))
+    model = keras.saving.load_model(_our_model(folder, version), compile=False)
+    model = folded(model, rescale_rows=True)
     card = Card(input_size=224, eval_resize=256, crop=224)
     if path.suffix == ".tflite":
         pictures = np.concatenate(list(_calibration())) if quantize == "int8" else None
