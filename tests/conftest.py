@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pth_writer import WRITERS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for those who import it before the package
@@ -101,3 +102,9 @@ def cpu():
 
     with tf.device("CPU"):
         yield
+
+
+@pytest.fixture(params=WRITERS)
+def write(request):
+    """Writes a `.pth` file of one of the two formats: `write(path, root)`."""
+    return WRITERS[request.param]

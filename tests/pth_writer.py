@@ -160,3 +160,6 @@ def torch_python() -> str:
             continue
         return python
     pytest.skip("no Python with torchvision")
+
+
+WRITERS = {"zip": write_zip, "legacy": write_legacy}

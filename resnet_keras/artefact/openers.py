@@ -5,6 +5,7 @@ import math
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -45,8 +46,8 @@ def open_file(path: Path, threads: int, folded: bool) -> Opened:
     Raises:
         InputError: it is no model file, or cannot be read as one.
     """
-    openers = {".tflite": _open_tflite, ".onnx": _open_onnx}
-    openers[".keras"] = lambda path, threads: _open_keras(path, folded)
+    keras = partial(_open_keras, folded=folded)
+    openers = {".keras": keras, ".tflite": _open_tflite, ".onnx": _open_onnx}
     if path.suffix not in openers and not (path / "saved_model.pb").exists():
         raise InputError(
             f"a model file is .keras, .tflite, .onnx or a SavedModel folder. Received: {path}"
@@ -155,7 +156,7 @@ def _reason(error: Exception) -> str:
     return shortened(text)
 
 
-def _open_keras(path: Path, folded: bool) -> Opened:
+def _open_keras(path: Path, threads: int, *, folded: bool) -> Opened:
     import keras
     import tensorflow as tf
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from resnet_keras.artefact import refuse_packed
 from resnet_keras.terminal import InputError
-from resnet_keras.weights.pickles import Refused, Tensor, read_pth
+from resnet_keras.weights.pickles import Refused, Tensor
+from resnet_keras.weights.pth import read_pth
 
 # Where training scripts put the state dict: OpenMMLab, Lightning and timm; torchvision; timm's EMA.
 _WRAPPERS = ("state_dict", "model", "state_dict_ema")

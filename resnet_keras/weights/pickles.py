@@ -1,26 +1,19 @@
-"""PyTorch's `.pth` files, read without PyTorch and without running what is in them.
+"""The pickles within PyTorch's `.pth` files, interpreted without running what is in them.
 
 A pickle is a program, and Python's own unpickler imports and calls whatever the program names.
-Here `pickletools` parses the opcodes and `_unpickle` interprets them: it imports nothing, calls
+Here `pickletools` parses the opcodes and `unpickle` interprets them: it imports nothing, calls
 only the builders below, and refuses the file at the first global that is on neither list.
 """
 
 import contextlib
-import io
-import mmap
 import pickletools
-import struct
 import types
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-
-# The first pickle of torch.save's older format (torch/serialization.py, MAGIC_NUMBER).
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _STORAGES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -74,7 +67,7 @@ class _StandIn(NamedTuple):
 
 
 @dataclass
-class _Storage:
+class Storage:
     """A run of `numel` values in the file; `data`, its bytes, is known once they are found."""
 
     dtype: np.dtype
@@ -85,7 +78,7 @@ class _Storage:
 class Tensor(NamedTuple):
     """A tensor as the pickle describes it: a window on a storage, in elements."""
 
-    storage: _Storage
+    storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -110,119 +103,7 @@ class Tensor(NamedTuple):
         )
 
 
-def read_pth(path: str) -> object:
-    """Read a file of `torch.save`, zip or older format.
-
-    Args:
-        path: the file; its tensors stay memory-mapped.
-
-    Returns:
-        What was saved: dicts, lists and scalars, with a `Tensor` for each tensor.
-
-    Raises:
-        Refused: the file names anything beyond the lists above; none of it was run.
-        Exception: any other, where the file is damaged.
-    """
-    with open(path, "rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _read_zip(path, data) if data[:2] == b"PK" else _read_legacy(data)
-
-
-def _read_zip(path: str, data: mmap.mmap) -> object:
-    """The format since PyTorch 1.6: `NAME/data.pkl` and `NAME/data/KEY`, stored, in a zip."""
-    raw = np.frombuffer(data, np.uint8)
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.NameToInfo
-    program = next((name for name in entries if name.endswith("data.pkl")), None)
-    if program is None:
-        raise Refused(f"is a zip, but not of torch.save. Received: {list(entries)[:3]}")
-    folder = program.removesuffix("data.pkl")
-    order = entries.get(f"{folder}byteorder")  # since PyTorch 2.1
-    big_endian = order is not None and bytes(_stored(raw, order)) == b"big"
-
-    storages: dict[str, _Storage] = {}
-    swapped = 0
-
-    def storage(key: str, dtype: np.dtype, numel: int) -> _Storage:
-        nonlocal swapped
-        if key in storages:
-            return _same(storages[key], key, dtype, numel)
-        values = _stored(raw, entries[f"{folder}data/{key}"])
-        if values.size != numel * dtype.itemsize:
-            raise Refused(
-                f"has a storage of another size than its header says. Received: {numel} x "
-                f"{dtype} in {values.size} bytes"
-            )
-        if big_endian:
-            swapped += values.size
-            if swapped > raw.size:  # entries that lie over each other
-                raise Refused(f"has storages that are larger than it. Received: storage {key!r}")
-            values = values.reshape(-1, dtype.itemsize)[:, ::-1].reshape(-1)
-        storages[key] = _Storage(dtype, numel, values)
-        return storages[key]
-
-    return _unpickle(io.BytesIO(_stored(raw, entries[program])), storage)
-
-
-def _stored(raw: np.ndarray, entry: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of a zip entry, in place."""
-    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-        raise Refused(
-            "has compressed or encrypted entries, which torch.save never writes. "
-            f"Received: {entry.filename!r}"
-        )
-    # Sizes of name and extra field; the latter differs from the central directory's, it pads.
-    header = bytes(raw[entry.header_offset : entry.header_offset + 30])
-    name, extra = struct.unpack("<HH", header[26:])
-    start = entry.header_offset + 30 + name + extra
-    if header[:4] != b"PK\3\4" or start + entry.file_size > raw.size:
-        raise Refused(f"is truncated or damaged. Received: {entry.filename!r}")
-    return raw[start : start + entry.file_size]
-
-
-def _read_legacy(data: mmap.mmap) -> object:
-    """The format before PyTorch 1.6: five pickles, then `int64 numel` and bytes per storage."""
-    storages: dict[str, _Storage] = {}
-
-    def storage(key: str, dtype: np.dtype, numel: int) -> _Storage:
-        return _same(storages.setdefault(key, _Storage(dtype, numel)), key, dtype, numel)
-
-    magic = _unpickle(data, None)
-    if type(magic) is not int or magic != _LEGACY_MAGIC:
-        raise Refused(f"is a pickle, but not of torch.save. Received: a {type(magic).__name__}")
-    _unpickle(data, None)  # version of the format
-    _unpickle(data, None)  # byte order and sizes of the machine; the data is little endian always
-    root = _unpickle(data, storage)
-    keys = _unpickle(data, None)
-    raw, position = np.frombuffer(data, np.uint8), data.tell()
-    for key in keys:
-        if type(key) is not str:
-            raise TypeError(f"a storage named by a {type(key).__name__}")
-        found = storages[key]
-        (numel,) = struct.unpack_from("<q", data, position)
-        size = found.numel * found.dtype.itemsize
-        if numel != found.numel or position + 8 + size > raw.size:
-            raise Refused(
-                f"is truncated or damaged. Received: storage {key!r} of {found.numel} x "
-                f"{found.dtype}, with {raw.size - position - 8} bytes left in the file"
-            )
-        found.data = raw[position + 8 : position + 8 + size]
-        position += 8 + size
-    if any(found.data is None for found in storages.values()):
-        raise Refused(
-            f"is truncated: storages are missing. Received: {len(keys)} of {len(storages)}"
-        )
-    return root
-
-
-def _same(known: _Storage, key: str, dtype: np.dtype, numel: int) -> _Storage:
-    """A storage that is referred to again."""
-    if (known.dtype, known.numel) != (dtype, numel):
-        raise Refused(f"gives one storage two types or sizes. Received: storage {key!r}")
-    return known
-
-
-def _unpickle(stream, storage: Callable | None) -> object:
+def unpickle(stream, storage: Callable | None) -> object:
     """Interpret one pickle of `stream` and stop behind it.
 
     `storage(key, dtype, numel)` resolves the persistent ids; None where there may be none.
@@ -364,7 +245,7 @@ def _call(function: object, arguments: object) -> object:
     return function(*arguments)
 
 
-def _persistent(pid: object, storage: Callable | None) -> _Storage:
+def _persistent(pid: object, storage: Callable | None) -> Storage:
     """Check a persistent id: `("storage", type, key, device, numel)`, legacy with a None behind."""
     match pid:
         case ("storage", np.dtype() as dtype, str() as key, _, int() as numel, *rest) if (
@@ -398,7 +279,7 @@ def _tensor(storage, offset, shape, strides, *rest) -> Tensor:
     if len(shape) != len(strides) or len(shape) > _MOST_AXES:
         raise TypeError("a tensor that is none")
     numbers = (offset, *shape, *strides)
-    if not isinstance(storage, _Storage) or not all(
+    if not isinstance(storage, Storage) or not all(
         type(n) is int and 0 <= n < 2**48 for n in numbers
     ):
         raise TypeError("a tensor that is none")
