@@ -4,7 +4,7 @@ Not measured here.
 
     python recipes/cifar100_resnet50.py
 
-Published with 8 GPUs of 16 pictures each, so batch norm saw 16 pictures at a time; on fewer GPUs it
+Published with 8 GPUs of 16 images each, so batch norm saw 16 images at a time; on fewer GPUs it
 sees more.
 """
 
@@ -13,13 +13,13 @@ from resnet_keras import Recipe, train
 RECIPE = Recipe(
     model="resnet50_cifar",
     dataset="cifar100",
-    train_size=32, padding=4, flip=True,      # zeros around the raw picture, then a random crop
+    train_size=32, padding=4, flip=True,      # zeros around the raw image, then a random crop
     eval_size=32,
     mean=(129.304, 124.070, 112.434), std=(68.170, 65.392, 70.418),
     optimizer="sgd", momentum=0.9,
     batch_size=128, learning_rate=0.1,
     weight_decay=5e-4,                        # in the gradient of every parameter
-    epochs=200, schedule="step", milestones=(60, 120, 160), drop=0.2,
+    epochs=200, schedule="step", milestones=(60, 120, 160), milestone_factor=0.2,
 )  # fmt: skip
 
 if __name__ == "__main__":

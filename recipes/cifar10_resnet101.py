@@ -4,7 +4,7 @@ Not measured here.
 
     python recipes/cifar10_resnet101.py
 
-Published with 8 GPUs of 16 pictures each, so batch norm saw 16 pictures at a time; on fewer GPUs it
+Published with 8 GPUs of 16 images each, so batch norm saw 16 images at a time; on fewer GPUs it
 sees more.
 """
 

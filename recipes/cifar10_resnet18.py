@@ -4,7 +4,7 @@ Not measured here.
 
     python recipes/cifar10_resnet18.py
 
-Published with 8 GPUs of 16 pictures each, so batch norm saw 16 pictures at a time; on fewer GPUs it
+Published with 8 GPUs of 16 images each, so batch norm saw 16 images at a time; on fewer GPUs it
 sees more.
 """
 
@@ -13,7 +13,7 @@ from resnet_keras import Recipe, train
 RECIPE = Recipe(
     model="resnet18_cifar",
     dataset="cifar10",
-    train_size=32, padding=4, flip=True,      # zeros around the raw picture, then a random crop
+    train_size=32, padding=4, flip=True,      # zeros around the raw image, then a random crop
     eval_size=32,
     mean=(125.307, 122.961, 113.8575), std=(51.5865, 50.847, 51.255),
     optimizer="sgd", momentum=0.9,

@@ -5,7 +5,7 @@ Not measured here.
     python recipes/cifar10_resnet20.py
 
 Option A shortcuts, 64,000 steps. The paper subtracts the mean of each pixel; here, as in most
-reproductions, pixels are normalised per channel. The paper held out 5,000 training pictures to set
+reproductions, pixels are normalised per channel. The paper held out 5,000 training images to set
 the schedule; the published figure is, as here, of a training on all 50,000.
 """
 

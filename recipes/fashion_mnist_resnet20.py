@@ -4,10 +4,10 @@ Not measured here.
 
     python recipes/fashion_mnist_resnet20.py
 
-The pictures are taken from Debian's package dataset-fashion-mnist where it is installed, else they
+The images are taken from Debian's package dataset-fashion-mnist where it is installed, else they
 are downloaded. All values are those of the authors' code (github.com/zhunzhong07/Random-Erasing,
 fashionmnist.py). Theirs differs in two ways: the figure is that of the best epoch on the test
-pictures, where ours is the last epoch's; and its shortcuts project where ours pad with zeros (the
+images, where ours is the last epoch's; and its shortcuts project where ours pad with zeros (the
 paper's option A). With Random Erasing (`--erasing 0.5`) 95.98 % are published; theirs fills the box
 with one grey, ours with noise.
 """

@@ -1,6 +1,6 @@
-"""ResNet-50 on a folder of your own pictures, from somebody's ImageNet weights, with a new head.
+"""ResNet-50 on a folder of your own images, from somebody's ImageNet weights, with a new head.
 
-    python recipes/finetune_resnet50.py --weights resnet50.pth --dataset folder:my_pictures
+    python recipes/finetune_resnet50.py --weights resnet50.pth --dataset folder:my_images
 
 Not measured here. The folder has one folder a class, or `train/` and `val/` with one folder a class
 each. The recipe is ours.
@@ -10,7 +10,7 @@ from resnet_keras import Recipe, train
 
 RECIPE = Recipe(
     model="resnet50",
-    dataset="folder:pictures",
+    dataset="folder:images",
     skip_head=True,                           # a new head, of as many classes as there are folders
     train_size=224, min_area=0.08, flip=True,
     eval_resize=256, eval_size=224, antialias=True,

@@ -4,7 +4,7 @@ Not measured here.
 
     python recipes/imagenet_resnet152.py --data-dir ~/tensorflow_datasets
 
-Published with 8 GPUs of 32 pictures each, so batch norm saw 32 pictures at a time; on fewer GPUs it
+Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time; on fewer GPUs it
 sees more.
 """
 

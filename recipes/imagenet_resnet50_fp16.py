@@ -5,7 +5,7 @@ Not measured here.
     python recipes/imagenet_resnet50_fp16.py --data-dir ~/tensorflow_datasets
 
 Float16 with float32 master weights, the loss scaled by 512; steps whose gradients are not finite
-are skipped. Published with 8 GPUs of 32 pictures each, so batch norm saw 32 pictures at a time.
+are skipped. Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time.
 """
 
 from dataclasses import replace

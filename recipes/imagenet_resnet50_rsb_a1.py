@@ -17,7 +17,7 @@ RECIPE = Recipe(
     train_size=224, min_area=0.08, flip=True,
     rand_ops=2, rand_magnitude=7, rand_std=0.5,      # timm's increasing set
     mixup=0.2, cutmix=1.0,                           # half each
-    repeats=3,                                       # every picture three times a batch
+    repeats=3,                                       # every image three times a batch
     eval_resize=236, eval_size=224,
     interpolation="bicubic", antialias=True,
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375),
@@ -25,7 +25,7 @@ RECIPE = Recipe(
     optimizer="lamb", betas=(0.9, 0.999), epsilon=1e-6, clip_norm=1.0,
     batch_size=2048, learning_rate=0.005,
     weight_decay=0.01, exclude=("bias", "gamma", "beta"),
-    epochs=600, schedule="cosine", min_rate=1e-6, rate_by="epoch",
+    epochs=600, schedule="cosine", min_learning_rate=1e-6, schedule_unit="epoch",
     warmup_epochs=5, warmup_start=1e-4,              # each step
 )  # fmt: skip
 

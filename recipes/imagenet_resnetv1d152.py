@@ -4,8 +4,8 @@ Not measured here.
 
     python recipes/imagenet_resnetv1d152.py --data-dir ~/tensorflow_datasets
 
-Published with 8 GPUs of 32 pictures each, so batch norm saw 32 pictures at a time; on fewer GPUs it
-sees more. Its pictures were resized with Pillow, the plain rows' with OpenCV.
+Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time; on fewer GPUs it
+sees more. Its images were resized with Pillow, the plain rows' with OpenCV.
 """
 
 from dataclasses import replace

@@ -4,7 +4,7 @@
 
 99.17 % top-1 measured here: the last epoch, seed 0, on a CPU. The recipe is ours.
 
-The test pictures are the last 360, by other writers than the 1437 training pictures. One of them is
+The test images are the last 360, by other writers than the 1437 training images. One of them is
 0.28 %, and without --deterministic threads add in any order: the next run may differ by some.
 """
 
@@ -34,17 +34,17 @@ if __name__ == "__main__":
         raise SystemExit
 
     from resnet_keras import export
-    from resnet_keras.artefact import open_artefact
-    from resnet_keras.evaluate import test_batches
+    from resnet_keras.evaluation import test_batches
+    from resnet_keras.model_files import open_model_file
 
     report = export(run / "model.keras", run / "model.tflite", data_dir=recipe.data_dir)
     print(
-        f"{run}/model.tflite: {report['bytes']:,} bytes; on {report['examples']} test pictures its "
+        f"{run}/model.tflite: {report['bytes']:,} bytes; on {report['examples']} test images its "
         f"probabilities differ from Keras by at most {report['max_difference']:.1e}, "
         f"its top-1 agrees on {100 * report['top1_agreement']:.1f} %"
     )
 
-    model = open_artefact(run / "model.tflite")
+    model = open_model_file(run / "model.tflite")
     images, labels = next(test_batches(model, data_dir=recipe.data_dir, batch_size=8))
     for label, scores in zip(labels, model.predict(images), strict=True):
         print(f"a {label} is read as {scores.argmax()} ({100 * scores.max():.1f} %)")

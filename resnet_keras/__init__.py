@@ -1,17 +1,19 @@
 """ResNet for Keras 3: every published row, trainable, convertible, exportable.
 
-Names are loaded when they are first used: a recipe's `--help` needs no TensorFlow.
+Names are loaded when they are first used (PEP 562): a recipe's `--help` needs no TensorFlow.
 """
 
 import importlib
 import os
-import sys
-import types
+from typing import Any
 
 # Since 1.29 onnxruntime tells Microsoft what runs, from its import on, if it is not told not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_ROOMS = {
+__version__ = "0.2.0.dev0"
+
+# Public names, and the modules that define them.
+_MODULES = {
     "ResNet": "models",
     "ResNetV1D": "models",
     "features": "models",
@@ -19,31 +21,26 @@ _ROOMS = {
     "load_weights": "weights",
     "Spec": "specs",
     "SPECS": "specs",
-    "SGD": "optim",
+    "SGD": "optimizers",
+    "LAMB": "optimizers",
+    "Preprocessing": "preprocessing",
     "Recipe": "recipe",
-    "train": "train",
-    "evaluate": "evaluate",
-    "export": "export",
+    "train": "training",
+    "evaluate": "evaluation",
+    "export": "exporting",
 }
 
-__all__ = sorted(_ROOMS)
+__all__ = sorted(_MODULES)
 
 
-class _Face(types.ModuleType):
-    """`train`, `evaluate` and `export` are the functions, although rooms bear these names."""
-
-    def __setattr__(self, name, value):
-        # Python binds each room to its package when it is first imported.
-        if isinstance(value, types.ModuleType) and _ROOMS.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-    def __getattr__(self, name):
-        if name not in _ROOMS:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{self.__name__}.{_ROOMS[name]}"), name)
-        self.__setattr__(name, value)
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name, or a submodule, when it is first asked for."""
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
         return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Face
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,9 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
-from resnet_keras.recipe.command import one_line
-from resnet_keras.terminal import (
-    InputError,
+from resnet_keras.console import (
     exit_with_one_line,
     load_tensorflow,
     printable,
@@ -20,6 +18,8 @@ from resnet_keras.terminal import (
     stopping,
     text_to,
 )
+from resnet_keras.errors import InputError
+from resnet_keras.recipe.command import one_line
 
 Positional = tyro.conf.Positional
 
@@ -36,7 +36,7 @@ def summary(
     Args:
         name: a name in SPECS.
         classes: classes of the head.
-        input_size: height and width of a picture.
+        input_size: height and width of an image.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
@@ -50,7 +50,7 @@ def summary(
 
 
 def evaluate(
-    artefact: Positional[Path],
+    model_file: Positional[Path],
     *,
     dataset: str | None = None,
     data_dir: Path | None = None,
@@ -61,24 +61,24 @@ def evaluate(
     calibrate_on: str | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
-    """Accuracy and calibration on every picture of a split.
+    """Accuracy and calibration on every image of a split.
 
     Args:
-        artefact: a .keras, .tflite or .onnx file, or a SavedModel folder.
+        model_file: a .keras, .tflite or .onnx file, or a SavedModel folder.
         dataset: digits, a TFDS name or folder:PATH; by default what the model was trained on.
         data_dir: where prepared data sets lie.
         split: test, train, or a split as TFDS writes it.
         skip_bad: go on without the bad files of a folder.
-        batch_size: pictures at a time.
-        save: an .npz file for the scores of every picture.
+        batch_size: images at a time.
+        save: an .npz file for the scores of every image.
         calibrate_on: fit a temperature on this split, which the network was not trained on.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
-    from resnet_keras.evaluate import evaluate
+    from resnet_keras.evaluation import evaluate
 
     return evaluate(
-        artefact,
+        model_file,
         dataset=dataset,
         data_dir=data_dir,
         split=split,
@@ -100,10 +100,10 @@ def prepare(
     """Check the archives of a data set, then build it with TFDS, then check what was built.
 
     Args:
-        dataset: a TFDS name, or folder:PATH, whose pictures are checked.
+        dataset: a TFDS name, or folder:PATH, whose images are checked.
         manual_dir: where the archives lie.
         data_dir: where prepared data sets lie.
-        verify: decode every picture of the archives before.
+        verify: decode every image of the archives before.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
@@ -113,45 +113,43 @@ def prepare(
 
 
 def predict(
-    artefact: Positional[Path],
+    model_file: Positional[Path],
     images: Positional[tuple[Path, ...]],
     *,
     top: int = 5,
     json: bool = False,
 ) -> dict[str, Any]:
-    """The most likely classes of pictures.
+    """The most likely classes of images.
 
     Args:
-        artefact: a .keras, .tflite or .onnx file, or a SavedModel folder.
+        model_file: a .keras, .tflite or .onnx file, or a SavedModel folder.
         images: JPEG, PNG, GIF, BMP or WebP files.
         top: how many classes.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
     from resnet_keras import data
-    from resnet_keras.artefact import open_artefact, say_what_is_made_up
+    from resnet_keras.model_files import open_model_file, say_what_is_made_up
 
     if not images:
-        raise InputError("`predict` needs at least one picture.")
+        raise InputError("`predict` needs at least one image.")
     if top < 1:
         raise InputError(f"`top` must be above 0. Received: top={top}")
-    model = open_artefact(artefact)
-    card = model.card
+    model = open_model_file(model_file)
+    metadata = model.card
     say_what_is_made_up(model)
     answers = {}
     for path in images:
-        picture = data.evaluation_picture(
-            data.read_picture(path, model.channels), **card.preparation
-        )
-        scores = model.predict(picture.numpy()[None])[0]
+        image = data.evaluation_image(data.read_image(path, model.channels), metadata.preprocessing)
+        scores = model.predict(image.numpy()[None])[0]
         best = scores.argsort()[::-1][:top]
-        names = card.labels or [str(i) for i in range(len(scores))]
+        names = metadata.labels or [str(i) for i in range(len(scores))]
         answers[str(path)] = [{"label": names[i], "score": float(scores[i])} for i in best]
     return answers
 
 
 def export(
-    artefact: Positional[Path],
+    model_file: Positional[Path],
     out: Positional[Path],
     *,
     quantize: Literal["none", "float16", "dynamic", "int8"] = "none",
@@ -169,34 +167,34 @@ def export(
     format: Literal["web"] | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
-    """Convert a model, and prove the result equal on real test pictures.
+    """Convert a model, and prove the result equal on real test images.
 
     Args:
-        artefact: a .keras file.
+        model_file: a .keras file.
         out: .tflite, .onnx, .keras, or a name without suffix: a SavedModel.
         quantize: float16, dynamic or int8 for .tflite, int8 for .onnx.
-        calibrate: data set whose training pictures int8 is calibrated on; by default what the
+        calibrate: data set whose training images int8 is calibrated on; by default what the
             model was trained on.
         io: pixels and probabilities of int8; by default uint8: raw bytes.
         keep_float: layers that int8 leaves in float, LAYER[,LAYER]; the report lists them by error.
         layout: of .onnx; by default nhwc.
         opset: of .onnx, 13 to 18; by default 17.
-        dataset: whose test pictures the proof runs on; by default what it was trained on.
+        dataset: whose test images the proof runs on; by default what it was trained on.
         data_dir: where prepared data sets lie.
-        examples: how many pictures.
+        examples: how many images.
         bound: largest difference of a probability (float32: 1e-4, float16: 5e-3), or least share of
-            pictures with the same likeliest class (dynamic, int8: 0.99).
-        seed: of the choice of calibration pictures.
+            images with the same likeliest class (dynamic, int8: 0.99).
+        seed: of the choice of calibration images.
         skip_bad: go on without the bad files of a folder.
-        format: web: OUT becomes a folder with a page that classifies pictures in the browser.
+        format: web: OUT becomes a folder with a page that classifies images in the browser.
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
-    from resnet_keras.export import BoundMissed, export
+    from resnet_keras.exporting import BoundMissed, export
 
     try:
         return export(
-            artefact,
+            model_file,
             out,
             quantize=quantize,
             calibrate=calibrate,
@@ -263,7 +261,7 @@ def convert(
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
-    from resnet_keras.artefact import require_place
+    from resnet_keras.model_files import require_place
     from resnet_keras.weights import convert
 
     if out.suffix == ".keras":
@@ -279,7 +277,7 @@ def convert(
     )
     say(report)
     if out.suffix == ".keras":
-        _default_card(out, antialias=report.naming != "OpenMMLab").write(out)
+        _default_metadata(out, antialias=report.naming != "OpenMMLab").write(out)
     return dataclasses.asdict(report)
 
 
@@ -292,7 +290,7 @@ def doctor(*, json: bool = False) -> dict[str, Any]:
     load_tensorflow()
     import tensorflow as tf
 
-    from resnet_keras.train import choose_precision, versions
+    from resnet_keras.training import choose_precision, versions
 
     precision, reason = choose_precision()
     return versions() | {
@@ -303,13 +301,14 @@ def doctor(*, json: bool = False) -> dict[str, Any]:
     }
 
 
-def _default_card(path: Path, *, antialias: bool):
-    """The card of a network whose recipe is not known: as the published ones were evaluated."""
-    from resnet_keras.artefact import Card, open_artefact
+def _default_metadata(path: Path, *, antialias: bool):
+    """The metadata of a network whose recipe is not known: as the published ones were evaluated."""
+    from resnet_keras.model_files import Metadata, open_model_file
+    from resnet_keras.preprocessing import Preprocessing
 
-    size = open_artefact(path, beside=False).card.input_size
-    resize = 256 * size // 224 if size > 32 else None
-    return Card(input_size=size, eval_resize=resize, crop=size, antialias=antialias)
+    size = open_model_file(path, beside=False).metadata.preprocessing.size
+    resize = 256 * min(size) // 224 if min(size) > 32 else None
+    return Metadata(Preprocessing(size, resize, antialias=antialias))
 
 
 def _numbers(field: str, text: str | None) -> list[float] | None:
@@ -370,7 +369,7 @@ def _show(answer: dict[str, Any], stdout) -> None:
             key, value = "hardest classes", _hardest(value)
         elif key == "layers":  # of an int8 file
             value = "\n".join(f"{item['error']:8.3g}  {item['layer']}" for item in value[:5])
-        elif isinstance(value, list) and value and isinstance(value[0], dict):  # of a picture
+        elif isinstance(value, list) and value and isinstance(value[0], dict):  # of an image
             value = "\n".join(
                 f"{100 * item['score']:6.2f} %  {printable(item['label'])}" for item in value
             )

@@ -14,8 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from resnet_keras.disk import lock, whole, writing
-from resnet_keras.terminal import InputError, refusal, say
+from resnet_keras.console import refusal, say
+from resnet_keras.errors import InputError
+from resnet_keras.files import lock, whole, writing
 
 GENERATIONS = 2
 
@@ -126,7 +127,7 @@ def load(folder: Path) -> Saved | None:
         except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as e:
             if reason := refusal(e):  # it may be whole
                 raise InputError(
-                    f"{path} cannot be read: {reason}. Mend that, then give the same command again."
+                    f"{path} cannot be read: {reason}. Fix that, then give the same command again."
                 ) from None
             say(f"{path} is damaged ({' '.join(str(e).split())[:300]}); the one before it is used")
     if paths:

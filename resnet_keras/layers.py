@@ -1,4 +1,4 @@
-"""The fast training twins of Keras' layers; `export` swaps the stock layers back in."""
+"""The fast training clones of Keras' layers; `export` swaps the stock layers back in."""
 
 import keras
 from keras import ops

@@ -17,7 +17,7 @@ class CrossEntropy(keras.losses.Loss):
     Args:
         sigmoid: false: softmax over the classes. True: each class against all else, binary
             cross-entropies summed over the classes ("ResNet strikes back", section 3; the sum is
-            that of OpenMMLab, whose head divides by the pictures alone).
+            that of OpenMMLab, whose head divides by the images alone).
         label_smoothing: in [0, 1).
         name: of the loss.
 
@@ -59,7 +59,7 @@ class CrossEntropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("resnet_keras")
 class Accuracy(keras.metrics.MeanMetricWrapper):
-    """Share of pictures whose highest logit is that of their label.
+    """Share of images whose highest logit is that of their label.
 
     Labels are class numbers `(batch,)`, or weights of the classes `(batch, classes)`, of which the
     heaviest counts.

@@ -227,7 +227,7 @@ def freeze(model: keras.Model, stages: int, *, norm_eval: bool = False) -> None:
 
 
 def count(model: keras.Model) -> dict[str, int]:
-    """Count parameters and multiply-adds (each once) of one forward pass of one picture.
+    """Count parameters and multiply-adds (each once) of one forward pass of one image.
 
     Args:
         model: a model of `ResNet` with a known input size.
@@ -239,7 +239,7 @@ def count(model: keras.Model) -> dict[str, int]:
         2 x batch-norm outputs and the global pooling's inputs.
 
     Raises:
-        ValueError: the model takes pictures of any size.
+        ValueError: the model takes images of any size.
     """
     if None in model.input_shape[1:]:
         raise ValueError(
@@ -273,7 +273,7 @@ def count(model: keras.Model) -> dict[str, int]:
 
 
 def _stem(x, spec: Spec, conv_norm):
-    """From the picture to the first stage: stride 4, or 1 with the CIFAR stem."""
+    """From the image to the first stage: stride 4, or 1 with the CIFAR stem."""
     width = spec.widths[0]
     if spec.stem == "cifar":
         return conv_norm(x, width, 3, "conv1")
@@ -402,5 +402,5 @@ def _stage_end(model: keras.Model, stage: int) -> str:
 
 
 def _size(tensor) -> int:
-    """Number of values of one picture's tensor."""
+    """Number of values of one image's tensor."""
     return math.prod(tensor.shape[1:])

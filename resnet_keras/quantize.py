@@ -1,11 +1,11 @@
-"""Quantization-aware fine-tuning: a trained network -> a twin that computes as its int8 file will.
+"""Quantization-aware fine-tuning: a trained network -> a clone that computes as its int8 file will.
 
 After Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference": batch norm is folded; in the forward pass weights and
 activations are rounded to what int8 can hold; gradients go straight through the rounding.
 
 The rounding is done by TensorFlow's fake-quant operators, because TFLite's converter reads the
-scales of an int8 file from them: such a file needs no calibration, but a twin needs TensorFlow.
+scales of an int8 file from them: such a file needs no calibration, but a clone needs TensorFlow.
 """
 
 import json
@@ -16,9 +16,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from resnet_keras.disk import sha256, write_text
-from resnet_keras.terminal import InputError
-from resnet_keras.twins import fold, twin_of
+from resnet_keras.clones import cloned, fold
+from resnet_keras.errors import InputError
+from resnet_keras.files import sha256, write_text
 
 # How slowly a range moves, once it has seen some batches.
 MOMENTUM = 0.99
@@ -132,11 +132,11 @@ def round_weights(kernel, *, per_channel: bool = True):
 
 
 def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
-    """A twin to fine-tune and to convert, that computes as the int8 file of a network will.
+    """A clone to fine-tune and to convert, that computes as the int8 file of a network will.
 
     Args:
         model: a network of `ResNet` with its normalisation and its top.
-        ranges: of `ranges` of an earlier twin; None: fine-tuning finds them.
+        ranges: of `ranges` of an earlier clone; None: fine-tuning finds them.
 
     Returns:
         A model from pixels to logits: batch norm is folded, kernels are rounded, and activations
@@ -180,31 +180,31 @@ def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
             outputs = FakeQuant(fixed, name=f"{layer.name}_range")(outputs)
         return outputs
 
-    twin = twin_of(folded, clone, call)
+    clone = cloned(folded, clone, call)
     for layer in folded.layers:
-        twin.get_layer(layer.name).set_weights(layer.get_weights())
+        clone.get_layer(layer.name).set_weights(layer.get_weights())
     if ranges is not None:
-        moving = _moving(twin)
+        moving = _moving(clone)
         if moving.keys() != ranges.keys():
             odd = min(moving.keys() ^ ranges.keys())
             raise InputError(f"these ranges are of another network. Received: {odd}")
         for name, (low, high) in ranges.items():
             moving[name].set_weights(np.float32([low, high, 1e6]))
-    return twin
+    return clone
 
 
-def ranges(twin: keras.Model) -> dict[str, tuple[float, float]]:
-    """The moving ranges of a twin, by the names of the layers that they follow."""
+def ranges(clone: keras.Model) -> dict[str, tuple[float, float]]:
+    """The moving ranges of a clone, by the names of the layers that they follow."""
     return {
         name: (float(layer.low.numpy()), float(layer.high.numpy()))
-        for name, layer in _moving(twin).items()
+        for name, layer in _moving(clone).items()
     }
 
 
-def stock(twin: keras.Model) -> keras.Model:
-    """The float network that a twin has become: of stock layers, with probabilities.
+def stock(clone: keras.Model) -> keras.Model:
+    """The float network that a clone has become: of stock layers, with probabilities.
 
-    `aware(stock(twin), ranges(twin))` is the twin again.
+    `aware(stock(clone), ranges(clone))` is the clone again.
     """
     kinds = {
         Int8Rescaling: keras.layers.Rescaling,
@@ -223,24 +223,24 @@ def stock(twin: keras.Model) -> keras.Model:
             return inputs
         return layer(inputs, *others, **arguments)
 
-    model = twin_of(twin, clone, call)
+    model = cloned(clone, clone, call)
     for layer in model.layers:
-        layer.set_weights(twin.get_layer(layer.name).get_weights())
+        layer.set_weights(clone.get_layer(layer.name).get_weights())
     return model
 
 
-def to_convert(twin: keras.Model) -> keras.Model:
-    """The twin with probabilities, as TFLite's converter makes a file of integers of it."""
-    outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(twin.output)
-    return keras.Model(twin.input, outputs, name=twin.name)
+def to_convert(clone: keras.Model) -> keras.Model:
+    """The clone with probabilities, as TFLite's converter makes a file of integers of it."""
+    outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(clone.output)
+    return keras.Model(clone.input, outputs, name=clone.name)
 
 
 def write_ranges(model: Path, ranges: Ranges) -> None:
     """Write them beside the `.keras` file whose activations they hold.
 
     Args:
-        model: the file of `stock(twin)`, as it is written.
-        ranges: of `ranges(twin)`.
+        model: the file of `stock(clone)`, as it is written.
+        ranges: of `ranges(clone)`.
     """
     text = json.dumps({"model_sha256": sha256(model), "ranges": ranges}, indent=1)
     write_text(_beside(model), text + "\n")
@@ -271,9 +271,9 @@ def _beside(model: Path) -> Path:
     return Path(model).with_suffix(".quantization.json")
 
 
-def _moving(twin: keras.Model) -> dict[str, FakeQuant]:
+def _moving(clone: keras.Model) -> dict[str, FakeQuant]:
     return {
         layer.name.removesuffix("_range"): layer
-        for layer in twin.layers
+        for layer in clone.layers
         if isinstance(layer, FakeQuant) and layer.fixed is None
     }

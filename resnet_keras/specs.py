@@ -74,7 +74,7 @@ _DEPTHS = {
 
 
 def _paper_cifar(blocks: int) -> Spec:
-    """He et al. 2015, section 4.2: 6n + 2 layers for 32x32 pictures, `blocks` = n a stage."""
+    """He et al. 2015, section 4.2: 6n + 2 layers for 32x32 images, `blocks` = n a stage."""
     return Spec("basic", (blocks,) * 3, (16, 32, 64), stem="cifar", shortcut="pad")
 
 

@@ -119,8 +119,8 @@ class Chromium:
             deviceScaleFactor=2 if width < 600 else 1,
             mobile=width < 600,
         )
-        picture = self.send("Page.captureScreenshot", format="png")["data"]
-        path.write_bytes(base64.b64decode(picture))
+        image = self.send("Page.captureScreenshot", format="png")["data"]
+        path.write_bytes(base64.b64decode(image))
 
     def close(self) -> None:
         """End the browser."""

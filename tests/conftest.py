@@ -61,9 +61,9 @@ def digits_run(tmp_path_factory, data_dir):
 
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory, digits_run, data_dir):
-    """The digits' network in colour, with a folder of pictures of its own: no training needed.
+    """The digits' network in colour, with a folder of images of its own: no training needed.
 
-    The kernel of the first convolution is shared out among the colours, so that a grey picture
+    The kernel of the first convolution is shared out among the colours, so that a grey image
     gives what it gave; swapped colours give something else.
     """
     import keras
@@ -71,14 +71,15 @@ def colour_run(tmp_path_factory, digits_run, data_dir):
     from PIL import Image
 
     from resnet_keras import ResNet, data
-    from resnet_keras.artefact import Card
+    from resnet_keras.model_files import Metadata
+    from resnet_keras.preprocessing import Preprocessing
 
     root = tmp_path_factory.mktemp("colour")
     tint = np.array([1.0, 0.95, 0.9])
     for split in ("train", "test"):
-        pictures = data.open_split("digits", split, data_dir=data_dir)
-        for i, (image, label) in enumerate(zip(*(a[:180] for a in pictures.arrays), strict=True)):
-            folder = root / "pictures" / split / str(label)
+        opened = data.open_split("digits", split, data_dir=data_dir)
+        for i, (image, label) in enumerate(zip(*(a[:180] for a in opened.arrays), strict=True)):
+            folder = root / "images" / split / str(label)
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray((image * tint).astype(np.uint8)).save(folder / f"{i:03}.png")
     grey = keras.saving.load_model(digits_run / "model.keras", compile=False)
@@ -89,7 +90,7 @@ def colour_run(tmp_path_factory, digits_run, data_dir):
     colour.set_weights(weights)
     colour.save(root / "model.keras")
     labels = tuple(str(digit) for digit in range(10))
-    Card(8, None, 8, labels=labels, dataset=f"folder:{root / 'pictures'}").write(
+    Metadata(Preprocessing(8), labels=labels, dataset=f"folder:{root / 'images'}").write(
         root / "model.keras"
     )
     return root

@@ -1,4 +1,4 @@
-"""The weights and pictures of golden/parity, which other frameworks' numbers there belong to."""
+"""The weights and images of golden/parity, which other frameworks' numbers there belong to."""
 
 import json
 import runpy
@@ -11,7 +11,7 @@ _MAKE = runpy.run_path(str(PARITY / "make_state.py"))
 
 
 def meta(reference):
-    """The keys and shapes of a network, and the shape of its pictures (NCHW)."""
+    """The keys and shapes of a network, and the shape of its images (NCHW)."""
     return json.loads((PARITY / f"{reference}.json").read_text())
 
 
@@ -20,8 +20,8 @@ def state(reference):
     return _MAKE["make_state"](meta(reference))
 
 
-def pictures(reference):
-    """Its pictures, normalised already, NCHW."""
+def images(reference):
+    """Its images, normalised already, NCHW."""
     return _MAKE["make_input"](meta(reference))
 
 

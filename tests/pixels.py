@@ -1,11 +1,11 @@
-"""Photographs to change, seeds to change them by, and how far two pictures may be apart."""
+"""Photographs to change, seeds to change them by, and how far two images may be apart."""
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from resnet_keras import augment
+from resnet_keras import augmentations
 
 PHOTOS = load_sample_images().images  # china.jpg and flower.jpg, 427 x 640
 SMALL = np.asarray(Image.fromarray(PHOTOS[0]).resize((64, 48)))
@@ -14,7 +14,7 @@ LUCK = 0.001  # least p-value; the draws are the same in every run
 
 
 def seed(number):
-    return augment.example_seed(0, 0, number)
+    return augmentations.example_seed(0, 0, number)
 
 
 def many(function, count):

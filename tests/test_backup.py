@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_keras.backup import Saved, alone, load, prune, save
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 
 
 def backup(step):

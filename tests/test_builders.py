@@ -12,11 +12,11 @@ from tensorflow_datasets.core.download import checksums
 
 from resnet_keras import data
 from resnet_keras.data import preparation
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 
 
 def cifar10(folder):
-    """The binary version's archive with few pictures."""
+    """The binary version's archive with few images."""
     rng = np.random.default_rng(0)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
     words = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -111,7 +111,7 @@ def test_robustness_sets_have_imagenets_classes(name, tmp_path):
 
 
 def test_several_right_classes_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"several right classes for a picture \(real_label\)"):
+    with pytest.raises(InputError, match=r"several right classes for an image \(real_label\)"):
         data.open_split("imagenet2012_real", "test", data_dir=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Data is a pure function of the step: each picture once, in the published order of things."""
+"""Data is a pure function of the step: each image once, in the published order of things."""
 
 import dataclasses
 import struct
@@ -6,101 +6,102 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from resnet_keras.data.split import decode, shape_of
 
-from resnet_keras import augment, data
-from resnet_keras.data.pictures import decode, shape_of
-from resnet_keras.terminal import InputError
+from resnet_keras import augmentations, data
+from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 
 
 def numbered(examples, size=4):
-    """Pictures that carry their number in every pixel and as their label."""
+    """Images that carry their number in every pixel and as their label."""
     images = np.arange(examples, dtype=np.uint8)[:, None, None, None]
     images = np.broadcast_to(images, (examples, size, size, 1)).copy()
     names = tuple(map(str, range(examples)))
-    return data.Pictures(examples, names, 1, arrays=(images, np.arange(examples)))
+    return data.Split(examples, names, 1, arrays=(images, np.arange(examples)))
 
 
-def in_files(pictures, folder, files):
-    """The same pictures as PNG in TFRecord files."""
-    images, labels = pictures.arrays
+def in_files(split, folder, files):
+    """The same images as PNG in TFRecord files."""
+    images, labels = split.arrays
     pieces = []
     for part in range(files):
         path = str(folder / f"part-{part}.tfrecord")
-        numbers = range(part, pictures.examples, files)
+        numbers = range(part, split.examples, files)
         with tf.io.TFRecordWriter(path) as writer:
             for i in numbers:
-                picture = tf.io.serialize_tensor(
+                image = tf.io.serialize_tensor(
                     tf.stack([tf.io.encode_png(images[i]), tf.constant(str(labels[i]))])
                 )
-                writer.write(picture.numpy())
+                writer.write(image.numpy())
         pieces.append((path, 0, len(numbers)))
 
     def parse(record):
         fields = tf.ensure_shape(tf.io.parse_tensor(record, tf.string), (2,))
         return fields[0], tf.strings.to_number(fields[1], tf.int64)
 
-    return data.Pictures(pictures.examples, pictures.labels, 1, records=(pieces, parse))
+    return data.Split(split.examples, split.labels, 1, records=(pieces, parse))
 
 
 @pytest.fixture(params=["arrays", "records"])
-def pictures(request, tmp_path):
+def split(request, tmp_path):
     base = numbered(23)
     return base if request.param == "arrays" else in_files(base, tmp_path, 4)
 
 
-def labels_of(pictures, steps, **options):
+def labels_of(split, steps, **options):
     options = {"size": 4, "batch_size": 8, "seed": 1, **options}
-    batches = data.training_batches(pictures, **options).take(steps)
+    batches = data.training_batches(split, **options).take(steps)
     return [labels.tolist() for _, labels in batches.as_numpy_iterator()]
 
 
-def test_an_epoch_shows_every_picture_and_is_filled_from_the_next(pictures):
-    first, second = (sum(labels_of(pictures, 6)[i : i + 3], []) for i in (0, 3))
+def test_an_epoch_shows_every_image_and_is_filled_from_the_next(split):
+    first, second = (sum(labels_of(split, 6)[i : i + 3], []) for i in (0, 3))
     assert len(first) == 24 and sorted(first[:23]) == sorted(second[:23]) == list(range(23))
-    assert first[23] == second[0]  # the next order's first picture
+    assert first[23] == second[0]  # the next order's first image
     assert first != second
 
 
-def test_batches_are_a_function_of_the_step(pictures):
-    whole = labels_of(pictures, 9)
+def test_batches_are_a_function_of_the_step(split):
+    whole = labels_of(split, 9)
     for start in (1, 3, 4, 8):
-        assert labels_of(pictures, 9 - start, start=start) == whole[start:]
-    assert labels_of(pictures, 3, seed=2) != whole[:3]
+        assert labels_of(split, 9 - start, start=start) == whole[start:]
+    assert labels_of(split, 3, seed=2) != whole[:3]
 
 
-def test_the_seed_of_the_process_changes_nothing(pictures):
+def test_the_seed_of_the_process_changes_nothing(split):
     found = []
     for number in (0, 7):
         tf.random.set_seed(number)  # as `train` does
-        found.append(labels_of(pictures, 4))
+        found.append(labels_of(split, 4))
     assert found[0] == found[1]
-    assert labels_of(pictures, 4, seed=2) != found[0]
+    assert labels_of(split, 4, seed=2) != found[0]
 
 
-def test_pictures_are_told_apart_by_a_pixel_a_label_and_the_order(data_dir):
-    pictures = data.open_split("digits", "test", data_dir=data_dir)
-    images, labels = pictures.arrays
+def test_images_are_told_apart_by_a_pixel_a_label_and_the_order(data_dir):
+    split = data.open_split("digits", "test", data_dir=data_dir)
+    images, labels = split.arrays
     pixel = images.copy()
     pixel[-1, 0, 0, 0] ^= 1
-    label = (labels + (np.arange(len(labels)) == 3)) % len(pictures.labels)
+    label = (labels + (np.arange(len(labels)) == 3)) % len(split.labels)
     others = [(pixel, labels), (images, label), (images[::-1], labels), (images, labels)]
-    found = [dataclasses.replace(pictures, arrays=arrays).identity for arrays in others]
-    assert len(set(found)) == 4 and found[-1] == pictures.identity
+    found = [dataclasses.replace(split, arrays=arrays).identity for arrays in others]
+    assert len(set(found)) == 4 and found[-1] == split.identity
 
 
-def test_a_batch_may_be_larger_than_the_data_set(pictures):
-    (batch,) = labels_of(pictures, 1, batch_size=60)
+def test_a_batch_may_be_larger_than_the_data_set(split):
+    (batch,) = labels_of(split, 1, batch_size=60)
     assert sorted(batch[:46]) == sorted([*range(23)] * 2)
 
 
 def test_augmentation_is_a_function_of_the_step_too():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (20, 8, 8, 3), dtype=np.uint8)
-    pictures = data.Pictures(20, ("a",), 3, arrays=(images, np.zeros(20, np.int64)))
+    split = data.Split(20, ("a",), 3, arrays=(images, np.zeros(20, np.int64)))
     options = {"size": 8, "batch_size": 5, "seed": 3, "padding": 2, "flip": True, "min_area": 0.3}
 
     def pixels(start, steps):
-        batches = data.training_batches(pictures, start=start, **options).take(steps)
+        batches = data.training_batches(split, start=start, **options).take(steps)
         return np.stack([images for images, _ in batches.as_numpy_iterator()])
 
     whole = pixels(0, 8)
@@ -109,8 +110,8 @@ def test_augmentation_is_a_function_of_the_step_too():
     assert not np.array_equal(first, second)  # new crops each epoch
 
 
-def test_repeats_are_neighbours_and_an_epoch_stays_as_long(pictures):
-    labels = labels_of(pictures, 6, repeats=3)
+def test_repeats_are_neighbours_and_an_epoch_stays_as_long(split):
+    labels = labels_of(split, 6, repeats=3)
     for epoch in (labels[:3], labels[3:]):
         (distinct, count) = np.unique(sum(epoch, []), return_counts=True)
         assert len(distinct) == 8 and count.tolist() == [3] * 8  # ceil(23 / 8) batches of 8
@@ -118,24 +119,24 @@ def test_repeats_are_neighbours_and_an_epoch_stays_as_long(pictures):
         assert flat[0::3] == flat[1::3] == flat[2::3]
     assert set(sum(labels[:3], [])) != set(sum(labels[3:], []))
     for start in (1, 3, 5):
-        assert labels_of(pictures, 6 - start, start=start, repeats=3) == labels[start:]
+        assert labels_of(split, 6 - start, start=start, repeats=3) == labels[start:]
     # A shorter epoch shows the beginning of the same order.
-    assert sum(labels[:3], [])[::3] == sum(labels_of(pictures, 1), [])
+    assert sum(labels[:3], [])[::3] == sum(labels_of(split, 1), [])
 
 
 def colourful(examples=12, size=32, classes=4):
     images = np.random.default_rng(0).integers(0, 256, (examples, size, size, 3), dtype=np.uint8)
     names = tuple(map(str, range(classes)))
-    return data.Pictures(examples, names, 3, arrays=(images, np.arange(examples) % classes))
+    return data.Split(examples, names, 3, arrays=(images, np.arange(examples) % classes))
 
 
-def drawn(pictures, start=0, steps=1, **options):
+def drawn(split, start=0, steps=1, **options):
     options = {"size": 32, "batch_size": 12, "seed": 3, **options}
-    batches = data.training_batches(pictures, start=start, **options).take(steps)
+    batches = data.training_batches(split, start=start, **options).take(steps)
     return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
 
 
-def test_copies_of_a_picture_are_augmented_each_in_its_own_way():
+def test_copies_of_an_image_are_augmented_each_in_its_own_way():
     images, _ = drawn(colourful(), repeats=3, padding=4)
     assert len({image.tobytes() for image in images}) == 12
 
@@ -146,36 +147,36 @@ def test_copies_of_a_picture_are_augmented_each_in_its_own_way():
      {"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}],
 )  # fmt: skip
 def test_every_augmentation_changes_pixels_as_a_function_of_the_step(options):
-    pictures = colourful()
-    plain, _ = drawn(pictures, steps=4)
-    images, labels = drawn(pictures, steps=4, **options)
+    split = colourful()
+    plain, _ = drawn(split, steps=4)
+    images, labels = drawn(split, steps=4, **options)
     assert images.dtype == np.uint8 and not np.array_equal(images, plain)
-    rest = drawn(pictures, start=2, steps=2, **options)
+    rest = drawn(split, start=2, steps=2, **options)
     assert np.array_equal(rest[0], images[24:]) and np.array_equal(rest[1], labels[24:])
 
 
 def test_colour_comes_before_erasing_and_after_the_crop():
     """Each function of `augment` draws from its own stream, so the order can be told."""
-    pictures = colourful()
+    split = colourful()
     options = {"flip": True, "padding": 3, "rand_ops": 2, "color_jitter": 0.4}
-    whole, labels = drawn(pictures, erasing=1.0, **options)
-    before, _ = drawn(pictures, **options)
-    geometry, order = drawn(pictures, flip=True, padding=3)
+    whole, labels = drawn(split, erasing=1.0, **options)
+    before, _ = drawn(split, **options)
+    geometry, order = drawn(split, flip=True, padding=3)
     assert np.array_equal(labels, order)
     strength = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
     for position in range(12):
-        key = augment.example_seed(3, 0, position)
-        expected = augment.rand_augment(tf.constant(geometry[position]), key, num_ops=2)
-        expected = augment.color_jitter(expected, key, **strength)
+        key = augmentations.example_seed(3, 0, position)
+        expected = augmentations.rand_augment(tf.constant(geometry[position]), key, num_ops=2)
+        expected = augmentations.color_jitter(expected, key, **strength)
         assert np.array_equal(before[position], expected)
-        expected = augment.random_erasing(expected, key, probability=1.0)
+        expected = augmentations.random_erasing(expected, key, probability=1.0)
         assert np.array_equal(whole[position], expected)
 
 
 def test_mixing_makes_a_distribution_of_the_labels_and_follows_the_pixels():
-    pictures = colourful()
-    plain, labels = drawn(pictures, steps=30)
-    images, mixed = drawn(pictures, steps=30, mixup=1.0, cutmix=1.0)
+    split = colourful()
+    plain, labels = drawn(split, steps=30)
+    images, mixed = drawn(split, steps=30, mixup=1.0, cutmix=1.0)
     assert mixed.dtype == np.float32 and mixed.shape == (360, 4)
     assert np.allclose(mixed.sum(1), 1, atol=1e-6)
     cut = 0
@@ -196,13 +197,13 @@ def test_mixing_makes_a_distribution_of_the_labels_and_follows_the_pixels():
 
 
 @pytest.mark.parametrize("option", [{"rand_ops": 2}, {"color_jitter": 0.4}])
-def test_grey_pictures_have_no_colour_to_change(option):
+def test_grey_images_have_no_colour_to_change(option):
     (name,) = option
-    with pytest.raises(InputError, match=rf"`{name}` needs pictures of 3 channels, these have 1"):
+    with pytest.raises(InputError, match=rf"`{name}` needs images of 3 channels, these have 1"):
         data.training_batches(numbered(8), size=4, batch_size=4, seed=0, **option)
 
 
-def test_grey_pictures_can_be_erased_and_mixed():
+def test_grey_images_can_be_erased_and_mixed():
     batches = data.training_batches(
         numbered(8), size=4, batch_size=4, seed=0, erasing=1.0, mixup=0.2, cutmix=1.0
     )
@@ -210,25 +211,25 @@ def test_grey_pictures_can_be_erased_and_mixed():
     assert images.shape == (4, 4, 4, 1) and labels.shape == (4, 8)
 
 
-def test_evaluation_shows_every_picture_once_in_order(pictures):
-    batches = data.evaluation_batches(pictures, size=4, batch_size=8)
+def test_evaluation_shows_every_image_once_in_order(split):
+    batches = data.evaluation_batches(split, Preprocessing(4), batch_size=8)
     seen = [(images[:, 0, 0, 0], labels) for images, labels in batches.as_numpy_iterator()]
     assert [len(labels) for _, labels in seen] == [8, 8, 7]
     pixels, labels = (np.concatenate(part) for part in zip(*seen, strict=True))
     assert np.array_equal(pixels, labels) and sorted(labels) == list(range(23))
 
 
-def test_pictures_are_read_and_bad_ones_named(tmp_path):
+def test_images_are_read_and_bad_ones_named(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     tf.io.write_file(str(tmp_path / "x.png"), tf.io.encode_png(image))
-    assert np.array_equal(data.read_picture(tmp_path / "x.png"), image)
-    (tmp_path / "text.jpg").write_text("no picture")
+    assert np.array_equal(data.read_image(tmp_path / "x.png"), image)
+    (tmp_path / "text.jpg").write_text("no image")
     for name in ("text.jpg", "missing.jpg"):
         with pytest.raises(InputError, match=name):
-            data.read_picture(tmp_path / name)
+            data.read_image(tmp_path / name)
 
 
-def test_the_window_alone_is_decoded_as_the_whole_picture_is():
+def test_the_window_alone_is_decoded_as_the_whole_image_is():
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     smooth = tf.cast(tf.image.resize(image[:8, :8], (64, 96)), tf.uint8)
     jpeg = tf.io.encode_jpeg(smooth)
@@ -238,7 +239,7 @@ def test_the_window_alone_is_decoded_as_the_whole_picture_is():
     assert np.abs(whole[2:-2, 2:-2].numpy().astype(int) - window[2:-2, 2:-2]).max() <= 1
 
 
-def test_the_shape_of_a_picture_is_read_from_its_bytes():
+def test_the_shape_of_an_image_is_read_from_its_bytes():
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     for encoded in (tf.io.encode_jpeg(image), tf.io.encode_png(image), tf.constant(image)):
         assert shape_of(encoded).numpy().tolist() == [5, 7, 3]
@@ -246,30 +247,30 @@ def test_the_shape_of_a_picture_is_read_from_its_bytes():
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 1.0}, {"cutmix": 1.0, "repeats": 2}])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 3, 4], [1, 7]])
-def test_rows_are_those_of_the_whole_batches(pictures, rows, options):
+def test_rows_are_those_of_the_whole_batches(split, rows, options):
     options = {"size": 4, "batch_size": 8, "seed": 1, "padding": 1, "start": 2, **options}
-    whole = data.training_batches(pictures, **options).take(5)
-    share = data.training_batches(pictures, rows=np.array(rows), **options).take(5)
+    whole = data.training_batches(split, **options).take(5)
+    share = data.training_batches(split, rows=np.array(rows), **options).take(5)
     for some, every in zip(share.as_numpy_iterator(), whole.as_numpy_iterator(), strict=True):
         for part, all_ in zip(some, every, strict=True):
             assert np.array_equal(part, all_[rows])
 
 
-def test_no_thread_that_tunes_makes_the_end_of_an_iterator_wait(pictures):
+def test_no_thread_that_tunes_makes_the_end_of_an_iterator_wait(split):
     for batches in (
-        data.training_batches(pictures, size=4, batch_size=8, seed=1),
-        data.evaluation_batches(pictures, size=4, batch_size=5),
-        data.evaluation_batches(pictures, size=4, batch_size=5, share=(0, 2)),
+        data.training_batches(split, size=4, batch_size=8, seed=1),
+        data.evaluation_batches(split, Preprocessing(4), batch_size=5),
+        data.evaluation_batches(split, Preprocessing(4), batch_size=5, share=(0, 2)),
     ):
         assert batches.options().autotune.enabled is False
 
 
 @pytest.mark.parametrize("of", [2, 3])
-def test_shares_of_an_evaluation_are_whole_batches_that_show_each_picture_once(pictures, of):
+def test_shares_of_an_evaluation_are_whole_batches_that_show_each_image_once(split, of):
     shares = [
         list(
             data.evaluation_batches(
-                pictures, size=4, batch_size=5, share=(number, of)
+                split, size=4, batch_size=5, share=(number, of)
             ).as_numpy_iterator()
         )
         for number in range(of)
@@ -285,7 +286,7 @@ def test_shares_of_an_evaluation_are_whole_batches_that_show_each_picture_once(p
 @pytest.mark.parametrize("harm", ["bit", "length", "cut", "gone"])
 def test_a_damaged_file_of_records_is_named(tmp_path, harm):
     """TensorFlow tells a place, which several files may have, and no file."""
-    pictures = in_files(numbered(23), tmp_path, 4)
+    split = in_files(numbered(23), tmp_path, 4)
     victim = tmp_path / "part-2.tfrecord"
     contents = bytearray(victim.read_bytes())
     (length,) = struct.unpack_from("<Q", contents)
@@ -298,27 +299,27 @@ def test_a_damaged_file_of_records_is_named(tmp_path, harm):
     if harm == "gone":
         victim.unlink()
     for batches in (
-        data.training_batches(pictures, size=4, batch_size=8, seed=0).take(4),
-        data.evaluation_batches(pictures, size=4, batch_size=8),
+        data.training_batches(split, size=4, batch_size=8, seed=0).take(4),
+        data.evaluation_batches(split, Preprocessing(4), batch_size=8),
     ):
         with pytest.raises(InputError, match=rf"{victim} ") as caught:
-            with data.naming_files(pictures.record_files):
+            with data.naming_files(split.record_files):
                 list(batches)
         assert ("is damaged" in str(caught.value)) == (harm != "gone")
 
 
 @pytest.mark.parametrize("examples", [1, 3, 4, 10, 22, 23, 200])
-def test_a_sample_has_the_pictures_that_it_says(pictures, examples):
+def test_a_sample_has_the_images_that_it_says(split, examples):
     """Of files of 6, 6, 6 and 5 records, too."""
-    some = data.sample(pictures, examples, seed=0)
-    batches = data.evaluation_batches(some, size=4, batch_size=8)
+    some = data.sample(split, examples, seed=0)
+    batches = data.evaluation_batches(some, Preprocessing(4), batch_size=8)
     labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
     assert some.examples == len(labels) == len(set(labels)) == min(examples, 23)
 
 
 def test_what_short_files_lack_of_a_sample_comes_of_the_others():
     pieces = [("long", 0, 90), ("short", 5, 2), ("middle", 0, 20), ("last", 0, 90)]
-    split = data.Pictures(202, ("a", "b"), 3, records=(pieces, None))
+    split = data.Split(202, ("a", "b"), 3, records=(pieces, None))
     some = data.sample(split, 101, seed=0)
     takes = {file: take for file, _, take in some.records[0]}
     assert takes["short"] == 2 and takes["middle"] == 20

@@ -58,7 +58,7 @@ def unrun(page):
 
 
 # Trainings and exports, which take minutes together; by default only their flags are tried.
-SLOW_PAGES = ("docs/train.md", "docs/resume.md", "docs/many.md", "docs/export.md")
+SLOW_PAGES = ("docs/train.md", "docs/resume.md", "docs/distributed.md", "docs/export.md")
 
 
 def parameters(pairs):
@@ -94,10 +94,10 @@ def read(folder, listed, runs, data_dir):
         shutil.copytree(run, folder / "runs" / name)
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
-        (folder / "my_pictures" / label).mkdir(parents=True)
+        (folder / "my_images" / label).mkdir(parents=True)
         for i in range(1, 7):
             pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "my_pictures" / label / f"{i}.jpg")
+            Image.fromarray(pixels).save(folder / "my_images" / label / f"{i}.jpg")
     environment = {"TFDS_DATA_DIR": str(data_dir), "PYTHONPATH": str(Path.cwd())}
     # Virtual devices are set up before TensorFlow is loaded: a process of its own.
     alone = [c for c in listed if "--replicas" in c and "--dry-run" not in c]
@@ -193,9 +193,9 @@ def test_the_two_commands_of_the_start_are_the_first():
     assert Path("requirements.txt").read_text().splitlines()[-1] == "-e ."
 
 
-def test_the_readme_is_short_and_shows_a_picture():
+def test_the_readme_is_short_and_shows_an_image():
     assert len(Path("README.md").read_text().splitlines()) < 200
-    picture = Path("docs/report.png")
-    assert picture.stat().st_size < 200_000
-    with Image.open(picture) as image:
+    shown = Path("docs/report.png")
+    assert shown.stat().st_size < 200_000
+    with Image.open(shown) as image:
         assert image.width >= 1000

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: every kind is read right, every bad file is named."""
+"""A folder of one's own images: every kind is read right, every bad file is named."""
 
 import io
 import random
@@ -11,17 +11,18 @@ from bombs import bomb
 from PIL import Image, ImageOps
 
 from resnet_keras import data
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
 # Blocks: JPEG keeps them nearly, and every corner is another.
 PIXELS = np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-PICTURE = Image.fromarray(PIXELS)
+IMAGE = Image.fromarray(PIXELS)
 
 
-def encode(picture, kind, **options):
+def encode(image, kind, **options):
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -44,36 +45,36 @@ def deep_png_of_wrong_checksum():
 
 
 def palette_with_alpha():
-    picture = PICTURE.quantize(16)
-    picture.info["transparency"] = bytes(range(16))
-    return picture
+    image = IMAGE.quantize(16)
+    image.info["transparency"] = bytes(range(16))
+    return image
 
 
 KINDS = {
-    "jpeg": encode(PICTURE, "JPEG", quality=95),
-    "progressive": encode(PICTURE, "JPEG", quality=95, progressive=True),
-    "no subsampling": encode(PICTURE, "JPEG", quality=95, subsampling=0),
-    "grey jpeg": encode(PICTURE.convert("L"), "JPEG"),
-    "cmyk jpeg": encode(PICTURE.convert("CMYK"), "JPEG"),
-    "png": encode(PICTURE, "PNG"),
-    "grey png": encode(PICTURE.convert("L"), "PNG"),
-    "black and white png": encode(PICTURE.convert("1"), "PNG"),
-    "palette png": encode(PICTURE.quantize(16), "PNG"),
+    "jpeg": encode(IMAGE, "JPEG", quality=95),
+    "progressive": encode(IMAGE, "JPEG", quality=95, progressive=True),
+    "no subsampling": encode(IMAGE, "JPEG", quality=95, subsampling=0),
+    "grey jpeg": encode(IMAGE.convert("L"), "JPEG"),
+    "cmyk jpeg": encode(IMAGE.convert("CMYK"), "JPEG"),
+    "png": encode(IMAGE, "PNG"),
+    "grey png": encode(IMAGE.convert("L"), "PNG"),
+    "black and white png": encode(IMAGE.convert("1"), "PNG"),
+    "palette png": encode(IMAGE.quantize(16), "PNG"),
     "palette png with alpha": encode(palette_with_alpha(), "PNG"),
     "rgba png": encode(Image.fromarray(np.dstack([PIXELS, PIXELS[..., :1]])), "PNG"),
-    "grey png with alpha": encode(PICTURE.convert("LA"), "PNG"),
-    "bmp": encode(PICTURE, "BMP"),
-    "palette bmp": encode(PICTURE.quantize(16), "BMP"),
-    "gif": encode(PICTURE, "GIF"),
-    "animated gif": encode(PICTURE, "GIF", save_all=True, append_images=[ImageOps.invert(PICTURE)]),
-    "webp": encode(PICTURE, "WEBP"),
-    "webp with alpha": encode(PICTURE.convert("RGBA"), "WEBP", lossless=True),
-    "two pictures": encode(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(90)]),
+    "grey png with alpha": encode(IMAGE.convert("LA"), "PNG"),
+    "bmp": encode(IMAGE, "BMP"),
+    "palette bmp": encode(IMAGE.quantize(16), "BMP"),
+    "gif": encode(IMAGE, "GIF"),
+    "animated gif": encode(IMAGE, "GIF", save_all=True, append_images=[ImageOps.invert(IMAGE)]),
+    "webp": encode(IMAGE, "WEBP"),
+    "webp with alpha": encode(IMAGE.convert("RGBA"), "WEBP", lossless=True),
+    "two images": encode(IMAGE, "MPO", save_all=True, append_images=[IMAGE.rotate(90)]),
 }  # fmt: skip
 
 
 def tree(root, **folders):
-    """Write pictures: `tree(root, **{"train/cat": {"a.jpg": bytes}})`."""
+    """Write images: `tree(root, **{"train/cat": {"a.jpg": bytes}})`."""
     for folder, files in folders.items():
         (root / folder).mkdir(parents=True)
         for name, content in files.items():
@@ -84,11 +85,11 @@ def tree(root, **folders):
 @pytest.fixture
 def jpegs():
     """Fifty different small JPEG files."""
-    return {f"{i:02}.jpg": encode(PICTURE.rotate(3 * i), "JPEG") for i in range(50)}
+    return {f"{i:02}.jpg": encode(IMAGE.rotate(3 * i), "JPEG") for i in range(50)}
 
 
-def names(pictures):
-    return [path.decode().rsplit("/", 2)[1:] for path in pictures.files.paths]
+def names(images):
+    return [path.decode().rsplit("/", 2)[1:] for path in images.files.paths]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,7 +98,7 @@ def test_every_kind_is_read_as_pillow_reads_it(kind, tmp_path):
     path.write_bytes(KINDS[kind])
     truth = Image.open(io.BytesIO(KINDS[kind]))
     truth = (truth.convert("RGBA") if truth.mode == "P" else truth).convert("RGB")
-    assert np.array_equal(data.read_picture(path), truth)
+    assert np.array_equal(data.read_image(path), truth)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -105,14 +106,14 @@ def test_every_kind_is_read_as_pillow_reads_it(kind, tmp_path):
 def test_orientation_is_applied(kind, orientation, tmp_path):
     path = tmp_path / "x"
     options = {"lossless": True} if kind == "WEBP" else {}
-    path.write_bytes(encode(PICTURE, kind, exif=with_orientation(orientation), **options))
+    path.write_bytes(encode(IMAGE, kind, exif=with_orientation(orientation), **options))
     # EXIF 2.3, table 4: where the first row and the first column of the file belong.
     turned = {
         1: PIXELS, 2: PIXELS[:, ::-1], 3: PIXELS[::-1, ::-1], 4: PIXELS[::-1],
         5: PIXELS.swapaxes(0, 1), 6: PIXELS[::-1].swapaxes(0, 1),
         7: PIXELS[::-1, ::-1].swapaxes(0, 1), 8: PIXELS[:, ::-1].swapaxes(0, 1),
     }[orientation]  # fmt: skip
-    ours = data.read_picture(path).numpy()
+    ours = data.read_image(path).numpy()
     assert ours.shape == turned.shape
     # A JPEG differs a little; any other orientation differs by dozens on average.
     assert np.abs(ours.astype(int) - turned).mean() < (4 if kind == "JPEG" else 1e-9)
@@ -124,29 +125,31 @@ def test_sixteen_bits_become_eight(channels, tmp_path):
     (tmp_path / "x.png").write_bytes(deep_png(deep))
     colours = deep[..., :1] if channels < 3 else deep[..., :3]
     expected = np.broadcast_to(np.rint(colours / 257), (9, 7, 3))
-    assert np.array_equal(data.read_picture(tmp_path / "x.png"), expected)
+    assert np.array_equal(data.read_image(tmp_path / "x.png"), expected)
 
 
 def test_all_kinds_in_one_training_batch(tmp_path):
     files = {"deep.jpg": deep_png(PIXELS.astype(int) * 257)} | {f"{k}.jpg": KINDS[k] for k in KINDS}
-    files["turned.jpg"] = encode(PICTURE, "PNG", exif=with_orientation(6))
+    files["turned.jpg"] = encode(IMAGE, "PNG", exif=with_orientation(6))
     name = tree(tmp_path, **{"train/a": files, "val/a": files})
-    pictures = data.open_split(name, "train")
-    assert pictures.examples == len(files) and pictures.channels == 3
-    batches = data.training_batches(pictures, size=24, batch_size=len(files), seed=0, min_area=0.9)
+    opened = data.open_split(name, "train")
+    assert opened.examples == len(files) and opened.channels == 3
+    batches = data.training_batches(opened, size=24, batch_size=len(files), seed=0, min_area=0.9)
     assert next(iter(batches))[0].shape == (len(files), 24, 24, 3)
-    # Whole pictures, in the order of their names.
-    images, _ = next(iter(data.evaluation_batches(pictures, size=48, batch_size=len(files))))
-    for (_, file), image in zip(names(pictures), images.numpy(), strict=True):
-        truth = data.read_picture(tmp_path / "train" / "a" / file).numpy()
+    # Whole images, in the order of their names.
+    images, _ = next(
+        iter(data.evaluation_batches(opened, Preprocessing(48), batch_size=len(files)))
+    )
+    for (_, file), image in zip(names(opened), images.numpy(), strict=True):
+        truth = data.read_image(tmp_path / "train" / "a" / file).numpy()
         top, left = (edge // 2 - 24 for edge in truth.shape[:2])
         assert np.array_equal(image, truth[top : top + 48, left : left + 48]), file
 
 
-def test_plain_pictures_alone_keep_to_tensorflow(tmp_path):
-    exotic = {"turned": encode(PICTURE, "JPEG", exif=with_orientation(3)), "webp": KINDS["webp"]}
+def test_plain_images_alone_keep_to_tensorflow(tmp_path):
+    exotic = {"turned": encode(IMAGE, "JPEG", exif=with_orientation(3)), "webp": KINDS["webp"]}
     plain = {"jpeg": KINDS["jpeg"], "grey": KINDS["grey jpeg"], "png": KINDS["png"]}
-    plain["upright"] = encode(PICTURE, "JPEG", exif=with_orientation(1))
+    plain["upright"] = encode(IMAGE, "JPEG", exif=with_orientation(1))
     name = tree(tmp_path, **{"train/a": exotic, "train/b": plain, "test/a": plain})
     files = data.open_split(name, "train").files
     assert files.plain.tolist() == [False] * 2 + [True] * 4
@@ -158,14 +161,14 @@ def bad_files():
         "cut.png": (KINDS["png"][:-40], "truncated"),
         "head.jpg": (KINDS["jpeg"][:10], "truncated"),
         "empty.jpg": (b"", "empty"),
-        "text.jpg": (b"<html>not found</html>", "not a picture"),
-        "notes.txt": (b"my notes", "not a picture"),
+        "text.jpg": (b"<html>not found</html>", "not an image"),
+        "notes.txt": (b"my notes", "not an image"),
         "._00.jpg": (b"\x00\x05\x16\x07" + bytes(100), "macOS resource fork"),
         "bomb.png": (bomb(20_000), "more than 178 megapixels"),
         "cut.gif": (KINDS["gif"][:-60], "truncated"),
         "cut.webp": (KINDS["webp"][:-20], "damaged"),
         "cut.bmp": (KINDS["bmp"][:-100], "truncated"),
-        "scan.jpg": (encode(PICTURE, "TIFF"), "not a picture"),
+        "scan.jpg": (encode(IMAGE, "TIFF"), "not an image"),
         "deep.png": (deep_png_of_wrong_checksum(), "damaged"),
     }
 
@@ -186,26 +189,26 @@ def test_all_bad_files_are_named_at_once_with_the_reason(tmp_path, jpegs):
 def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
     bad = bad_files()
     name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
-    pictures = [data.open_split(name, split, skip_bad=True) for split in ("train", "test")]
+    opened = [data.open_split(name, split, skip_bad=True) for split in ("train", "test")]
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
-    assert "13 of 113 files left out: 5 truncated, 3 not a picture" in line
-    for split in pictures:
+    assert "13 of 113 files left out: 5 truncated, 3 not an image" in line
+    for split in opened:
         skipped = {path.rsplit("/", 1)[1]: reason for path, reason in split.skipped}
         assert skipped == {file: reason for file, (_, reason) in bad.items()}
-    assert sum(split.examples for split in pictures) == 100
+    assert sum(split.examples for split in opened) == 100
     # As if the bad files had never been there.
     for file in bad:
         (tmp_path / "b" / file).unlink()
     clean = data.open_split(name, "train")
-    assert names(clean) == names(pictures[0]) and clean.skipped == ()
+    assert names(clean) == names(opened[0]) and clean.skipped == ()
 
 
 def test_what_programs_leave_behind_is_not_looked_at(tmp_path, jpegs):
     litter = dict.fromkeys((".DS_Store", "Thumbs.db", "desktop.ini", ".nomedia"), b"x")
     name = tree(tmp_path, a=jpegs | litter, **{".git": litter, "__MACOSX": litter})
     (tmp_path / "README.md").write_text("not in a class folder")
-    pictures = data.open_split(name, "train")
-    assert (pictures.examples, pictures.labels, pictures.skipped) == (40, ("a",), ())
+    images = data.open_split(name, "train")
+    assert (images.examples, images.labels, images.skipped) == (40, ("a",), ())
 
 
 def test_classes_are_those_of_all_splits_and_the_lacking_are_named(tmp_path, jpegs, capfd):
@@ -216,7 +219,7 @@ def test_classes_are_those_of_all_splits_and_the_lacking_are_named(tmp_path, jpe
     assert np.bincount(train.files.labels).tolist() == [50, 0, 50]
     assert np.bincount(val.files.labels).tolist() == [0, 50, 50]
     said = capfd.readouterr().err
-    assert "no train pictures of bee, gnu\n" in said and "no val pictures of ant, gnu\n" in said
+    assert "no train images of bee, gnu\n" in said and "no val images of ant, gnu\n" in said
     assert names(data.open_split(name, "val")) == names(val)
     with pytest.raises(InputError, match="train, val. Received: split='validation'"):
         data.open_split(name, "validation")
@@ -240,7 +243,7 @@ def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
     assert [label for label, _ in test] == ["a"] * 10 + ["b"]
     assert split("two", 1) == [train, test]
     assert split("one", 2)[1] != test
-    # One picture more moves at most one other.
+    # One image more moves at most one other.
     extra = tmp_path / "one" / "a" / "extra.jpg"
     extra.write_bytes(KINDS["png"])
     assert len({*map(tuple, data_names(one, 1))} ^ {*map(tuple, test)}) <= 2
@@ -250,7 +253,7 @@ def data_names(name, seed):
     return names(data.open_split(name, "test", seed=seed))
 
 
-def test_two_pictures_are_one_for_each_side(tmp_path, jpegs):
+def test_two_images_are_one_for_each_side(tmp_path, jpegs):
     name = tree(tmp_path, a={"x": KINDS["png"], "y": KINDS["png"]})
     assert data.open_split(name, "train").examples == data.open_split(name, "test").examples == 1
 
@@ -267,7 +270,7 @@ def test_nothing_is_written_into_the_folder(tmp_path, jpegs):
     [({}, "no class folders"),
      ({"train/a": {}}, "none of test, val, validation"),
      ({"val/a": {}}, "no train"),
-     ({"all/a": {}}, "all/a is a folder where pictures should be"),
+     ({"all/a": {}}, "all/a is a folder where images should be"),
      ({"a": {}}, "is empty")],
 )  # fmt: skip
 def test_layouts_that_are_none(tmp_path, folders, message):
@@ -291,11 +294,11 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_training_on_a_folder_is_a_function_of_the_step(tmp_path, jpegs):
     name = tree(tmp_path, **{"train/a": jpegs, "train/b": jpegs, "test/b": jpegs})
-    pictures = data.open_split(name, "train")
+    opened = data.open_split(name, "train")
     options = {"size": 16, "batch_size": 24, "seed": 5, "min_area": 0.3, "flip": True}
 
     def draw(start, steps):
-        batches = data.training_batches(pictures, start=start, **options).take(steps)
+        batches = data.training_batches(opened, start=start, **options).take(steps)
         return [(images.tobytes(), labels.tolist()) for images, labels in as_numpy(batches)]
 
     whole = draw(0, 7)
@@ -311,7 +314,7 @@ def as_numpy(batches):
 @pytest.mark.parametrize("harm", ["gone", "cut", "another"])
 def test_a_file_that_changes_meanwhile_is_named(tmp_path, jpegs, harm):
     name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
-    pictures = data.open_split(name, "train")
+    images = data.open_split(name, "train")
     victim = tmp_path / "train" / "a" / "17.jpg"
     if harm == "gone":
         victim.unlink()
@@ -320,10 +323,10 @@ def test_a_file_that_changes_meanwhile_is_named(tmp_path, jpegs, harm):
     else:
         shutil.copy(tmp_path / "train" / "a" / "18.jpg", victim)
     for batches in (
-        data.training_batches(pictures, size=8, batch_size=25, seed=0).take(2),
-        data.evaluation_batches(pictures, size=8, batch_size=25),
+        data.training_batches(images, size=8, batch_size=25, seed=0).take(2),
+        data.evaluation_batches(images, Preprocessing(8), batch_size=25),
     ):
-        with pytest.raises(InputError, match=rf"the picture {victim} "), data.naming_files():
+        with pytest.raises(InputError, match=rf"the image {victim} "), data.naming_files():
             list(batches)
 
 

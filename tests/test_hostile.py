@@ -20,7 +20,8 @@ from pth_writer import Raw, View, write_zip
 from runs import forks
 
 from resnet_keras import ResNet
-from resnet_keras.artefact import Card
+from resnet_keras.model_files import Metadata
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights.files import read
 
 WORSE = "\x1b[2J<img src=x onerror=alert(1)>[/b]"
@@ -88,7 +89,7 @@ CONFIGS = {
         sequential(layer("keras.layers", "Flatten", {"name": "f"}),
                    layer("keras.layers", "Dense", {"name": "x", "units": 10**8})),
         "19,300,000,000 weights, which are not in the file"),
-    "large pictures": (sequential(shape=(10**6, 10**6, 3)), "pixels"),
+    "large images": (sequential(shape=(10**6, 10**6, 3)), "pixels"),
     "negative": (sequential(layer("keras.layers", "Dense", {"name": "x", "units": -1})), "units"),
     "no JSON": ("{", ""),
     "another JSON": ("[]", ""),
@@ -146,8 +147,8 @@ def write_keras(path, parts, compression=zipfile.ZIP_STORED):
                 archive.writestr(name, content)
 
 
-def huge_pictures():
-    """Pictures that say they are 100,000 x 100,000, or as large as their format can say."""
+def huge_images():
+    """Images that say they are 100,000 x 100,000, or as large as their format can say."""
     n = 100_000
     small = io.BytesIO()
     Image.new("RGB", (8, 8)).save(small, "JPEG")
@@ -195,8 +196,8 @@ def at_work(verb, file):
     """A command for a model file."""
     return {
         "predict": f"python -m resnet_keras predict '{file}' good.png --json",
-        "evaluate": f"python -m resnet_keras evaluate '{file}' --dataset folder:pictures --json",
-        "export": f"python -m resnet_keras export '{file}' out.tflite --dataset folder:pictures",
+        "evaluate": f"python -m resnet_keras evaluate '{file}' --dataset folder:images --json",
+        "export": f"python -m resnet_keras export '{file}' out.tflite --dataset folder:images",
         "convert": f"python -m resnet_keras convert '{file}' out.safetensors",
     }[verb]
 
@@ -218,15 +219,15 @@ def folder(tmp_path_factory):
     model = ResNet("resnet20_cifar", input_shape=(8, 8, 3), mean=(127.5,) * 3, std=(127.5,) * 3)
     model.save(folder / "good.keras")
     model.save(folder / "labelled.keras")
-    Card(8, None, 8, labels=(WORSE, *"123456789")).write(folder / "labelled.keras")
+    Metadata(Preprocessing(8), labels=(WORSE, *"123456789")).write(folder / "labelled.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "good.png")
     (folder / "[").mkdir()
     Image.fromarray(pixels).save(folder / "[" / "b]\x1b[31m.png")
     for side in ("train", "test"):
         for label in (WORSE.replace("/", "|"), "b"):
-            (folder / "pictures" / side / label).mkdir(parents=True)
-            Image.fromarray(pixels).save(folder / "pictures" / side / label / "0.png")
+            (folder / "images" / side / label).mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / "images" / side / label / "0.png")
     with zipfile.ZipFile(folder / "good.keras") as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     for name, (config, _) in CONFIGS.items():
@@ -241,7 +242,7 @@ def folder(tmp_path_factory):
     (folder / "empty.keras").write_bytes(b"")
     (folder / "cut.keras").write_bytes((folder / "good.keras").read_bytes()[:-100])
     (folder / "folder.keras").mkdir()
-    for name, content in huge_pictures().items():
+    for name, content in huge_images().items():
         (folder / f"huge.{name}").write_bytes(content)
         for side in ("train", "test"):
             (folder / "bombs" / side / "a").mkdir(parents=True, exist_ok=True)
@@ -332,8 +333,8 @@ def test_checkpoints_that_mean_harm(attempt, folder):
         assert len(read(folder / f"{name}.keras").arrays) == 97
 
 
-def test_pictures_that_say_they_are_huge(attempt):
-    names = [f"huge.{name}" for name in huge_pictures()]
+def test_images_that_say_they_are_huge(attempt):
+    names = [f"huge.{name}" for name in huge_images()]
     commands = {n: f"python -m resnet_keras predict labelled.keras {n} --json" for n in names}
     whole = "python -m resnet_keras prepare folder:bombs"
     good = at_work("predict", "good.keras")
@@ -350,9 +351,9 @@ def test_pictures_that_say_they_are_huge(attempt):
 SERVE = """
 import numpy as np, keras, tensorflow as tf
 from pathlib import Path
-from resnet_keras.artefact import Card, load_keras
-from resnet_keras.export import folded, saved_model
-saved_model.write(folded(load_keras("good.keras")), Path("served"), Card(8, None, 8))
+from resnet_keras.model_files import Metadata, load_keras
+from resnet_keras.exporting import folded, saved_model
+saved_model.write(folded(load_keras("good.keras")), Path("served"), Metadata(Preprocessing(8)))
 serve = tf.saved_model.load("served").signatures["serve_bytes"]
 assert len(serve(image_bytes=tf.constant([Path("good.png").read_bytes()]))["scores"][0]) == 5
 for path in sorted(Path(".").glob("huge.*")):
@@ -366,11 +367,11 @@ shutil.rmtree("served")
 
 
 @pytest.mark.slow
-def test_a_served_model_refuses_huge_pictures(attempt):
+def test_a_served_model_refuses_huge_images(attempt):
     good = at_work("predict", "good.keras")
     answers = attempt([good, SERVE])
     assert answers[SERVE]["code"] == 0, answers[SERVE]
-    assert sum(line.endswith("refused") for line in answers[SERVE]["lines"]) == len(huge_pictures())
+    assert sum(line.endswith("refused") for line in answers[SERVE]["lines"]) == len(huge_images())
     assert answers[SERVE]["memory"] < answers[good]["memory"] + 2 * MOST_MIB
 
 
@@ -378,7 +379,7 @@ def test_names_steer_no_terminal(attempt):
     """Names of classes, in a table and in a complaint; names of files, with markup in them."""
     label = "python -m resnet_keras predict labelled.keras good.png --top 10"
     name = "python -m resnet_keras predict good.keras '[/b]\x1b[31m.png'"
-    classes = "python -m resnet_keras evaluate good.keras --dataset folder:pictures"
+    classes = "python -m resnet_keras evaluate good.keras --dataset folder:images"
     answers = attempt([label, name, classes])
     for command, shown in ((label, "\\x1b[2J<img src=x onerror=alert(1)>[/b]"),
                            (name, "[/b]\\x1b[31m.png"), (classes, "\\x1b[2J<img")):  # fmt: skip

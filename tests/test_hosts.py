@@ -14,8 +14,8 @@ import pytest
 from runs import refused_in_one_line
 
 from resnet_keras import Recipe, backup
-from resnet_keras.terminal import InputError
-from resnet_keras.train.machine import HOSTS, Replicas, choose_replicas
+from resnet_keras.errors import InputError
+from resnet_keras.training.machine import HOSTS, Replicas, choose_replicas
 
 ROOT = Path(__file__).parents[1]
 

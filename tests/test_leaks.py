@@ -75,7 +75,7 @@ def test_fifty_epochs(tmp_path, data_dir):
     # While it fits; what comes behind the last epoch is another thing.
     early, late = ([states[n] for n in range(*ends) if n in states] for ends in ((8, 14), (43, 50)))
     assert len(early) > 2 and len(late) > 2
-    # An epoch that is kept: 1,437 pictures of 8 x 8 floats and the gradients of 270,000 weights,
+    # An epoch that is kept: 1,437 images of 8 x 8 floats and the gradients of 270,000 weights,
     # 1.4 MiB; over 35 epochs that is 49.
     assert min(m for m, _ in late) - max(m for m, _ in early) < 25
     assert min(n for _, n in late) <= max(n for _, n in early)

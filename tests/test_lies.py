@@ -1,4 +1,4 @@
-"""What a file says of itself is checked where it is read: labels, cards, headers, notes."""
+"""What a file says of itself is checked where it is read: labels, metadata, headers, notes."""
 
 import json
 import struct
@@ -6,8 +6,9 @@ import struct
 import pytest
 
 from resnet_keras import backup
-from resnet_keras.artefact import Card, label_lines, read_card
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
+from resnet_keras.model_files import Metadata, label_lines, read_metadata
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights.files import read
 
 
@@ -19,24 +20,25 @@ def test_a_label_is_a_line():
 
 @pytest.mark.parametrize(
     "change",
-    [{"crop": 10**6}, {"crop": 0}, {"crop": "8"}, {"crop": True}, {"eval_resize": -1},
-     {"eval_resize": 2.5}, {"interpolation": "exec"}, {"antialias": "yes"}, {"labels": "abc"},
-     {"labels": [1, 2]}, {"mean": ["x"]}, {"dataset": 3}, {"input_size": None}, {"code": "x"}],
+    [{"size": 10**6}, {"size": 0}, {"size": "8"}, {"size": True}, {"size": [8]},
+     {"size": [8, 8, 8]}, {"size": [8, 0]}, {"resize": -1}, {"std": [0.0]}, {"mean": []},
+     {"resize": 2.5}, {"interpolation": "exec"}, {"antialias": "yes"}, {"labels": "abc"},
+     {"labels": [1, 2]}, {"mean": ["x"]}, {"dataset": 3}, {"size": None}, {"code": "x"}],
     ids=str,
 )  # fmt: skip
 def test_cards_that_are_none(tmp_path, change):
-    Card(8, None, 8).write(tmp_path / "x.keras")
-    assert read_card(tmp_path / "x.keras").crop == 8
+    Metadata(Preprocessing(8)).write(tmp_path / "x.keras")
+    assert read_metadata(tmp_path / "x.keras").preprocessing.size == (8, 8)
     fields = json.loads((tmp_path / "x.json").read_text()) | change
     (tmp_path / "x.json").write_text(json.dumps(fields))
     with pytest.raises(InputError, match=r"x\.json does not describe a model: [^\n]+$"):
-        read_card(tmp_path / "x.keras")
+        read_metadata(tmp_path / "x.keras")
 
 
 def test_a_card_that_is_nested_too_deep(tmp_path):
     (tmp_path / "x.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="does not describe a model"):
-        read_card(tmp_path / "x.keras")
+        read_metadata(tmp_path / "x.keras")
 
 
 def safetensors(header, values=bytes(64), size=None):

@@ -1,4 +1,4 @@
-"""The command line: one line of JSON on stdout, one line for what the user can mend."""
+"""The command line: one line of JSON on stdout, one line for what the user can fix."""
 
 import dataclasses
 import json
@@ -68,13 +68,13 @@ def test_predict_and_evaluate_and_export(command, digits_run, data_dir, tmp_path
     out = tmp_path / "model.tflite"
     done = command("export", digits_run / "model.keras", out, "--data-dir", data_dir, "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["top1_agreement"] == 1
-    pictures = [tmp_path / f"{i}.png" for i in range(3)]
-    for artefact in (digits_run / "model.keras", out):
-        answer = json.loads(command("predict", artefact, *pictures, "--json").stdout)
-        assert list(answer) == [str(path) for path in pictures]
-        best = [answer[str(path)][0]["label"] for path in pictures]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for model_file in (digits_run / "model.keras", out):
+        answer = json.loads(command("predict", model_file, *paths, "--json").stdout)
+        assert list(answer) == [str(path) for path in paths]
+        best = [answer[str(path)][0]["label"] for path in paths]
         assert sum(b == str(y) for b, y in zip(best, labels[:3], strict=True)) >= 2
-        scores = [item["score"] for item in answer[str(pictures[0])]]
+        scores = [item["score"] for item in answer[str(paths[0])]]
         assert len(scores) == 5 and scores == sorted(scores, reverse=True)
     done = command("evaluate", out, "--data-dir", data_dir, "--json")
     results = json.loads((digits_run / "results.json").read_text())
@@ -105,8 +105,12 @@ def test_convert_there_and_back(command, tmp_path):
     answer = json.loads(done.stdout)
     assert (answer["naming"], answer["model"]) == ("OpenMMLab", "resnet18_cifar")
     assert len(answer["matched"]) == 102 and not answer["skipped"] and not answer["new"]
-    card = json.loads((tmp_path / "ours.json").read_text())
-    assert (card["input_size"], card["eval_resize"], card["antialias"]) == (32, None, False)
+    metadata = json.loads((tmp_path / "ours.json").read_text())
+    assert (metadata["size"], metadata["resize"], metadata["antialias"]) == (
+        [32, 32],
+        None,
+        False,
+    )
     done = command("convert", tmp_path / "ours.keras", tmp_path / "back.safetensors")
     assert done.returncode == 0, done.stderr
     back = load_file(tmp_path / "back.safetensors")
@@ -133,7 +137,7 @@ def test_help_fits_a_terminal(command):
 
 
 def test_the_printed_command_runs_as_it_stands(run_python, tmp_path):
-    code = "from resnet_keras.terminal import command\nprint(command())"
+    code = "from resnet_keras.console import command\nprint(command())"
     for name in ("a b.py", "it's.py"):
         path = tmp_path / name
         path.write_text(code)
@@ -147,15 +151,16 @@ def test_the_printed_command_runs_as_it_stands(run_python, tmp_path):
 
 def test_convert_heeds_no_card_of_an_older_model_and_replaces_no_other_file(command, tmp_path):
     from resnet_keras import SPECS, ResNet
-    from resnet_keras.artefact import Card
+    from resnet_keras.model_files import Metadata
+    from resnet_keras.preprocessing import Preprocessing
     from resnet_keras.weights import save_torch
 
     small = dataclasses.replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(8, 16))
     save_torch(ResNet(small, classes=3), tmp_path / "x.safetensors")
-    Card(224, 256, 224, labels=("old",)).write(tmp_path / "x.keras")
+    Metadata(Preprocessing(224, 256), labels=("old",)).write(tmp_path / "x.keras")
     done = command("convert", tmp_path / "x.safetensors", tmp_path / "x.keras")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "x.json").read_text())["input_size"] == 32
+    assert json.loads((tmp_path / "x.json").read_text())["size"] == [32, 32]
     (tmp_path / "x.json").write_text('{"mine": 1}')
     done = command("convert", tmp_path / "x.safetensors", tmp_path / "x.keras")
     assert done.returncode == 2 and "would replace" in done.stderr.splitlines()[-1]

@@ -7,8 +7,8 @@ import pytest
 from runs import refused_in_one_line
 
 from resnet_keras import SPECS, Recipe, ResNet
-from resnet_keras.terminal import InputError
-from resnet_keras.train import memory
+from resnet_keras.errors import InputError
+from resnet_keras.training import memory
 
 RECIPE = Recipe(model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=64)
 
@@ -31,7 +31,7 @@ def change(**fields):
     return dataclasses.replace(RECIPE, **fields)
 
 
-def test_halves_need_half_for_pictures_and_more_for_weights(model):
+def test_halves_need_half_for_images_and_more_for_weights(model):
     full = memory.estimate(RECIPE, model, "float32")
     half = memory.estimate(RECIPE, model, "mixed_float16")
     assert half.each * 2 == full.each and half.fixed > full.fixed
@@ -42,9 +42,9 @@ def test_halves_need_half_for_pictures_and_more_for_weights(model):
 
 def test_shares_and_parts_need_less_and_averages_more(model):
     one = memory.estimate(RECIPE, model, "float32")
-    assert memory.estimate(RECIPE, model, "float32", 4).pictures == 16
+    assert memory.estimate(RECIPE, model, "float32", 4).images == 16
     parts = memory.estimate(change(accumulate=2), model, "float32", 4)
-    assert parts.pictures == 8 and parts.fixed == one.fixed + 4 * model.count_params()
+    assert parts.images == 8 and parts.fixed == one.fixed + 4 * model.count_params()
     for more in ({"ema": 0.9}, {"optimizer": "lamb"}):
         found = memory.estimate(change(**more), model, "float32").fixed
         assert found == one.fixed + 4 * model.count_params()
@@ -72,7 +72,7 @@ def test_the_advice_fits_and_can_be_followed(model, replicas):
     for better in (change(batch_size=size), change(batch_size=2**20, accumulate=parts)):
         fitting = memory.estimate(better, model, "float32", replicas)
         assert better.batch_size % (replicas * better.accumulate) == 0
-        assert fitting.total < there and fitting.pictures > 1
+        assert fitting.total < there and fitting.images > 1
     # Not timid: twice as much would be too much, or nearly.
     assert memory.estimate(change(batch_size=size * 2), model, "float32", replicas).total > there
     assert "not even one" in memory.advice(need, recipe, need.fixed)
@@ -104,7 +104,7 @@ def test_a_batch_that_no_machine_holds_is_one_line_and_code_2(run_python, tmp_pa
 
 
 def test_dry_run_tells_the_need_in_the_precision_asked_for():
-    from resnet_keras.train import _resolved
+    from resnet_keras.training import _resolved
 
     needs = {}
     for precision in ("float32", "mixed_bfloat16"):

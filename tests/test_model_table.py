@@ -54,12 +54,12 @@ def test_a_result_stands_beside_what_was_published(house):
     root = house("cifar10_resnet20", 0.91)
     house("cifar10_resnet20-seed-1", 0.92, seed=1)
     house("cifar10_resnet20-again", 0.90)
-    (root / "results" / "cifar10_resnet20-again" / "note.txt").write_text("before a mend\n")
+    (root / "results" / "cifar10_resnet20-again" / "note.txt").write_text("before a fix\n")
     (row,) = TOOL["recipes"](root)[2:]
     assert "| 91.25 | He et al. |" in row
     assert "[91.00/99.50](results/cifar10_resnet20)" in row
     assert "[92.00/99.50](results/cifar10_resnet20-seed-1) with seed 1 |" in row
-    assert "[90.00/99.50](results/cifar10_resnet20-again); before a mend<br>" in row
+    assert "[90.00/99.50](results/cifar10_resnet20-again); before a fix<br>" in row
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from PIL import Image
 from resnet_keras import data
 from resnet_keras.data import preparation
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 
 # The first, the 281st and the last class of ILSVRC 2012.
 SYNSETS = ("n01440764", "n02119789", "n15075141")
@@ -101,7 +102,7 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     for images, labels in batches.take(2).as_numpy_iterator():
         assert images.shape == (6, 24, 24, 3) and images.dtype == np.uint8
         assert labels.shape == (6, 1000) and np.allclose(labels.sum(1), 1)
-    # Every picture is grey of a value that tells its class.
+    # Every image is grey of a value that tells its class.
     seen = []
     for images, labels in data.training_batches(
         train, size=24, batch_size=9, seed=0, min_area=0.5
@@ -114,7 +115,7 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     images, labels = (
         np.concatenate(part)
         for part in zip(
-            *data.evaluation_batches(test, size=24, resize=28, batch_size=2).as_numpy_iterator(),
+            *data.evaluation_batches(test, Preprocessing(24, 28), batch_size=2).as_numpy_iterator(),
             strict=True,
         )
     )
@@ -132,7 +133,7 @@ def test_a_recipe_trains_on_miniature_archives(miniature, tmp_path, run_python):
     )  # fmt: skip
     done = run_python("recipes/imagenet_resnet18.py", *flags)
     assert done.returncode == 0, done.stderr
-    assert "9 training pictures, 5 test pictures, 2 steps" in done.stderr
+    assert "9 training images, 5 test images, 2 steps" in done.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["examples"] == 5
     model = tmp_path / "run" / "model.keras"
     done = run_python(
@@ -147,7 +148,7 @@ def test_prepared_already(miniature, tmp_path):
     assert miniature()["prepared"] == "before"
     expected = write(tmp_path / "manual", tar(train_members()), tar(validation_members()))
     more = dataclasses.replace(expected, train=10)
-    with pytest.raises(InputError, match=r"9 train pictures, imagenet2012 10. Delete .*5\.1\.0"):
+    with pytest.raises(InputError, match=r"9 train images, imagenet2012 10. Delete .*5\.1\.0"):
         miniature(expected=more)
 
 
@@ -177,7 +178,7 @@ LAST = f"ILSVRC2012_val_{VALIDATIONS:08}.JPEG"
         ({"validation": tar({f"val/{n}": c for n, c in VALIDATION_MEMBERS.items()})},
          "img_val.tar holds 'val/ILSVRC2012_val_00000001.JPEG'"),
         ({"validation": tar(without(VALIDATION_MEMBERS, LAST))},
-         f"img_val.tar lacks 1 of 5 pictures, the first is {LAST}"),
+         f"img_val.tar lacks 1 of 5 images, the first is {LAST}"),
         ({"validation": tar(VALIDATION_MEMBERS | {"ILSVRC2012_val_00000006.JPEG": b"x"})},
          "img_val.tar holds 'ILSVRC2012_val_00000006.JPEG'"),
         ({"train": tar(without(TRAIN_MEMBERS, "n15075141.tar"))},
@@ -229,28 +230,28 @@ def test_one_of_two_archives(miniature, tmp_path, missing):
         )
 
 
-def test_damaged_pictures_are_named_where_they_lie(miniature, tmp_path):
+def test_damaged_images_are_named_where_they_lie(miniature, tmp_path):
     train = dict(TRAIN_MEMBERS)
     train["n02119789.tar"] = tar({"n02119789_1.JPEG": jpeg(9)[:300], "n02119789_2.JPEG": jpeg(9),
                                   "n02119789_3.JPEG": b""})  # fmt: skip
-    validation = VALIDATION_MEMBERS | {LAST: b"no picture"}
+    validation = VALIDATION_MEMBERS | {LAST: b"no image"}
     archives = {"train": tar(train), "validation": tar(validation)}
     with pytest.raises(InputError) as error:
         miniature(verify=True, **archives)
     inner = f"{TRAIN}/n02119789.tar/n02119789"
     for bad in (f"{inner}_1.JPEG (truncated)", f"{inner}_3.JPEG (empty)",
-                f"{VALIDATION}/{LAST} (not a picture)"):  # fmt: skip
+                f"{VALIDATION}/{LAST} (not an image)"):  # fmt: skip
         assert bad in str(error.value)
-    assert str(error.value).startswith("3 pictures") and not (tmp_path / "data").exists()
+    assert str(error.value).startswith("3 images") and not (tmp_path / "data").exists()
 
 
-def test_a_class_archive_that_lacks_pictures(miniature):
+def test_a_class_archive_that_lacks_images(miniature):
     train = dict(TRAIN_MEMBERS)
     train["n15075141.tar"] = tar({"n15075141_1.JPEG": jpeg(120)})
-    with pytest.raises(InputError, match="img_train.tar holds 7 pictures, the published one 9"):
+    with pytest.raises(InputError, match="img_train.tar holds 7 images, the published one 9"):
         miniature(train=tar(train), verify=True)
     # Without --verify it is noticed when TFDS has built it.
-    with pytest.raises(InputError, match="7 train pictures, imagenet2012 9. Delete"):
+    with pytest.raises(InputError, match="7 train images, imagenet2012 9. Delete"):
         miniature(train=tar(train))
 
 
@@ -334,7 +335,7 @@ def no_plain(name, kind):
     ids=["holes", "symbolic link", "hard link", "folder"],
 )
 def test_members_that_are_no_files(miniature, tmp_path, no_file):
-    """Folders, links and holes where pictures should be; nothing of an archive is unpacked."""
+    """Folders, links and holes where images should be; nothing of an archive is unpacked."""
     validation = no_file(LAST) + tar(without(VALIDATION_MEMBERS, LAST))
     with pytest.raises(InputError, match=f"img_val.tar holds '{LAST}', which is no file"):
         miniature(validation=validation)

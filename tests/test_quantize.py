@@ -10,8 +10,8 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from resnet_keras import SPECS, ResNet, data, quantize
-from resnet_keras.terminal import InputError
-from resnet_keras.twins import fold
+from resnet_keras.clones import fold
+from resnet_keras.errors import InputError
 
 # All that our networks have, in five blocks: the deep stem, pooling in stem and shortcut.
 SMALL = dataclasses.replace(SPECS["resnetv1d50"], depths=(2, 1, 1, 1), widths=(8, 8, 16, 16))
@@ -34,15 +34,15 @@ def small_network():
 
 
 def waves(count):
-    """Smooth pictures that are all different: uint8 `(count, 64, 64, 3)`."""
+    """Smooth images that are all different: uint8 `(count, 64, 64, 3)`."""
     i, y, x, c = np.ogrid[:count, :64, :64, :3]
     return (127 + 120 * np.sin((i + 1) * 0.05 * x + c) * np.cos(0.03 * (i % 4 + 1) * y)).astype(
         np.uint8
     )
 
 
-def int8_file(model, pictures=None):
-    """Integers alone, of a model of fake-quant operators or by calibration on pictures."""
+def int8_file(model, images=None):
+    """Integers alone, of a model of fake-quant operators or by calibration on images."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     spec = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="images")
@@ -53,9 +53,9 @@ def int8_file(model, pictures=None):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
-        if pictures is not None:
+        if images is not None:
             converter.representative_dataset = lambda: (
-                [picture[None].astype(np.float32)] for picture in pictures
+                [image[None].astype(np.float32)] for image in images
             )
         return converter.convert()
 
@@ -68,7 +68,7 @@ def interpreter_of(file):
 
 
 def probabilities(file, images):
-    """What the real interpreter makes of raw bytes, one picture after the other."""
+    """What the real interpreter makes of raw bytes, one image after the other."""
     interpreter = interpreter_of(file)
     (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = end["quantization"]
@@ -162,28 +162,28 @@ print([float(v.numpy()) for variable in variables for v in variable.value.values
 
 def test_a_twin_becomes_the_float_network_again():
     model = small_network()
-    twin = quantize.aware(model)
+    clone = quantize.aware(model)
     images = waves(4)
-    twin(images, training=True)
-    back, folded = quantize.stock(twin), fold(model)
+    clone(images, training=True)
+    back, folded = quantize.stock(clone), fold(model)
     assert all(type(layer).__module__.startswith("keras.") for layer in back.layers)
     assert [layer.name for layer in back.layers] == [layer.name for layer in folded.layers]
     assert np.array_equal(back(images), folded(images))
-    again = quantize.aware(back, quantize.ranges(twin))
-    assert np.array_equal(again(images), twin(images))
+    again = quantize.aware(back, quantize.ranges(clone))
+    assert np.array_equal(again(images), clone(images))
     assert np.abs(again(images) - keras.ops.log(back(images))).max() > 0  # it does round
 
 
 def test_every_shape_of_ours_becomes_integers_without_calibration():
-    twin = quantize.aware(small_network())
+    clone = quantize.aware(small_network())
     images = waves(16)
-    twin(images, training=True)
-    model = quantize.to_convert(twin)
+    clone(images, training=True)
+    model = quantize.to_convert(clone)
     file = int8_file(model)
     interpreter = interpreter_of(file)
     kinds = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
     assert kinds <= {np.uint8, np.int8, np.int32}
-    convolutions = sum(isinstance(layer, keras.layers.Conv2D) for layer in twin.layers)
+    convolutions = sum(isinstance(layer, keras.layers.Conv2D) for layer in clone.layers)
     names = [operator["op_name"] for operator in interpreter._get_ops_details()]
     assert names.count("CONV_2D") == convolutions + 1  # and the normalisation
     assert "MUL" not in names and "FAKE_QUANT" not in names
@@ -195,30 +195,30 @@ def test_every_shape_of_ours_becomes_integers_without_calibration():
 
 @pytest.fixture(scope="module")
 def fine_tuned(digits_run, data_dir):
-    """A digits network, and its twin after eight more epochs."""
+    """A digits network, and its clone after eight more epochs."""
     model = keras.saving.load_model(digits_run / "model.keras", compile=False)
     images, labels = data.open_split("digits", "train", data_dir=data_dir).arrays
     keras.utils.set_random_seed(0)
-    twin = quantize.aware(model)
+    clone = quantize.aware(model)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, 8 * 23)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    twin.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
-    twin.fit(images, labels, batch_size=64, epochs=8, verbose=0)
-    return model, twin
+    clone.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
+    clone.fit(images, labels, batch_size=64, epochs=8, verbose=0)
+    return model, clone
 
 
 def test_digits_in_int8(fine_tuned, data_dir, tmp_path):
-    model, twin = fine_tuned
+    model, clone = fine_tuned
     images, labels = data.open_split("digits", "test", data_dir=data_dir).arrays
     few = data.open_split("digits", "train", data_dir=data_dir).arrays[0][:100]
 
     # From the files that a run leaves.
-    quantize.stock(twin).save(tmp_path / "model.keras")
-    quantize.write_ranges(tmp_path / "model.keras", quantize.ranges(twin))
+    quantize.stock(clone).save(tmp_path / "model.keras")
+    quantize.write_ranges(tmp_path / "model.keras", quantize.ranges(clone))
     plain = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     rebuilt = quantize.aware(plain, quantize.read_ranges(tmp_path / "model.keras"))
     expected = quantize.to_convert(rebuilt)(images).numpy()
-    assert np.array_equal(expected, keras.ops.softmax(twin(images)))
+    assert np.array_equal(expected, keras.ops.softmax(clone(images)))
 
     file = int8_file(quantize.to_convert(rebuilt))
     interpreter = interpreter_of(file)
@@ -239,15 +239,15 @@ def test_digits_in_int8(fine_tuned, data_dir, tmp_path):
 
 
 def test_ranges_of_another_network_are_refused(fine_tuned, tmp_path):
-    model, twin = fine_tuned
+    model, clone = fine_tuned
     path = tmp_path / "model.keras"
     model.save(path)
     assert quantize.read_ranges(path) is None
     with pytest.raises(InputError, match="of another network"):
-        quantize.aware(small_network(), quantize.ranges(twin))
-    quantize.write_ranges(path, quantize.ranges(twin))
-    assert quantize.read_ranges(path) == quantize.ranges(twin)
-    quantize.stock(twin).save(path)
+        quantize.aware(small_network(), quantize.ranges(clone))
+    quantize.write_ranges(path, quantize.ranges(clone))
+    assert quantize.read_ranges(path) == quantize.ranges(clone)
+    quantize.stock(clone).save(path)
     with pytest.raises(InputError, match="belongs to another model"):
         quantize.read_ranges(path)
     (tmp_path / "model.quantization.json").write_text("{}")

@@ -9,7 +9,7 @@ import pytest
 from runs import refused_in_one_line
 
 from resnet_keras import Recipe
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 
 ROW = Recipe(
     model="resnet50", dataset="imagenet2012", epochs=100, schedule="step", milestones=(30, 60, 90)
@@ -17,19 +17,19 @@ ROW = Recipe(
 
 
 def test_rate_of_the_imagenet_rows():
-    # 1,281,167 pictures in batches of 256: 5005 steps, as OpenMMLab's logs have them.
+    # 1,281,167 images in batches of 256: 5005 steps, as OpenMMLab's logs have them.
     assert ROW.steps_per_epoch(1_281_167) == 5005
     knots = {0: 0.1, 30 * 5005 - 1: 0.1, 30 * 5005: 0.01, 60 * 5005: 1e-3, 90 * 5005: 1e-4}
     for step, rate in knots.items():
-        assert ROW.rate(step) == pytest.approx(rate)
-    assert ROW.rate(100 * 5005 - 1) == pytest.approx(1e-4)
+        assert ROW.learning_rate_at(step) == pytest.approx(rate)
+    assert ROW.learning_rate_at(100 * 5005 - 1) == pytest.approx(1e-4)
 
 
 def test_cosine_with_warm_up():
     recipe = dataclasses.replace(
         ROW, schedule="cosine", milestones=(), epochs=10, warmup_epochs=2, learning_rate=1.0
     )
-    rates = [recipe.rate(i, steps_per_epoch=5) for i in range(50)]
+    rates = [recipe.learning_rate_at(i, steps_per_epoch=5) for i in range(50)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10] == 1.0 and rates[30] == pytest.approx(0.5)
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[49] < 0.002
@@ -53,7 +53,7 @@ def test_rates_are_those_that_mmengine_sets(name, monkeypatch):
     expected = {int(step): rate for step, rate in MMENGINE[ROWS[name]].items()}
     assert max(expected) == recipe.total_steps(recipe_examples(recipe)) - 1
     # mmengine multiplies the rate of the moment on and on, which drifts in the last digits.
-    found = {step: recipe.rate(step) for step in expected}
+    found = {step: recipe.learning_rate_at(step) for step in expected}
     assert found == pytest.approx(expected, rel=1e-9)
 
 
@@ -61,16 +61,18 @@ def test_rates_are_those_that_mmengine_sets(name, monkeypatch):
 def test_the_edges_of_resnet_strikes_back(epochs, rate):
     recipe = Recipe(
         model="resnet50", dataset="imagenet2012", optimizer="lamb", batch_size=2048,
-        learning_rate=rate, epochs=epochs, schedule="cosine", rate_by="epoch", min_rate=1e-6,
-        warmup_epochs=5, warmup_start=1e-4,
+        learning_rate=rate, epochs=epochs, schedule="cosine", schedule_unit="epoch",
+        min_learning_rate=1e-6, warmup_epochs=5, warmup_start=1e-4,
     )  # fmt: skip
     assert recipe.steps_per_epoch(1_281_167) == 626
-    assert recipe.rate(0) == rate * 1e-4 and recipe.rate(5 * 626 - 1) == rate
-    assert recipe.rate(10**9) == recipe.rate(epochs * 626 - 1) > 1e-6
+    assert (
+        recipe.learning_rate_at(0) == rate * 1e-4 and recipe.learning_rate_at(5 * 626 - 1) == rate
+    )
+    assert recipe.learning_rate_at(10**9) == recipe.learning_rate_at(epochs * 626 - 1) > 1e-6
 
 
 def recipe_examples(recipe):
-    """Training pictures: those of ImageNet 2012, or of CIFAR."""
+    """Training images: those of ImageNet 2012, or of CIFAR."""
     return 1_281_167 if recipe.dataset == "imagenet2012" else 50_000
 
 
@@ -82,10 +84,14 @@ def test_rates_of_the_cifar_rows():
     ten = dataclasses.replace(CIFAR, epochs=200, milestones=(100, 150))
     assert ten.total_steps(50_000) == 200 * 391
     for step, rate in {0: 0.1, 39099: 0.1, 39100: 0.01, 58649: 0.01, 58650: 1e-3}.items():
-        assert ten.rate(step) == pytest.approx(rate)
-    hundred = dataclasses.replace(ten, milestones=(60, 120, 160), drop=0.2)
+        assert ten.learning_rate_at(step) == pytest.approx(rate)
+    hundred = dataclasses.replace(ten, milestones=(60, 120, 160), milestone_factor=0.2)
     for epoch, rate in {0: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 0.004, 160: 8e-4}.items():
-        assert hundred.rate(epoch * 391) == hundred.rate(epoch * 391 + 390) == pytest.approx(rate)
+        assert (
+            hundred.learning_rate_at(epoch * 391)
+            == hundred.learning_rate_at(epoch * 391 + 390)
+            == pytest.approx(rate)
+        )
 
 
 def test_rates_of_the_papers_cifar_rows():
@@ -95,20 +101,20 @@ def test_rates_of_the_papers_cifar_rows():
     assert 163 * 391 < 64_000 < 164 * 391
     knots = {0: 0.1, 31_999: 0.1, 32_000: 0.01, 47_999: 0.01, 48_000: 1e-3, 63_999: 1e-3}
     for step, rate in knots.items():
-        assert paper.rate(step) == pytest.approx(rate)
+        assert paper.learning_rate_at(step) == pytest.approx(rate)
     deep = dataclasses.replace(
         paper, warmup_steps=400, warmup_curve="constant", warmup_start=0.1, dataset="anything"
     )
     for step, rate in {**knots, 0: 0.01, 399: 0.01, 400: 0.1}.items():
-        assert deep.rate(step) == pytest.approx(rate)
+        assert deep.learning_rate_at(step) == pytest.approx(rate)
 
 
 def test_poly_and_stairs():
     recipe = dataclasses.replace(
-        CIFAR, schedule="poly", power=2.0, epochs=6, learning_rate=1.0, min_rate=0.1,
+        CIFAR, schedule="poly", power=2.0, epochs=6, learning_rate=1.0, min_learning_rate=0.1,
         warmup_epochs=2, warmup_curve="stairs", warmup_start=0.5,
     )  # fmt: skip
-    rates = [recipe.rate(i, steps_per_epoch=5) for i in range(30)]
+    rates = [recipe.learning_rate_at(i, steps_per_epoch=5) for i in range(30)]
     assert rates[:11] == pytest.approx([0.5] * 5 + [1.0] * 6)
     # mmengine's PolyLR, step by step; 20 steps, of which 19 move it.
     now, expected = 1.0, [1.0]
@@ -116,8 +122,8 @@ def test_poly_and_stairs():
         now = (now - 0.1) * (1 - 1 / (19 - step + 1)) ** 2 + 0.1
         expected.append(now)
     assert rates[10:] == pytest.approx(expected) and rates[-1] == pytest.approx(0.1)
-    by_epoch = dataclasses.replace(recipe, rate_by="epoch", power=1.0)
-    rates = [by_epoch.rate(i, steps_per_epoch=5) for i in range(10, 30)]
+    by_epoch = dataclasses.replace(recipe, schedule_unit="epoch", power=1.0)
+    rates = [by_epoch.learning_rate_at(i, steps_per_epoch=5) for i in range(10, 30)]
     assert rates == pytest.approx([1.0] * 5 + [0.7] * 5 + [0.4] * 5 + [0.1] * 5)
 
 
@@ -147,8 +153,8 @@ def test_a_run_of_an_older_version_goes_on():
 def test_rate_of_an_unknown_data_set_wants_the_steps():
     recipe = dataclasses.replace(ROW, dataset="imagenette")
     with pytest.raises(InputError, match="steps_per_epoch"):
-        recipe.rate(0)
-    assert recipe.rate(0, steps_per_epoch=10) == 0.1
+        recipe.learning_rate_at(0)
+    assert recipe.learning_rate_at(0, steps_per_epoch=10) == 0.1
 
 
 @pytest.mark.parametrize(
@@ -160,9 +166,9 @@ def test_rate_of_an_unknown_data_set_wants_the_steps():
      {"drop_path": -0.1}, {"ema": 1.0}, {"betas": (0.9, 1.0)}, {"epsilon": -1.0},
      {"clip_norm": 0.0}, {"loss_scale": 0.0}, {"mixup": -1.0}, {"cutmix": -1.0},
      {"rand_magnitude": 11.0}, {"erasing": 1.5}, {"repeats": 0}, {"freeze": 5},
-     {"steps": 0}, {"power": 0.0}, {"min_rate": 1.0},
+     {"steps": 0}, {"power": 0.0}, {"min_learning_rate": 1.0},
      {"warmup_start": 2.0}, {"warmup_epochs": 5, "steps": 10}, {"warmup_steps": -1},
-     {"rate_by": "epoch", "steps": 10}, {"warmup_curve": "stairs", "warmup_epochs": 0.5}],
+     {"schedule_unit": "epoch", "steps": 10}, {"warmup_curve": "stairs", "warmup_epochs": 0.5}],
 )  # fmt: skip
 def test_impossible_values_are_refused_by_name(change):
     with pytest.raises(InputError, match=f"`{next(iter(change))}` must.*Received: "):
@@ -192,7 +198,7 @@ def test_texts_are_paths_lists_are_tuples_and_whole_numbers_are_numbers():
     assert (recipe.run_dir, recipe.data_dir, recipe.weights) == (
         Path("runs/x"), Path("d"), Path("w.pth"),
     )  # fmt: skip
-    assert recipe.mean == (0, 0.5, 1) and recipe.rate(0) == 1
+    assert recipe.mean == (0, 0.5, 1) and recipe.learning_rate_at(0) == 1
     assert dataclasses.replace(recipe, run_dir=None).run_dir is None
 
 
@@ -264,4 +270,4 @@ def test_what_no_run_can_have_is_refused_before_it(change):
 
 def test_a_folder_holds_nothing_out():
     with pytest.raises(InputError, match="`holdout` must be 0 for a folder.*Received: holdout=5"):
-        dataclasses.replace(ROW, dataset="folder:pictures", holdout=5)
+        dataclasses.replace(ROW, dataset="folder:images", holdout=5)

@@ -33,7 +33,7 @@ def test_the_quickstart_trains_exports_and_predicts(run_python, tmp_path):
 def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
     rng = np.random.default_rng(0)
     for number in range(5):
-        folder = tmp_path / "pictures" / f"class {number}"
+        folder = tmp_path / "images" / f"class {number}"
         folder.mkdir(parents=True)
         for i in range(6):
             pixels = rng.integers(0, 40, (20 + i, 30, 3)) + 40 * number
@@ -43,7 +43,7 @@ def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
         (folder / name).write_bytes(contents)
     save_state("resnet18_cifar10", tmp_path / "theirs.safetensors")
     run = tmp_path / "run"
-    theirs, dataset = tmp_path / "theirs.safetensors", f"folder:{tmp_path / 'pictures'}"
+    theirs, dataset = tmp_path / "theirs.safetensors", f"folder:{tmp_path / 'images'}"
     flags = (
         "--dataset", dataset, "--weights", theirs, "--model", "resnet18_cifar", "--freeze", "1",
         "--train-size", "16", "--eval-size", "16", "--eval-resize", "18",
@@ -99,7 +99,7 @@ def test_the_quickstart_twice_is_the_same_bit_for_bit(run_python, tmp_path):
 
 
 @pytest.mark.slow
-def test_fashion_mnist_trains_an_epoch_on_the_real_pictures(run_python, tmp_path):
+def test_fashion_mnist_trains_an_epoch_on_the_real_images(run_python, tmp_path):
     flags = ("--epochs", "1", "--run-dir", tmp_path / "run", "--data-dir", tmp_path / "data")
     done = run_python("recipes/fashion_mnist_resnet20.py", *flags)
     assert done.returncode == 0, done.stderr
@@ -112,8 +112,8 @@ def test_fashion_mnist_trains_an_epoch_on_the_real_pictures(run_python, tmp_path
 IMAGENET = {
     "dataset": "imagenet2012", "batch_size": 256, "learning_rate": 0.1, "weight_decay": 1e-4,
     "momentum": 0.9, "nesterov": False, "exclude": (), "clip_norm": None, "label_smoothing": 0.0,
-    "epochs": 100, "schedule": "step", "milestones": (30, 60, 90), "drop": 0.1, "warmup_epochs": 0,
-    "train_size": 224, "min_area": 0.08, "flip": True, "padding": 0, "interpolation": "bilinear",
+    "epochs": 100, "schedule": "step", "milestones": (30, 60, 90), "milestone_factor": 0.1,
+    "warmup_epochs": 0, "train_size": 224, "min_area": 0.08, "flip": True, "padding": 0, "interpolation": "bilinear",
     "antialias": False, "eval_resize": 256, "eval_size": 224, "ema": 0.0, "loss": "softmax",
     "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "optimizer": "sgd",
 }  # fmt: skip
@@ -127,7 +127,7 @@ RSB = {
     "learning_rate": 0.005, "weight_decay": 0.01, "exclude": ("bias", "gamma", "beta"),
     "betas": (0.9, 0.999),
     "epsilon": 1e-6, "clip_norm": 1.0, "epochs": 600, "schedule": "cosine", "milestones": (),
-    "min_rate": 1e-6, "rate_by": "epoch", "warmup_epochs": 5, "warmup_start": 1e-4,
+    "min_learning_rate": 1e-6, "schedule_unit": "epoch", "warmup_epochs": 5, "warmup_start": 1e-4,
     "sync_batch_norm": True, "drop_path": 0.05, "loss": "sigmoid", "label_smoothing": 0.1,
     "mixup": 0.2, "cutmix": 1.0, "repeats": 3, "interpolation": "bicubic", "antialias": True,
     "rand_ops": 2, "rand_magnitude": 7, "rand_std": 0.5, "eval_resize": 236,
@@ -141,8 +141,8 @@ ROWS = {
        for n in (18, 34, 50, 101, 152)},
     "cifar100_resnet50": (
         CIFAR | {"model": "resnet50_cifar", "dataset": "cifar100", "weight_decay": 5e-4,
-                 "milestones": (60, 120, 160), "drop": 0.2, "mean": (129.304, 124.070, 112.434),
-                 "std": (68.170, 65.392, 70.418)},
+                 "milestones": (60, 120, 160), "milestone_factor": 0.2,
+                 "mean": (129.304, 124.070, 112.434), "std": (68.170, 65.392, 70.418)},
         391, 78_200, {23_459: 0.1, 23_460: 0.02, 46_920: 0.004, 62_560: 0.0008}),
     **{f"imagenet_resnet{n}": (IMAGENET | {"model": f"resnet{n}"}, 5005, 500_500,
                                {150_149: 0.1, 150_150: 0.01, 300_300: 0.001, 450_450: 1e-4})
@@ -170,7 +170,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
-    from resnet_keras.train.building import optimizer as build_optimizer
+    from resnet_keras.training.building import optimizer as build_optimizer
 
     monkeypatch.syspath_prepend("recipes")
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
@@ -179,7 +179,7 @@ def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
     examples = {"imagenet2012": 1_281_167}.get(recipe.dataset, 50_000)
     assert recipe.steps_per_epoch(examples) == steps and recipe.total_steps(examples) == total
     for step, rate in rates.items():
-        assert recipe.rate(step) == pytest.approx(rate, rel=1e-6), step
+        assert recipe.learning_rate_at(step) == pytest.approx(rate, rel=1e-6), step
 
     optimizer = build_optimizer(recipe, examples, "mixed_float16" if "fp16" in name else "float32")
     config = optimizer.get_config()
@@ -193,8 +193,8 @@ def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
         own = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
     assert {field: config[field] for field in own} == own
     assert optimizer.loss_scale == (512.0 if "fp16" in name else None)
-    table = optimizer._learning_rate.rates
-    assert len(table) == total and table[-1] == recipe.rate(total - 1)
+    table = optimizer._learning_rate.learning_rates
+    assert len(table) == total and table[-1] == recipe.learning_rate_at(total - 1)
 
 
 def test_every_recipe_file_opens_with_its_claim_and_stands_on_one_page():

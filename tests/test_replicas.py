@@ -17,13 +17,13 @@ import keras, numpy as np
 from resnet_keras import SPECS, ResNet
 from resnet_keras.layers import BatchNormalization
 from resnet_keras.losses import CrossEntropy
-from resnet_keras.optim import LAMB, SGD, Table
+from resnet_keras.optimizers import LAMB, SGD, Table
 
 one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 """
 
 # In float32 one of a million ReLUs finds its input within rounding of 0, on another side of it
-# in the other training, and a batch of four pictures feels that (1e-2). In float64 none does.
+# in the other training, and a batch of four images feels that (1e-2). In float64 none does.
 FLOAT64 = """
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
@@ -160,7 +160,7 @@ assert np.array_equal(copies(model.weights[0])[0], copies(good.weights[0])[0])
 assert int(copies(optimizer.updates)[0]) == 150 and float(copies(optimizer.scale)[0]) == 2.0**15
 """
 
-# Plain batch norm: each replica normalises by its own pictures; the running statistics are the
+# Plain batch norm: each replica normalises by its own images; the running statistics are the
 # mean of both, in both, and what is evaluated under the strategy is what is saved.
 STATISTICS = """
 rng = np.random.default_rng(0)
@@ -203,8 +203,8 @@ def test_an_overflow_on_either_replica_is_left_out_and_statistics_are_the_mean(r
 ONEDNN = """
 import os
 from resnet_keras import Recipe
-from resnet_keras.terminal import InputError
-from resnet_keras.train.machine import choose_replicas
+from resnet_keras.errors import InputError
+from resnet_keras.training.machine import choose_replicas
 
 try:
     choose_replicas(Recipe(model="resnet20_cifar", dataset="digits", replicas=2))

@@ -13,14 +13,15 @@ import yaml
 from chromium import Chromium, needs_chromium
 
 from resnet_keras import ResNet, data, export
-from resnet_keras.artefact import Card, open_artefact, read_card
-from resnet_keras.evaluate import load_predictions, measures
+from resnet_keras.errors import InputError
+from resnet_keras.evaluation import load_predictions, measures
+from resnet_keras.model_files import Metadata, open_model_file, read_metadata
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.report import model_card, write_report
 from resnet_keras.report.attention import grad_cam
 from resnet_keras.report.runs import read_run
 from resnet_keras.report.text import escape
 from resnet_keras.report.verdicts import interval
-from resnet_keras.terminal import InputError
 
 # Markup, a script, a terminal's escape, a change of direction, half a character, a family.
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">&amp;\x1b[31m\u202e\ud800'"
@@ -33,14 +34,14 @@ def test_grad_cam_is_the_gradient_of_the_logit(spec):
     for layer in model.layers:  # as if trained: the last gammas begin at 0
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.gamma.assign(tf.random.uniform(layer.gamma.shape, 0.5, 1.0, seed=1))
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    maps = grad_cam(model, pictures)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    maps = grad_cam(model, images)
     pool, head = model.layers[-2:]
     stage = keras.Model(model.input, pool.input)
     for label in range(4):
         # Selvaraju et al. 2017, equations 1 and 2, as they are written.
         with tf.GradientTape() as tape:
-            outputs = stage(pictures, training=False)
+            outputs = stage(images, training=False)
             tape.watch(outputs)
             logits = tf.reduce_mean(outputs, (1, 2)) @ head.kernel + head.bias
             logit = logits[:, label]
@@ -81,12 +82,12 @@ def test_a_run_ends_with_its_report(digits_run):
     results = json.loads((digits_run / "results.json").read_text())
     assert f"{100 * results['top1']:.2f} %" in html and f"{100 * results['ece']:.2f} %" in html
     said = read_run(digits_run).predictions
-    matrix = re.findall(r"<title>(\d) right: (\d+) pictures", html)
+    matrix = re.findall(r"<title>(\d) right: (\d+) images", html)
     right = said.labels[measures.ranks(said.scores, said.labels) < 1]
     assert {int(name): int(count) for name, count in matrix} == {
         c: int(np.sum(right == c)) for c in range(10)
     }
-    wrong = re.findall(r"<title>\d taken for \d: (\d+) pictures", html)
+    wrong = re.findall(r"<title>\d taken for \d: (\d+) images", html)
     assert sum(map(int, wrong)) == round((1 - results["top1"]) * 360)
     # So many mistakes, most confident first.
     shown = re.findall(
@@ -101,7 +102,7 @@ def test_predictions_of_another_model_are_not_believed(digits_run, data_dir, tmp
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
     said = load_predictions(run / "predictions.npz")
-    wrong = dataclasses.replace(said, scores=np.roll(said.scores, 1, axis=1), artefact="0" * 64)
+    wrong = dataclasses.replace(said, scores=np.roll(said.scores, 1, axis=1), model_file="0" * 64)
     wrong.save(run / "predictions.npz")
     before = (run / "predictions.npz").read_bytes()
     again = read_run(run, data_dir=data_dir).predictions
@@ -156,7 +157,7 @@ def test_what_is_no_run_is_named(digits_run, tmp_path, name, contents):
 
 
 def front_matter(text):
-    """The YAML of a card, and its Markdown."""
+    """The YAML of a metadata, and its Markdown."""
     _, yaml_text, markdown = text.split("---\n", 2)
     return yaml.safe_load(yaml_text), markdown
 
@@ -169,7 +170,7 @@ def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypat
     if name != "model.keras":
         folder = tmp_path
         report = export(digits_run / "model.keras", folder / name, data_dir=data_dir, examples=16)
-    text = model_card(report, read_card(folder / name), name)
+    text = model_card(report, read_metadata(folder / name), name)
     known, markdown = front_matter(text)
     assert known["pipeline_tag"] == "image-classification" and known["datasets"] == ["digits"]
     (measured,) = known["model-index"][0]["results"]
@@ -179,23 +180,23 @@ def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypat
     names = {"pixels": images[:4].astype("float32")}
     monkeypatch.chdir(folder)
     exec(code, names)
-    expected = open_artefact(digits_run / "model.keras").predict(images[:4])
+    expected = open_model_file(digits_run / "model.keras").predict(images[:4])
     np.testing.assert_allclose(np.asarray(names["scores"]), expected, atol=1e-4)
 
 
 def test_a_card_says_nothing_of_private_folders_and_takes_no_markup():
     labels = ("---", "a|b", "[x](y)", "line\nend", "\x1b[31m")
-    card = Card(8, 10, 8, labels=labels, dataset="folder:/home/me/my pictures")
+    metadata = Metadata(Preprocessing(8, 10), labels=labels, dataset="folder:/home/me/my images")
     report = {"examples": 5, "top1": 0.5, "bytes": 12345, "command": "export `x`"}
-    known, markdown = front_matter(model_card(report, card, "x.tflite"))
+    known, markdown = front_matter(model_card(report, metadata, "x.tflite"))
     assert "datasets" not in known and "model-index" not in known and "license" not in known
-    assert "/home" not in markdown and "my pictures" in markdown
+    assert "/home" not in markdown and "my images" in markdown
     assert "a\\|b" in markdown and "\\[x\\](y)" in markdown and "\x1b" not in markdown
     assert "50.00 %" in markdown and "12,345" in markdown and "short edge becomes 10" in markdown
 
 
 def test_a_card_of_a_file_that_nobody_measured():
-    known, markdown = front_matter(model_card({}, Card(224, None, 224)))
+    known, markdown = front_matter(model_card({}, Metadata(Preprocessing(224))))
     assert known["library_name"] == "keras" and "Measured" not in markdown
 
 
@@ -276,7 +277,7 @@ def test_the_page_in_a_browser(browser, digits_run, other_run, hostile_run, whic
         assert title and len(labels) >= 2
         for label in labels:
             assert label in counted or re.search(r"%|nats|no unit", label), label
-    # No word leaves its picture.
+    # No word leaves its image.
     assert [] == browser.run(
         "[...document.querySelectorAll('svg[role] text')].filter(t => { const a = "
         "t.getBoundingClientRect(), b = t.closest('svg[role]').getBoundingClientRect(); "
@@ -326,7 +327,7 @@ def test_a_browser_would_notice(browser, tmp_path):
 
 def test_a_card_says_what_the_arrays_of_each_file_are():
     def said(name, **report):
-        return model_card(report, Card(8, None, 8, dataset="digits"), name)
+        return model_card(report, Metadata(Preprocessing(8), dataset="digits"), name)
 
     assert "`pixels` is float32, `(batch, 8, 8, channels)`" in said("x.onnx", layout="nhwc")
     assert "`pixels` is float32, `(batch, channels, 8, 8)`" in said("x.onnx", layout="nchw")
@@ -338,10 +339,10 @@ def test_a_card_says_what_the_arrays_of_each_file_are():
     assert "the short edge becomes 8 (bilinear, without antialiasing), then the centre" in text
 
 
-def test_a_card_measured_on_other_pictures_says_so():
+def test_a_card_measured_on_other_images_says_so():
     report = {"examples": 5, "top1": 0.5, "command": "resnet-keras export", "dataset": "digits"}
-    text = model_card(report, Card(8, None, 8, dataset="folder:/home/me"), "x.onnx")
-    assert "On 5 test pictures of digits" in text and "resnet-keras export" not in text
+    text = model_card(report, Metadata(Preprocessing(8), dataset="folder:/home/me"), "x.onnx")
+    assert "On 5 test images of digits" in text and "resnet-keras export" not in text
     assert 'name: "digits"' in text
-    text = model_card(report, Card(8, None, 8, dataset="mnist"), "x.onnx")
+    text = model_card(report, Metadata(Preprocessing(8), dataset="mnist"), "x.onnx")
     assert "By `resnet-keras export`." in text

@@ -19,8 +19,8 @@ from PIL import Image
 from runs import end, log, newest_step
 
 from resnet_keras import Recipe, backup, train
-from resnet_keras.terminal import InputError
-from resnet_keras.train import watch
+from resnet_keras.errors import InputError
+from resnet_keras.training import watch
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,13 +44,13 @@ from dataclasses import replace
 from runpy import run_path
 
 from resnet_keras import SPECS, Spec
-from resnet_keras.train.machine import choose_replicas
+from resnet_keras.training.machine import choose_replicas
 
 SPECS["tiny"] = Spec("basic", (1, 1, 1), (4, 8, 16), stem="cifar", shortcut="pad")
 recipe = replace(run_path("recipes/quickstart.py")["RECIPE"], model="tiny", drop_path=0.2, ema=0.9)
 recipe = recipe.parse()
 replicas = choose_replicas(recipe)
-trained = sys.modules["resnet_keras.train"]._trained
+trained = sys.modules["resnet_keras.training"]._trained
 with ExitStack() as stack:
     trained(recipe, recipe.run_dir, replicas, "mixed_float16", stack)
 """
@@ -153,14 +153,14 @@ def test_a_longer_run_is_what_a_long_one_would_have_been(tmp_path, data_dir):
     assert results[0]["top1"] == results[1]["top1"]
 
 
-def test_a_run_does_not_go_on_with_other_pictures(tmp_path):
+def test_a_run_does_not_go_on_with_other_images(tmp_path):
     for number in range(12):
-        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder = tmp_path / "images" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02d}.png")
     recipe = Recipe(
-        model="resnet20_cifar", dataset=f"folder:{tmp_path / 'pictures'}", train_size=8,
+        model="resnet20_cifar", dataset=f"folder:{tmp_path / 'images'}", train_size=8,
         eval_size=8, batch_size=4, learning_rate=0.01, schedule="constant", epochs=1,
         precision="float32", run_dir=tmp_path / "run",
     )  # fmt: skip
@@ -168,16 +168,16 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
     def refused(words):
-        with pytest.raises(InputError, match=f"with pictures 10 of 2 classes .*{words}"):
+        with pytest.raises(InputError, match=f"with images 10 of 2 classes .*{words}"):
             train(replace(recipe, epochs=2))
         assert {p: p.read_bytes() for p in before if p.name != "lock"} == {
             p: b for p, b in before.items() if p.name != "lock"
         }
 
-    (tmp_path / "pictures" / "a").rename(tmp_path / "pictures" / "c")
+    (tmp_path / "images" / "a").rename(tmp_path / "images" / "c")
     refused(r"bring those back, .* Received: 10 of 2 classes")
-    (tmp_path / "pictures" / "c").rename(tmp_path / "pictures" / "a")
-    shutil.copy(tmp_path / "pictures" / "a" / "00.png", tmp_path / "pictures" / "a" / "99.png")
+    (tmp_path / "images" / "c").rename(tmp_path / "images" / "a")
+    shutil.copy(tmp_path / "images" / "a" / "00.png", tmp_path / "images" / "a" / "99.png")
     refused(r"Received: 11 of 2 classes")
 
 

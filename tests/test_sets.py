@@ -10,13 +10,14 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import data
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
 
 
 def prepared(folder, shape=(4, 4, 3), **labels):
-    """A data set as TFDS leaves it on disk, a picture for each label of each split."""
+    """A data set as TFDS leaves it on disk, an image for each label of each split."""
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=shape),
@@ -37,9 +38,9 @@ def prepared(folder, shape=(4, 4, 3), **labels):
 def test_digits_are_scikit_learns_with_the_last_360_as_test(data_dir):
     source = load_digits()
     for split, numbers in (("train", range(1437)), ("test", range(1437, 1797))):
-        pictures = data.open_split("digits", split, data_dir=data_dir)
-        images, labels = pictures.arrays
-        assert pictures.examples == len(numbers) and pictures.labels == tuple("0123456789")
+        opened = data.open_split("digits", split, data_dir=data_dir)
+        images, labels = opened.arrays
+        assert opened.examples == len(numbers) and opened.labels == tuple("0123456789")
         ours = sorted((x.tobytes(), y) for x, y in zip(images[..., 0], labels, strict=True))
         grey = np.round(source.images[numbers] * 255 / 16).astype(np.uint8)
         theirs = sorted((x.tobytes(), y) for x, y in zip(grey, source.target[numbers], strict=True))
@@ -91,7 +92,7 @@ def test_a_test_without_labels_is_the_validation_and_refused_by_its_name(tmp_pat
     prepared(tmp_path, shape, train=[0, 1, 2], validation=[2, 1], test=[-1, -1, -1, -1])
     test = data.open_split("mine", "test", data_dir=tmp_path)
     assert test.examples == 2
-    (_, labels), = data.evaluation_batches(test, size=4, batch_size=4)  # fmt: skip
+    (_, labels), = data.evaluation_batches(test, Preprocessing(4), batch_size=4)  # fmt: skip
     assert sorted(labels.numpy()) == [1, 2]
     with pytest.raises(InputError, match="have no labels") as caught:
         data.open_split("mine", "test[:2]", data_dir=tmp_path)
@@ -123,8 +124,8 @@ def test_a_near_data_set_is_named_once(data_dir):
     assert str(caught.value).count("digits,") == 1
 
 
-def test_a_data_set_without_pictures_is_refused(data_dir):
-    with pytest.raises(InputError, match="no labelled pictures"):
+def test_a_data_set_without_images_is_refused(data_dir):
+    with pytest.raises(InputError, match="no labelled images"):
         data.open_split("iris", "train", data_dir=data_dir)
 
 

@@ -10,8 +10,8 @@ import pytest
 from runs import refused_in_one_line
 
 from resnet_keras import Recipe, train
-from resnet_keras.terminal import InputError
-from resnet_keras.train import tracking
+from resnet_keras.errors import InputError
+from resnet_keras.training import tracking
 
 RECIPE = Recipe(model="resnet20_cifar", dataset="digits")
 

@@ -18,11 +18,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from resnet_keras import data
-from resnet_keras.artefact import Card, open_artefact, read_card
-from resnet_keras.data.pictures import decode
-from resnet_keras.export import BoundMissed, export
-from resnet_keras.export.web import PAGE
-from resnet_keras.terminal import InputError
+from resnet_keras.data.images import decode
+from resnet_keras.errors import InputError
+from resnet_keras.exporting import BoundMissed, export
+from resnet_keras.exporting.web import PAGE
+from resnet_keras.model_files import Metadata, open_model_file, read_metadata
+from resnet_keras.preprocessing import Preprocessing
 
 NASTY = '<img src=x onerror="document.title=1">&amp;'
 
@@ -35,9 +36,9 @@ def folder(request, digits_run, data_dir, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copy(digits_run / "model.keras", folder)
-    card = read_card(digits_run / "model.keras")
-    labels = [*card.labels[:3], NASTY, *card.labels[4:]]
-    Card(**{**vars(card), "labels": tuple(labels)}).write(folder / "model.keras")
+    metadata = read_metadata(digits_run / "model.keras")
+    labels = [*metadata.labels[:3], NASTY, *metadata.labels[4:]]
+    Metadata(**{**vars(metadata), "labels": tuple(labels)}).write(folder / "model.keras")
     layout = "nchw" if request.param == "http" else "nhwc"
     report = export(
         folder / "model.keras", folder / "page", format="web", layout=layout, data_dir=data_dir
@@ -91,9 +92,9 @@ def page(address, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory, data_dir):
+def images(tmp_path_factory, data_dir):
     """Twenty test digits: as they are, as PNG, and as large photographs of themselves in JPEG."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
     for i, image in enumerate(images[:20]):
         digit = Image.fromarray(image[..., 0])
@@ -121,12 +122,12 @@ def classify(page, path):
 
 
 @needs_chromium
-def test_twenty_pictures_as_keras_says(page, pictures, digits_run):
-    model = open_artefact(digits_run / "model.keras")
-    page_labels = [NASTY if i == 3 else label for i, label in enumerate(model.card.labels)]
+def test_twenty_images_as_keras_says(page, images, digits_run):
+    model = open_model_file(digits_run / "model.keras")
+    page_labels = [NASTY if i == 3 else label for i, label in enumerate(model.metadata.labels)]
     seen = set()
-    for path in pictures:
-        image = data.evaluation_picture(data.read_picture(path, 1), size=8)
+    for path in images:
+        image = data.evaluation_image(data.read_image(path, 1), Preprocessing(8))
         scores = model.predict(image.numpy()[None])[0]
         best = scores.argsort()[::-1][:5]
         shown = classify(page, path)
@@ -138,12 +139,12 @@ def test_twenty_pictures_as_keras_says(page, pictures, digits_run):
     assert len(seen) > 5 and NASTY in seen
     # A label is text, whatever it holds.
     assert page.run("document.querySelectorAll('#classes img').length") == 0
-    assert page.run("document.title") == "What is in the picture?"
+    assert page.run("document.title") == "What is in the image?"
 
 
 @needs_chromium
-def test_nothing_is_asked_of_anybody_else(page, pictures, address, answered):
-    classify(page, pictures[0])
+def test_nothing_is_asked_of_anybody_else(page, images, address, answered):
+    classify(page, images[0])
     page.run("new Promise(resolve => setTimeout(resolve, 100))")
     own = address.removesuffix("index.html")
     foreign = [url for url in page.requests if not url.startswith((own, "blob:", "data:"))]
@@ -153,23 +154,23 @@ def test_nothing_is_asked_of_anybody_else(page, pictures, address, answered):
 
 
 @needs_chromium
-def test_a_file_that_is_no_picture_is_named(page, pictures, tmp_path):
-    (tmp_path / "notes.txt").write_text("no picture")
+def test_a_file_that_is_no_image_is_named(page, images, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
     page.run("find('status').textContent = 'waiting'")
     page.choose("#file", tmp_path / "notes.txt")
     page.wait("find('status').textContent != 'waiting'")
-    assert "notes.txt is not a picture" in page.run("find('status').textContent")
-    assert len(classify(page, pictures[0])) == 5
+    assert "notes.txt is not an image" in page.run("find('status').textContent")
+    assert len(classify(page, images[0])) == 5
 
 
 @needs_chromium
-def test_a_dropped_picture(page, pictures):
+def test_a_dropped_image(page, images):
     page.run("find('status').textContent = 'waiting'")
-    drag = {"items": [], "files": [str(pictures[1])], "dragOperationsMask": 1}
+    drag = {"items": [], "files": [str(images[1])], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         page.send("Input.dispatchDragEvent", type=kind, x=100, y=200, data=drag)
     page.wait("find('status').textContent != 'waiting'")
-    assert page.run("find('picture').alt") == pictures[1].name
+    assert page.run("find('image').alt") == images[1].name
 
 
 @needs_chromium
@@ -205,23 +206,23 @@ def test_pixels_are_those_of_evaluation(page, interpolation, antialias, kind):
         (427, 640, 256, 224),  # as ImageNet is evaluated
         (427, 640, None, 32),
         (301, 200, 229, 224),
-        (40, 30, 32, 48),  # larger than the picture: padding
+        (40, 30, 32, 48),  # larger than the image: padding
     ]:
         written = io.BytesIO()
         Image.fromarray(photograph[:height, :width]).save(written, kind)
-        expected = data.evaluation_picture(
-            decode(written.getvalue(), 3), size=size, resize=resize, **how
+        expected = data.evaluation_image(
+            decode(written.getvalue(), 3), Preprocessing(size, resize, **how)
         )
-        card = json.dumps({"crop": size, "eval_resize": resize, **how})
+        metadata = json.dumps({"size": [size, size], "resize": resize, **how})
         text = page.run(f"""(async () => {{
             const bytes = atob("{base64.b64encode(written.getvalue()).decode()}");
             const file = new Blob([Uint8Array.from(bytes, letter => letter.charCodeAt(0))]);
-            const picture = await opened(file);
-            const before = [{{...CARD}}, channels];
-            [channels] = [3, Object.assign(CARD, {card})];
-            const pixels = prepared(decoded(picture, picture.width, picture.height));
+            const image = await opened(file);
+            const before = [{{...METADATA}}, channels];
+            [channels] = [3, Object.assign(METADATA, {metadata})];
+            const pixels = prepared(decoded(image, image.width, image.height));
             channels = before[1];
-            Object.assign(CARD, before[0]);
+            Object.assign(METADATA, before[0]);
             return pixels.join();
         }})()""")
         pixels = np.array(text.split(","), np.int32).reshape(size, size, 3)
@@ -251,7 +252,7 @@ def test_a_folder_of_something_else_is_not_replaced(digits_run, data_dir, tmp_pa
 def test_what_the_folder_holds(folder):
     held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert held == {
-        "index.html", "style.css", "app.js", "card.js", "model.onnx", "embedded.js",
+        "index.html", "style.css", "app.js", "metadata.js", "model.onnx", "embedded.js",
         "onnxruntime-web/ort.wasm.min.js", "onnxruntime-web/ort-wasm-simd-threaded.mjs",
         "onnxruntime-web/ort-wasm-simd-threaded.wasm", "onnxruntime-web/LICENSE",
         "onnxruntime-web/ThirdPartyNotices.txt",

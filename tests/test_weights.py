@@ -18,7 +18,8 @@ from checkpoints import (
     without_head,
     write_keras2,
 )
-from parity import PARITY, meta, pictures, state
+from parity import PARITY, meta, state
+from parity import images as parity_images
 from pth_writer import torch_python, write_legacy, write_zip
 from safetensors.numpy import load_file, save_file
 
@@ -57,7 +58,7 @@ def test_parity(tmp_path, reference):
     truth = np.load(PARITY / f"{reference}.npz")
     ends = [f"conv{s + 2}_block{n}_out" for s, n in enumerate(SPECS[name].depths)]
     layers = [model.get_layer(layer) for layer in ["predictions", "avg_pool", *ends]]
-    images = pictures(reference).transpose(0, 2, 3, 1)
+    images = parity_images(reference).transpose(0, 2, 3, 1)
     outputs = keras.Model(model.input, [layer.output for layer in layers])(images)
     logits, pooled, *stages = map(keras.ops.convert_to_numpy, outputs)
     assert relative(logits, truth["logits"]) < 3e-6
@@ -189,7 +190,7 @@ def applications(tmp_path_factory):
 def test_keras_applications_live(tmp_path, applications):
     """The same probabilities from raw pixels: biases, epsilon, BGR and strides are all theirs."""
     folder, pixels, scores = applications
-    assert scores.std() > 1e-3  # the picture matters
+    assert scores.std() > 1e-3  # the image matters
     report = convert(folder / "x.h5", tmp_path / "out.keras")
     assert (report.naming, report.model) == ("keras.applications", "resnet50")
     assert relative(keras.saving.load_model(tmp_path / "out.keras")(pixels), scores) < 1e-5
@@ -260,10 +261,10 @@ def test_a_converted_file_is_plain_keras(tmp_path):
     assert not model.compiled and {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
     assert model.get_layer("predictions").activation is keras.activations.softmax
-    twin = ResNet(SMALL, mean=(1, 2, 3))
-    load_weights(twin, tmp_path / "x.pth")
+    clone = ResNet(SMALL, mean=(1, 2, 3))
+    load_weights(clone, tmp_path / "x.pth")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
-    np.testing.assert_array_equal(model(pixels), twin(pixels))
+    np.testing.assert_array_equal(model(pixels), clone(pixels))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5"])
@@ -279,11 +280,11 @@ def test_our_own_files(tmp_path, suffix):
         model.save(path)
     else:
         model.save_weights(path)
-    twin = ResNet(SMALL)
-    report = load_weights(twin, path)
+    clone = ResNet(SMALL)
+    report = load_weights(clone, path)
     assert report.naming == ("torchvision" if suffix == ".safetensors" else "resnet_keras")
     assert not report.skipped and not report.new
-    got, truth = kernels(twin), kernels(model)
+    got, truth = kernels(clone), kernels(model)
     assert set(got) == set(truth)
     for path in truth:
         np.testing.assert_array_equal(got[path], truth[path])

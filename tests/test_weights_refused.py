@@ -12,7 +12,7 @@ from pth_writer import write_zip
 from safetensors.numpy import save_file
 
 from resnet_keras import ResNet
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 from resnet_keras.weights import convert, load_weights, save_torch
 
 

@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from contestants.pipelines import write_pictures
+from contestants.pipelines import write_images
 from contestants.workload import NETS, backend
 
 TOOLS = Path(__file__).parent
@@ -153,7 +153,7 @@ def _version(package: str) -> str | None:
 
 
 def compare_training(options, folder):
-    """Training steps of the whole network on pictures that lie in memory."""
+    """Training steps of the whole network on images that lie in memory."""
     for net, size in (("resnet50", 32), ("resnet18_cifar", 128)):
         for dtype in ("float32", "bfloat16"):
             if options.net not in (None, net) or options.dtype not in (None, dtype):
@@ -171,7 +171,7 @@ def compare_training(options, folder):
 
 
 def compare_inference(options, folder):
-    """Prediction: batches of pictures in memory; one picture on one thread for edge files."""
+    """Prediction: batches of images in memory; one image on one thread for edge files."""
     yield (
         "predicting with ResNet-50, batch 32",
         "images_per_second",
@@ -205,7 +205,7 @@ def compare_inference(options, folder):
 
 def compare_pipelines(options, folder):
     """JPEG files to augmented training batches on one core."""
-    write_pictures(Path(folder))
+    write_images(Path(folder))
     rows = ("ours", "torchvision", "bare_decode", "ours_with_rand_augment")
     yield (
         "training pipeline, 500x375 JPEG to 224x224, one core",
@@ -261,12 +261,12 @@ COMPARISONS = {
 
 
 def growth(options) -> dict[str, list[dict]]:
-    """Time and memory of a training step as batch, depth and picture grow: a plot, too."""
+    """Time and memory of a training step as batch, depth and image grow: a plot, too."""
     base = {"net": "resnet50", "dtype": options.dtype or "float32", "batch": 8}
     lines = {
         "batch size": ("batch", [2, 4, 8, 16, 32]),
         "depth": ("net", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]),
-        "picture's edge, pixels": ("size", [128, 192, 224, 320, 448]),
+        "image's edge, pixels": ("size", [128, 192, 224, 320, 448]),
     }
     answers = {}
     for label, (field, values) in lines.items():

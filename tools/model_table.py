@@ -15,9 +15,9 @@ import runpy
 import sys
 from pathlib import Path
 
+from resnet_keras.console import load_tensorflow
 from resnet_keras.recipe import KNOWN, Recipe
 from resnet_keras.specs import SPECS
-from resnet_keras.terminal import load_tensorflow
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +36,7 @@ def models() -> list[str]:
     from resnet_keras.models import ResNet, count
 
     rows = [
-        "| name | picture | parameters | multiply-adds | OpenMMLab's FLOPs |",
+        "| name | image | parameters | multiply-adds | OpenMMLab's FLOPs |",
         "|---|---|---:|---:|---:|",
     ]
     for name in SPECS:

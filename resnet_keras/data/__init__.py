@@ -1,11 +1,11 @@
-"""TFDS data sets or folders of pictures -> batches of `(uint8 pictures, labels)`."""
+"""TFDS data sets or folders of images -> batches of `(uint8 images, labels)`."""
 
 from resnet_keras.data.archives import Expected
 from resnet_keras.data.batches import evaluation_batches, training_batches
 from resnet_keras.data.builders import Digits
 from resnet_keras.data.files import Files, naming_files
 from resnet_keras.data.folders import open_folder
-from resnet_keras.data.pictures import Pictures, decode, evaluation_picture, read_picture, sample
+from resnet_keras.data.images import Split, decode, evaluation_image, read_image, sample
 from resnet_keras.data.preparation import prepare
 from resnet_keras.data.sets import open_split
 
@@ -13,15 +13,15 @@ __all__ = [
     "Digits",
     "Expected",
     "Files",
-    "Pictures",
+    "Split",
     "decode",
     "evaluation_batches",
-    "evaluation_picture",
+    "evaluation_image",
     "naming_files",
     "open_folder",
     "open_split",
     "prepare",
-    "read_picture",
+    "read_image",
     "sample",
     "training_batches",
 ]

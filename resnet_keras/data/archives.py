@@ -12,13 +12,13 @@ from itertools import islice
 from pathlib import Path
 
 from resnet_keras.data.formats import UnreadableError, tidy
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 _SYNSET = re.compile(r"(n\d{8})\.tar")
 _VALIDATION_NAME = "ILSVRC2012_val_{:08}.JPEG"
-# Pictures in memory at a time while they are verified.
+# Images in memory at a time while they are verified.
 _AT_A_TIME = 256
 
 
@@ -29,8 +29,8 @@ class Expected:
     Attributes:
         bytes: size of each archive by its file name.
         classes: archives in the training archive.
-        train: training pictures.
-        validation: validation pictures.
+        train: training images.
+        validation: validation images.
     """
 
     bytes: dict[str, int]
@@ -58,7 +58,7 @@ def check_archives(
         names: which are needed.
         synsets: the names of the classes.
         expected: sizes and counts.
-        verify: decode every picture, too.
+        verify: decode every image, too.
 
     Raises:
         InputError: an archive is missing or wrong; the line names it.
@@ -93,7 +93,7 @@ def _check_validation(path: Path, expected: Expected) -> None:
     if folders := [member.name for member in members if not _plain(member)]:
         raise InputError(
             f"{path} holds {folders[0]!r}, which is no file: every label would be shifted. It must "
-            "hold the pictures alone, without folders."
+            "hold the images alone, without folders."
         )
     names = [member.name for member in members]
     wanted = {_VALIDATION_NAME.format(i + 1) for i in range(expected.validation)}
@@ -101,11 +101,11 @@ def _check_validation(path: Path, expected: Expected) -> None:
         raise InputError(f"{path} holds {strange[0]!r}, which the published one does not.")
     if missing := sorted(wanted - set(names)):
         raise InputError(
-            f"{path} lacks {len(missing):,} of {expected.validation:,} pictures, the first is "
+            f"{path} lacks {len(missing):,} of {expected.validation:,} images, the first is "
             f"{missing[0]}: labels would be wrong. Fetch it again."
         )
     if len(names) > len(wanted):
-        raise InputError(f"{path} holds pictures twice. Fetch it again.")
+        raise InputError(f"{path} holds images twice. Fetch it again.")
 
 
 def _check_train(path: Path, synsets: set[str], expected: Expected) -> None:
@@ -141,30 +141,30 @@ def _members(path: Path) -> list[tarfile.TarInfo]:
 
 
 def _verify(folder: Path, names: list[str], expected: Expected) -> None:
-    """Decode every picture of the archives."""
+    """Decode every image of the archives."""
     counts = {TRAIN: expected.train, VALIDATION: expected.validation}
     bad = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata
         for name in names:
-            count, pictures = 0, _pictures(folder / name)
-            while some := list(islice(pictures, _AT_A_TIME)):
+            count, images = 0, _images(folder / name)
+            while some := list(islice(images, _AT_A_TIME)):
                 count += len(some)
                 bad += [reason for reason in pool.map(_reason, some) if reason]
             if count != counts[name]:
                 raise InputError(
-                    f"{folder / name} holds {count:,} pictures, the published one "
+                    f"{folder / name} holds {count:,} images, the published one "
                     f"{counts[name]:,}. Fetch it again."
                 )
     if bad:
         raise InputError(
-            f"{len(bad):,} pictures in {folder} cannot be read: {', '.join(bad)}. Fetch their "
+            f"{len(bad):,} images in {folder} cannot be read: {', '.join(bad)}. Fetch their "
             "archives again."
         )
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The pictures of an archive, or of the archives in it, as `(archive/member, bytes)`."""
+def _images(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The images of an archive, or of the archives in it, as `(archive/member, bytes)`."""
     with tarfile.open(path, "r:") as archive:
         for member in archive:
             name = f"{path.name}/{member.name}"
@@ -174,9 +174,9 @@ def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
                 continue
             try:
                 with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as inner:
-                    for picture in inner:
-                        inside = f"{name}/{picture.name}"
-                        yield inside, _content(inner, picture, inside)
+                    for image in inner:
+                        inside = f"{name}/{image.name}"
+                        yield inside, _content(inner, image, inside)
             except tarfile.TarError as error:
                 raise InputError(f"{name} is no whole tar archive ({error}).") from None
 
@@ -193,8 +193,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> by
     return archive.extractfile(member).read()
 
 
-def _reason(picture: tuple[str, bytes]) -> str | None:
-    name, data = picture
+def _reason(image: tuple[str, bytes]) -> str | None:
+    name, data = image
     try:
         tidy(data)
     except UnreadableError as error:

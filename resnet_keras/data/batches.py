@@ -1,4 +1,4 @@
-"""Batches of `(uint8 pictures, labels)`, a pure function of the seed and the step."""
+"""Batches of `(uint8 images, labels)`, a pure function of the seed and the step."""
 
 import math
 from collections.abc import Callable
@@ -6,15 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras import augment
-from resnet_keras.data.pictures import Pictures, decode, evaluation_picture, shape_of
+from resnet_keras import augmentations
+from resnet_keras.data.images import Split, decode, evaluation_image, shape_of
 from resnet_keras.data.records import untuned
 from resnet_keras.data.streams import endless, once
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 
 
 def training_batches(
-    pictures: Pictures,
+    split: Split,
     *,
     size: int,
     batch_size: int,
@@ -40,21 +41,21 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Endless shuffled, augmented training batches: a pure function of the seed and the step.
 
-    An epoch shows every picture at least once: its last batch is filled from the next epoch's
+    An epoch shows every image at least once: its last batch is filled from the next epoch's
     order, so that all batches are whole. With `repeats` it has as many steps, and so shows about
-    one picture in `repeats`, a new draw each epoch: Repeated Augmentation (Hoffer et al. 2019,
+    one image in `repeats`, a new draw each epoch: Repeated Augmentation (Hoffer et al. 2019,
     arXiv:1901.09335) as timm's RASampler has it. Copies stand side by side, with augmentation of
     their own.
 
     What is done to pixels is done in the order of the arguments.
 
     Args:
-        pictures: the training split.
+        split: the training split.
         size: height and width.
-        batch_size: pictures in a batch, over all replicas.
+        batch_size: images in a batch, over all replicas.
         seed: of order and augmentation.
         start: number of the first step.
-        repeats: how often a picture comes, one copy behind the other.
+        repeats: how often an image comes, one copy behind the other.
         min_area: random resized crop, down to this share of the area; None: no such crop.
         rotate: random rotation by up to so many degrees.
         scale: random scaling of each axis by a factor within so much of 1.
@@ -70,7 +71,7 @@ def training_batches(
         cutmix: alpha of CutMix; 0: none.
         interpolation: "bilinear" or "bicubic".
         antialias: resize as Pillow does, rather than as OpenCV.
-        rows: which pictures of each batch are given, growing, counted from 0; None: all. They are
+        rows: which images of each batch are given, growing, counted from 0; None: all. They are
             what they are in the whole batch; of the others, mixing partners alone are decoded.
 
     Returns:
@@ -78,37 +79,39 @@ def training_batches(
         `(batch, classes)` with `mixup` or `cutmix`.
 
     Raises:
-        InputError: colour augmentation for grey pictures.
+        InputError: colour augmentation for grey images.
     """
     for name, wanted in (("rand_ops", rand_ops), ("color_jitter", color_jitter)):
-        if wanted and pictures.channels != 3:
+        if wanted and split.channels != 3:
             raise InputError(
-                f"`{name}` needs pictures of 3 channels, these have {pictures.channels}. "
+                f"`{name}` needs images of 3 channels, these have {split.channels}. "
                 f"Received: {name}={wanted}"
             )
     resizing = {"interpolation": interpolation, "antialias": antialias}
 
-    def take(picture, key):
+    def take(encoded, key):
         if min_area is None:
-            image = decode(picture, pictures.channels)
-            if pictures.arrays is None or pictures.arrays[0].shape[1:3] != (size, size):
-                image = augment.resize(image, size, size, **resizing)
+            image = decode(encoded, split.channels)
+            if split.arrays is None or split.arrays[0].shape[1:3] != (size, size):
+                image = augmentations.resize(image, size, size, **resizing)
             return image
-        shape = shape_of(picture)
-        window = augment.random_crop_window(shape[0], shape[1], key, min_area=min_area)
-        image = decode(picture, pictures.channels, window)
-        return augment.resize(image, size, size, **resizing)
+        shape = shape_of(encoded)
+        window = augmentations.random_crop_window(shape[0], shape[1], key, min_area=min_area)
+        image = decode(encoded, split.channels, window)
+        return augmentations.resize(image, size, size, **resizing)
 
     def move(image, key):
         if rotate or scale or shear:
-            image = augment.random_affine(image, key, degrees=rotate, scale=scale, shear=shear)
+            image = augmentations.random_affine(
+                image, key, degrees=rotate, scale=scale, shear=shear
+            )
         if padding:
-            image = augment.pad_and_crop(image, key, padding=padding)
-        return augment.flip(image, key) if flip else image
+            image = augmentations.pad_and_crop(image, key, padding=padding)
+        return augmentations.flip(image, key) if flip else image
 
     def colour(image, key):
         if rand_ops:
-            image = augment.rand_augment(
+            image = augmentations.rand_augment(
                 image,
                 key,
                 num_ops=rand_ops,
@@ -117,24 +120,24 @@ def training_batches(
             )
         if color_jitter:
             strength = dict.fromkeys(("brightness", "contrast", "saturation"), color_jitter)
-            image = augment.color_jitter(image, key, **strength)
-        return augment.random_erasing(image, key, probability=erasing) if erasing else image
+            image = augmentations.color_jitter(image, key, **strength)
+        return augmentations.random_erasing(image, key, probability=erasing) if erasing else image
 
-    def transform(picture, label, epoch, position):
-        key = augment.example_seed(seed, epoch, position)
-        image = take(picture, key)
+    def transform(encoded, label, epoch, position):
+        key = augmentations.example_seed(seed, epoch, position)
+        image = take(encoded, key)
         # The size is known from here on: augmentation is faster so.
-        image = tf.ensure_shape(image, (size, size, pictures.channels))
+        image = tf.ensure_shape(image, (size, size, split.channels))
         return tf.ensure_shape(colour(move(image, key), key), image.shape), label
 
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     # Partners in mixing mirror each other in the batch; a mirrored choice of rows keeps them so.
     drawn = np.union1d(rows, batch_size - 1 - rows) if mixup or cutmix else rows
     stream = endless(
-        pictures,
+        split,
         transform,
         seed=seed,
-        per_epoch=math.ceil(pictures.examples / batch_size) * batch_size,
+        per_epoch=math.ceil(split.examples / batch_size) * batch_size,
         start=start * batch_size,
         repeats=repeats,
         rows=drawn,
@@ -142,11 +145,11 @@ def training_batches(
     )
     batches = stream.batch(len(drawn), drop_remainder=True)
     if mixup or cutmix:
-        mix = _mixing(mixup, cutmix, len(pictures.labels))
+        mix = _mixing(mixup, cutmix, len(split.labels))
         places = np.searchsorted(drawn, rows)
 
         def mixed(step, batch):
-            images, labels = mix(*batch, augment.example_seed(seed, -1, step))
+            images, labels = mix(*batch, augmentations.example_seed(seed, -1, step))
             if len(rows) == len(drawn):
                 return images, labels
             return tf.gather(images, places), tf.gather(labels, places)
@@ -158,48 +161,36 @@ def training_batches(
 
 
 def evaluation_batches(
-    pictures: Pictures,
+    split: Split,
+    preprocessing: Preprocessing,
     *,
-    size: int,
     batch_size: int,
-    resize: int | None = None,
-    interpolation: str = "bilinear",
-    antialias: bool = False,
     share: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Every picture once, in order: the short edge becomes `resize`, then a centre crop.
+    """Every image once, in order, as evaluation sees it.
 
     Args:
-        pictures: the split.
-        size: height and width of the crop.
-        batch_size: pictures in a batch; the last batch is what is left.
-        resize: None: pictures as they are, where they have the right size.
-        interpolation: "bilinear" or "bicubic".
-        antialias: resize as Pillow does, rather than as OpenCV.
-        share: `(number, of)`: every `of`-th picture from `number` on, in whole batches, as many
-            in each share: the last are filled with pictures of weight 0.
+        split: the images.
+        preprocessing: resize and centre crop.
+        batch_size: images in a batch; the last batch is what is left.
+        share: `(number, of)`: every `of`-th image from `number` on, in whole batches, the same
+            number of them in each share: the last are filled with images of weight 0.
 
     Returns:
-        A data set of `(uint8 (batch, size, size, channels), int64 (batch,))`; with `share`,
+        A data set of `(uint8 (batch, height, width, channels), int64 (batch,))`; with `share`,
         weights, float32 `(batch,)`, are the third: their mean over all shares is 1.
     """
 
-    def transform(picture, label):
-        image = evaluation_picture(
-            decode(picture, pictures.channels),
-            size=size,
-            resize=resize,
-            interpolation=interpolation,
-            antialias=antialias,
-        )
-        return tf.ensure_shape(image, (size, size, pictures.channels)), label
+    def transform(encoded, label):
+        image = evaluation_image(decode(encoded, split.channels), preprocessing)
+        return tf.ensure_shape(image, (*preprocessing.size, split.channels)), label
 
     if share is None:
-        return _tuned(once(pictures, transform).batch(batch_size))
-    count = math.ceil(pictures.examples / share[1] / batch_size)
-    # Keras divides by all pictures, those of weight 0 too.
-    weight = count * batch_size * share[1] / pictures.examples
-    own = once(pictures, transform, share).map(lambda *batch: (*batch, weight))
+        return _tuned(once(split, transform).batch(batch_size))
+    count = math.ceil(split.examples / share[1] / batch_size)
+    # Keras divides by all images, those of weight 0 too.
+    weight = count * batch_size * share[1] / split.examples
+    own = once(split, transform, share).map(lambda *batch: (*batch, weight))
     zeros = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), own.element_spec)
     filled = own.concatenate(tf.data.Dataset.from_tensors(zeros).repeat())
     return _tuned(filled.batch(batch_size, drop_remainder=True).take(count))
@@ -210,10 +201,10 @@ def _mixing(mixup: float, cutmix: float, classes: int) -> Callable:
 
     def mix(images, labels, key):
         if not cutmix:
-            return augment.mixup(images, labels, key, alpha=mixup, classes=classes)
+            return augmentations.mixup(images, labels, key, alpha=mixup, classes=classes)
         if not mixup:
-            return augment.cutmix(images, labels, key, alpha=cutmix, classes=classes)
-        return augment.mixup_or_cutmix(
+            return augmentations.cutmix(images, labels, key, alpha=cutmix, classes=classes)
+        return augmentations.mixup_or_cutmix(
             images, labels, key, mixup_alpha=mixup, cutmix_alpha=cutmix, classes=classes
         )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """scikit-learn's handwritten digits: 1797 grey pictures of 8x8, no download.
+    """scikit-learn's handwritten digits: 1797 grey images of 8x8, no download.
 
-    The last 360 are the test pictures: in the order of the UCI source they are by other writers
+    The last 360 are the test images: in the order of the UCI source they are by other writers
     than the first 1437.
     """
 
@@ -107,10 +107,10 @@ def _demand_corruption(dataset: str, builder) -> None:
 
 
 def image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """The names of the picture's and the label's feature.
+    """The names of the image's and the label's feature.
 
     Raises:
-        InputError: the data set has none, or several labels for a picture.
+        InputError: the data set has none, or several labels for an image.
     """
     features = builder.info.features
     of = {
@@ -125,12 +125,12 @@ def image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     ]
     if of[tfds.features.Image] and several:
         raise InputError(
-            f"{builder.name} has several right classes for a picture ({', '.join(several)}); "
+            f"{builder.name} has several right classes for an image ({', '.join(several)}); "
             f"top-1 needs one. Received: dataset={builder.name!r}"
         )
     if not all(of.values()):
         raise InputError(
-            f"{builder.name} has no labelled pictures. Received: dataset={builder.name!r}"
+            f"{builder.name} has no labelled images. Received: dataset={builder.name!r}"
         )
     label = of[tfds.features.ClassLabel]
     return of[tfds.features.Image][0], "label" if "label" in label else label[0]

@@ -1,4 +1,4 @@
-"""Picture files in a tf.data graph: the bytes that were checked, or an error with the name."""
+"""Image files in a tf.data graph: the bytes that were checked, or an error with the name."""
 
 import contextlib
 import dataclasses
@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from resnet_keras.data.formats import tidy
 from resnet_keras.data.records import damaged
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
 
-_CHANGED = "this picture has changed since it was checked:"
+_CHANGED = "this image has changed since it was checked:"
 # What an operation of TensorFlow says about a file, and the assertion below.
 _MISSING_FILE = re.compile(r"(?:^|: |\}\} )(/[^\n]*); (\w[^\n;]*)$", re.MULTILINE)
 _CHANGED_FILE = re.compile(rf"\[{_CHANGED}\] \[([^\n]*)\]$", re.MULTILINE)
@@ -41,9 +41,9 @@ def fingerprint(data) -> tf.Tensor:
 
 
 def reader(files: Files) -> Callable:
-    """A graph function from the number of a file to `(encoded picture, label)`.
+    """A graph function from the number of a file to `(encoded image, label)`.
 
-    Before a picture is decoded its bytes are compared with those that were checked, so that no
+    Before an image is decoded its bytes are compared with those that were checked, so that no
     decoder fails without saying on which file.
     """
     paths, plain = tf.constant(files.paths), tf.constant(files.plain)
@@ -92,5 +92,5 @@ def naming_files(records: Collection[str] = ()) -> Iterator[None]:
             path, reason = missing[1], f"cannot be read any more ({missing[2].lower()})"
         else:
             raise
-        kind = "file" if path in records else "picture"
-        raise InputError(f"the {kind} {path} {reason}. Mend it, then go on.") from None
+        kind = "file" if path in records else "image"
+        raise InputError(f"the {kind} {path} {reason}. Fix it, then go on.") from None

@@ -1,4 +1,4 @@
-"""A folder of pictures as a data set: classes are folders, every file is checked once."""
+"""A folder of images as a data set: classes are folders, every file is checked once."""
 
 import functools
 import hashlib
@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from resnet_keras.console import say
 from resnet_keras.data.files import Files, fingerprint
 from resnet_keras.data.formats import UnreadableError, tidy
-from resnet_keras.data.pictures import Pictures, read_bytes
-from resnet_keras.terminal import InputError, say
+from resnet_keras.data.images import Split, read_bytes
+from resnet_keras.errors import InputError
 
 # A folder that is not split already gives this share of each class to the test.
 TEST_SHARE = 0.2
@@ -24,7 +25,7 @@ TEST_SHARE = 0.2
 _TEST_SIDES = ("test", "val", "validation")
 # What file managers and archivers leave behind.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Checking so many takes long enough to say what goes on.
 _MANY = 5000
 
@@ -55,29 +56,27 @@ class _Folder(NamedTuple):
     skipped: tuple[tuple[str, str], ...]
 
 
-def open_folder(
-    folder: str | Path, split: str, *, seed: int = 0, skip_bad: bool = False
-) -> Pictures:
-    """Open one split of a folder of pictures; nothing is written into it.
+def open_folder(folder: str | Path, split: str, *, seed: int = 0, skip_bad: bool = False) -> Split:
+    """Open one split of a folder of images; nothing is written into it.
 
     Two layouts: `train/CLASS/*` beside `val/CLASS/*` (or `test`, `validation`), or `CLASS/*`, of
-    which a fifth of each class, at least one picture, is the test. Which ones depends on `seed`
-    and the names of the files alone: a picture more or less moves at most one other.
+    which a fifth of each class, at least one image, is the test. Which ones depends on `seed`
+    and the names of the files alone: an image more or less moves at most one other.
 
     Classes are the names of the folders, sorted, of all splits together. In them every file must
-    be a picture; hidden files, `Thumbs.db` and `desktop.ini` are not looked at, unless they have
-    a picture's suffix (macOS writes `._x.jpg`, and other readers trip over it). All are decoded
+    be an image; hidden files, `Thumbs.db` and `desktop.ini` are not looked at, unless they have
+    an image's suffix (macOS writes `._x.jpg`, and other readers trip over it). All are decoded
     once.
 
     Args:
-        folder: where the pictures lie.
+        folder: where the images lie.
         split: "train", "test" (the first of `test`, `val`, `validation` that is there), or the name
             of one of these folders.
         seed: of the split of a folder that has none.
-        skip_bad: leave out files that are no pictures, and count them on stderr.
+        skip_bad: leave out files that are no images, and count them on stderr.
 
     Returns:
-        The pictures, always of three channels.
+        The images, always of three channels.
 
     Raises:
         InputError: no such folder, layout or split, or bad files, each with its reason.
@@ -92,17 +91,17 @@ def open_folder(
         raise InputError(
             f"{root} has the splits {', '.join(sorted(checked.sides))}. Received: split={split!r}"
         )
-    pictures = checked.sides[side]
-    if not pictures:
+    members = checked.sides[side]
+    if not members:
         raise InputError(f"split {split!r} of {root} is empty.")
     number = {label: i for i, label in enumerate(checked.labels)}
     files = Files(
-        paths=np.array([file.path.encode(errors="surrogateescape") for file, _ in pictures]),
-        labels=np.array([number[file.label] for file, _ in pictures], np.int64),
-        fingerprints=np.array([check.fingerprint for _, check in pictures], np.int64),
-        plain=np.array([check.plain for _, check in pictures]),
+        paths=np.array([file.path.encode(errors="surrogateescape") for file, _ in members]),
+        labels=np.array([number[file.label] for file, _ in members], np.int64),
+        fingerprints=np.array([check.fingerprint for _, check in members], np.int64),
+        plain=np.array([check.plain for _, check in members]),
     )
-    return Pictures(len(pictures), checked.labels, 3, files=files, skipped=checked.skipped)
+    return Split(len(members), checked.labels, 3, files=files, skipped=checked.skipped)
 
 
 def _find(root: Path) -> tuple[tuple[str, ...], tuple[_Found, ...]]:
@@ -141,7 +140,7 @@ def _files(side: str, label: Path) -> Iterable[_Found]:
             continue
         if path.is_dir():
             raise InputError(
-                f"{path} is a folder where pictures should be: the layout is CLASS/* or "
+                f"{path} is a folder where images should be: the layout is CLASS/* or "
                 "train/CLASS/* with val/CLASS/*."
             )
         status = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
@@ -149,9 +148,9 @@ def _files(side: str, label: Path) -> Iterable[_Found]:
 
 
 def _litter(name: str) -> bool:
-    """Whether a name is one that programs leave behind; `._x.jpg` pretends to be a picture."""
+    """Whether a name is one that programs leave behind; `._x.jpg` pretends to be an image."""
     name = name.lower()
-    hidden = name.startswith(".") and not name.endswith(_PICTURE_SUFFIXES)
+    hidden = name.startswith(".") and not name.endswith(_IMAGE_SUFFIXES)
     return hidden or name in _LITTER
 
 
@@ -166,7 +165,7 @@ def _check_once(
     if bad and not skip_bad:
         named = ", ".join(f"{os.path.relpath(path, root)} ({reason})" for path, reason in bad)
         raise InputError(
-            f"{len(bad):,} of {len(found):,} files in {root} cannot be used: {named}. Mend or "
+            f"{len(bad):,} of {len(found):,} files in {root} cannot be used: {named}. Fix or "
             "remove them; --skip-bad goes on without them."
         )
     if bad:
@@ -207,7 +206,7 @@ def _check_one(path: str) -> _Checked:
     return _Checked(None, int(fingerprint(data)), plain)
 
 
-def _split(pictures: list, seed: int) -> dict[str, list]:
+def _split(images: list, seed: int) -> dict[str, list]:
     """A share of each class, drawn by the names alone, as the test."""
 
     def draw(pair) -> bytes:
@@ -215,22 +214,22 @@ def _split(pictures: list, seed: int) -> dict[str, list]:
         return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
     classes = {}
-    for pair in pictures:
+    for pair in images:
         classes.setdefault(pair[0].label, []).append(pair)
     test = set()
     for pairs in classes.values():
-        # Of two pictures one is the test, of one none.
+        # Of two images one is the test, of one none.
         count = max(round(TEST_SHARE * len(pairs)), len(pairs) > 1)
         test.update(pair[0].path for pair in sorted(pairs, key=draw)[:count])
     return {
-        "train": [pair for pair in pictures if pair[0].path not in test],
-        "test": [pair for pair in pictures if pair[0].path in test],
+        "train": [pair for pair in images if pair[0].path not in test],
+        "test": [pair for pair in images if pair[0].path in test],
     }
 
 
 def _say_what_is_missing(root: Path, labels: tuple[str, ...], sides: dict[str, list]) -> None:
-    """Name the classes that a split has no pictures of."""
-    for side, pictures in sides.items():
-        there = {file.label for file, _ in pictures}
+    """Name the classes that a split has no images of."""
+    for side, images in sides.items():
+        there = {file.label for file, _ in images}
         if lacking := [label for label in labels if label not in there]:
-            say(f"{root}: no {side} pictures of {', '.join(lacking)}")
+            say(f"{root}: no {side} images of {', '.join(lacking)}")

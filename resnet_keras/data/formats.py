@@ -17,16 +17,16 @@ _ORIENTATION = 0x0112  # EXIF 2.3, table 4
 
 
 class UnreadableError(Exception):
-    """A file that is no picture; the message is the reason, in a few words."""
+    """A file that is no image; the message is the reason, in a few words."""
 
 
 def tidy(data: bytes) -> bytes:
-    """Give a picture in a form that TensorFlow reads as Pillow would: JPEG or PNG, 8 bits.
+    """Give an image in a form that TensorFlow reads as Pillow would: JPEG or PNG, 8 bits.
 
-    Most pictures are that already and come back as they are. Others are written anew without loss,
+    Most images are that already and come back as they are. Others are written anew without loss,
     in RGB: a rotation in the EXIF is applied; alpha is dropped, as Pillow's `convert("RGB")`
     drops it; of an animation the first frame is taken; 16 bits become 8 by `/ 257`, rounded
-    (65535 is white), where Pillow would cut a grey picture at 255.
+    (65535 is white), where Pillow would cut a grey image at 255.
 
     Args:
         data: a whole file.
@@ -35,18 +35,18 @@ def tidy(data: bytes) -> bytes:
         `data` itself, or a PNG.
 
     Raises:
-        UnreadableError: empty, truncated, no picture, or too large.
+        UnreadableError: empty, truncated, no image, or too large.
     """
-    picture = _open(data)
+    image = _open(data)
     try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-        picture.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        image.load()
     except Exception as error:  # each of Pillow's decoders has exceptions of its own
         raise UnreadableError(_reason(data, error)) from None
-    known = picture.format in ("JPEG", "MPO", "PNG") and picture.mode in ("L", "RGB")
+    known = image.format in ("JPEG", "MPO", "PNG") and image.mode in ("L", "RGB")
     if known and orientation in range(2) and not _deep(data) and _tensorflow_decodes(data):
         return data
-    rgb = Image.fromarray(_eight_bits(data)) if _deep(data) else _rgb(picture)
+    rgb = Image.fromarray(_eight_bits(data)) if _deep(data) else _rgb(image)
     rgb.getexif()[_ORIENTATION] = orientation
     rgb = ImageOps.exif_transpose(rgb)
     written = io.BytesIO()
@@ -61,27 +61,27 @@ def _open(data: bytes) -> Image.Image:
     if data.startswith(_APPLE_DOUBLE):
         raise UnreadableError("macOS resource fork")
     try:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError:
         raise UnreadableError(f"more than {MOST_PIXELS // 10**6} megapixels") from None
     except Exception as error:
         raise UnreadableError(_reason(data, error)) from None
-    if picture.width * picture.height > MOST_PIXELS:
+    if image.width * image.height > MOST_PIXELS:
         raise UnreadableError(f"more than {MOST_PIXELS // 10**6} megapixels")
-    return picture
+    return image
 
 
 def _reason(data: bytes, error: Exception) -> str:
     """What is wrong with a file that Pillow does not read."""
     if not data.startswith(_SIGNATURES):
-        return "not a picture"
+        return "not an image"
     cut = isinstance(error, Image.UnidentifiedImageError | EOFError)
     return "truncated" if cut or "truncated" in str(error).lower() else "damaged"
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """Pillow's own conversion, without its warning about palettes with transparency."""
-    return (picture.convert("RGBA") if picture.mode == "P" else picture).convert("RGB")
+    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
 
 
 def _deep(data: bytes) -> bool:

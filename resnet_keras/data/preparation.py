@@ -15,11 +15,12 @@ import requests  # TFDS downloads with it
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, download_manager
 
+from resnet_keras.console import say
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION, Expected, check_archives
 from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.folders import open_folder
-from resnet_keras.disk import folder_of, whole
-from resnet_keras.terminal import InputError, say
+from resnet_keras.errors import InputError
+from resnet_keras.files import folder_of, whole
 
 # Which of ImageNet's archives the builders of TFDS read.
 _IMAGENET_ARCHIVES = {
@@ -58,18 +59,18 @@ def prepare(
         dataset: `digits`, a TFDS name, or `folder:PATH`, whose files are checked.
         manual_dir: where its files lie; by default `downloads/manual` in `data_dir`.
         data_dir: where prepared data sets lie; by default TFDS' `~/tensorflow_datasets`.
-        verify: decode every picture of ImageNet's archives before.
+        verify: decode every image of ImageNet's archives before.
         expected: what ImageNet's archives hold; another only for miniatures of them.
 
     Returns:
-        `dataset`; `folder`; `splits`, pictures in each; `prepared`, "now" or "before".
+        `dataset`; `folder`; `splits`, images in each; `prepared`, "now" or "before".
 
     Raises:
         InputError: files that are missing or wrong, too little space, or a result that is not
             whole; the line says what to do.
     """
-    if (pictures := folder_of(dataset)) is not None:
-        return _check_folder(dataset, pictures)
+    if (images := folder_of(dataset)) is not None:
+        return _check_folder(dataset, images)
     builder = find_builder(dataset, data_dir)
     image_and_label(builder)
     before = builder.is_prepared()
@@ -151,7 +152,7 @@ def _check_counts(builder, expected: Expected) -> None:
         examples = builder.info.splits[split].num_examples
         if examples != (count or examples) or not examples:
             raise InputError(
-                f"{builder.data_dir} has {examples:,} {split} pictures"
+                f"{builder.data_dir} has {examples:,} {split} images"
                 f"{f', {builder.name} {count:,}' if count else ''}. {_again(builder)}"
             )
 

@@ -1,4 +1,4 @@
-"""Data sets by name: a TFDS name, or a folder of pictures."""
+"""Data sets by name: a TFDS name, or a folder of images."""
 
 import math
 from pathlib import Path
@@ -7,16 +7,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from resnet_keras.console import say
 from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.files import naming_files
 from resnet_keras.data.folders import open_folder
-from resnet_keras.data.pictures import Pictures
+from resnet_keras.data.images import Split
 from resnet_keras.data.preparation import build, require_whole
 from resnet_keras.data.records import untuned
-from resnet_keras.disk import folder_of
-from resnet_keras.terminal import InputError, say
+from resnet_keras.errors import InputError
+from resnet_keras.files import folder_of
 
-# Pictures of one known size that fit in here are kept decoded, with random access.
+# Images of one known size that fit in here are kept decoded, with random access.
 IN_MEMORY_BYTES = 2**30
 
 # Their authors count the scores of the classes that occur in them alone (Hendrycks et al. 2019,
@@ -31,7 +32,7 @@ def open_split(
     data_dir: str | Path | None = None,
     seed: int = 0,
     skip_bad: bool = False,
-) -> Pictures:
+) -> Split:
     """Open one split; small data sets are prepared first, if their files can be had.
 
     Args:
@@ -41,13 +42,13 @@ def open_split(
             test split; or a split as TFDS writes it (`validation[:10%]`).
         data_dir: where prepared data sets lie; by default TFDS' `~/tensorflow_datasets`.
         seed: of the split of a folder that has none.
-        skip_bad: leave out files of a folder that are no pictures.
+        skip_bad: leave out files of a folder that are no images.
 
     Returns:
-        The pictures.
+        The images.
 
     Raises:
-        InputError: no such data set or split, no pictures with labels in it, or files that are
+        InputError: no such data set or split, no images with labels in it, or files that are
             missing and cannot be downloaded.
     """
     if (folder := folder_of(dataset)) is not None:
@@ -59,46 +60,46 @@ def open_split(
     require_whole(builder)
     if builder.name in _TWO_HUNDRED_CLASSES:
         say(
-            f"{builder.name} has pictures of 200 of the 1000 classes; published numbers choose "
+            f"{builder.name} has images of 200 of the 1000 classes; published numbers choose "
             "among these, here it is among all"
         )
     return _open_prepared(builder, split, image, label)
 
 
-def _open_prepared(builder, split: str, image: str, label: str) -> Pictures:
+def _open_prepared(builder, split: str, image: str, label: str) -> Split:
     """One split of a data set that is there; "test" is the one that has labels."""
     splits = builder.info.splits
     validated = split == "test" and "validation" in splits
     if not validated or split in splits:
-        pictures = _open_named(builder, split, image, label)
-        if _labelled(pictures):
-            return pictures
+        opened = _open_named(builder, split, image, label)
+        if _labelled(opened):
+            return opened
         if not validated:
             raise InputError(
-                f"pictures of this split of {builder.name} have no labels: take another of "
+                f"images of this split of {builder.name} have no labels: take another of "
                 f"{', '.join(splits)}. Received: split={split!r}"
             )
     return _open_named(builder, "validation", image, label)
 
 
-def _labelled(pictures: Pictures) -> bool:
+def _labelled(opened: Split) -> bool:
     """Whether TFDS has the classes of a split; where it has none, all are -1."""
-    if pictures.arrays:
-        return pictures.arrays[1].min() >= 0
-    pieces, parse = pictures.records
+    if opened.arrays:
+        return opened.arrays[1].min() >= 0
+    pieces, parse = opened.records
     path, skip, _ = pieces[0]
     with naming_files([path]):
         first = untuned(tf.data.TFRecordDataset(path).skip(skip).take(1))
         return all(parse(record)[1] >= 0 for record in first)
 
 
-def _open_named(builder, split: str, image: str, label: str) -> Pictures:
+def _open_named(builder, split: str, image: str, label: str) -> Split:
     """One split by the name that TFDS has for it."""
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError):
         # Training takes "train" and "test" alone.
-        train = "; to train, keep some pictures back, which are then the test, with --holdout 1000"
+        train = "; to train, keep some images back, which are then the test, with --holdout 1000"
         raise InputError(
             f"{builder.name} has the splits {', '.join(builder.info.splits)}: name one, or a part "
             f"of one such as 'train[80%:]'{train if split == 'test' else ''}. "
@@ -124,7 +125,7 @@ def _open_named(builder, split: str, image: str, label: str) -> Pictures:
                 "again."
             ) from None
         images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Pictures(arrays=(images, labels.astype(np.int64)), **common)
+        return Split(arrays=(images, labels.astype(np.int64)), **common)
 
     def parse(record):
         skip = {image: tfds.decode.SkipDecoding()}
@@ -132,4 +133,4 @@ def _open_named(builder, split: str, image: str, label: str) -> Pictures:
         return example[image], example[label]
 
     pieces = [(p.filename, p.skip, p.take) for p in info.file_instructions]
-    return Pictures(records=(pieces, parse), **common)
+    return Split(records=(pieces, parse), **common)

@@ -1,4 +1,4 @@
-"""The order of pictures: endless and shuffled, or each once; a function of the seed alone."""
+"""The order of images: endless and shuffled, or each once; a function of the seed alone."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras import augment
+from resnet_keras import augmentations
 from resnet_keras.data import files
-from resnet_keras.data.pictures import Pictures
+from resnet_keras.data.images import Split
 
-# Pictures are shuffled on disk when TFDS writes them; files in random order, so many of them at a
-# time and a buffer of so many compressed pictures make neighbours strangers.
+# Images are shuffled on disk when TFDS writes them; files in random order, so many of them at a
+# time and a buffer of so many compressed images make neighbours strangers.
 INTERLEAVED_FILES, SHUFFLE_BUFFER = 16, 4096
 
 _PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 
 
 def endless(
-    pictures: Pictures,
+    split: Split,
     transform: Callable,
     *,
     seed: int,
@@ -28,19 +28,19 @@ def endless(
     rows: np.ndarray | None = None,
     batch_size: int = 1,
 ) -> tf.data.Dataset:
-    """What `transform` makes of pictures, endlessly, each epoch in a new order.
+    """What `transform` makes of images, endlessly, each epoch in a new order.
 
     Args:
-        pictures: the split.
-        transform: of `(picture, label, epoch, position in it)`; pictures are encoded where they
+        split: the split.
+        transform: of `(image, label, epoch, position in it)`; images are encoded where they
             are kept so.
         seed: of the order.
-        per_epoch: pictures in an epoch, repeats counted; what the order of one epoch has too few of
+        per_epoch: images in an epoch, repeats counted; what the order of one epoch has too few of
             comes from the next one's.
-        start: number of the first picture.
-        repeats: how often each picture comes, one copy behind the other.
-        rows: which of each `batch_size` pictures are given, growing; None: all. The others are
-            not read where pictures can be read in any order.
+        start: number of the first image.
+        repeats: how often each image comes, one copy behind the other.
+        rows: which of each `batch_size` images are given, growing; None: all. The others are
+            not read where images can be read in any order.
         batch_size: `per_epoch` and `start` are multiples of it.
 
     Returns:
@@ -48,74 +48,72 @@ def endless(
     """
     if rows is None:
         rows, batch_size = np.zeros(1, np.int64), 1
-    if pictures.records:
+    if split.records:
         wanted = np.isin(np.arange(batch_size), rows)
-        records = _from_records(pictures, seed, per_epoch, start, repeats, wanted)
+        records = _from_records(split, seed, per_epoch, start, repeats, wanted)
         return records.map(transform, **_PARALLEL)
-    read = _reader(pictures)
+    read = _reader(split)
 
     def draw(place):
         number = place // len(rows) * batch_size + tf.gather(rows, place % len(rows))
         epoch, position = number // per_epoch, number % per_epoch
         place = position // repeats
-        # The n pictures behind the end of an epoch's order are the first of the next one's.
+        # The n images behind the end of an epoch's order are the first of the next one's.
         index = tf.random.experimental.index_shuffle(
-            place % pictures.examples,
-            seed=tf.stack([tf.cast(seed, tf.int64), epoch + place // pictures.examples]),
-            max_index=pictures.examples - 1,
+            place % split.examples,
+            seed=tf.stack([tf.cast(seed, tf.int64), epoch + place // split.examples]),
+            max_index=split.examples - 1,
         )
         return transform(*read(index), epoch, position)
 
     first = start // batch_size * len(rows)
-    # Read and transformed in one function: handing pictures from thread to thread takes time.
+    # Read and transformed in one function: handing images from thread to thread takes time.
     return tf.data.Dataset.range(first, np.iinfo(np.int64).max).map(draw, **_PARALLEL)
 
 
-def once(
-    pictures: Pictures, transform: Callable, share: tuple[int, int] = (0, 1)
-) -> tf.data.Dataset:
-    """What `transform` makes of every `(picture, label)`, once, in order.
+def once(split: Split, transform: Callable, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+    """What `transform` makes of every `(image, label)`, once, in order.
 
     Args:
-        pictures: the split.
-        transform: of `(picture, label)`.
-        share: of each `share[1]` pictures only the one at `share[0]`.
+        split: the split.
+        transform: of `(image, label)`.
+        share: of each `share[1]` images only the one at `share[0]`.
 
     Returns:
         The stream.
     """
     number, of = share
-    if pictures.records:
-        pieces, parse = pictures.records
+    if split.records:
+        pieces, parse = split.records
         records = _read_pieces(_piece_tensors(pieces)).shard(of, number).map(parse)
         return records.map(transform, **_PARALLEL)
-    read = _reader(pictures)
-    numbers = tf.data.Dataset.range(number, pictures.examples, of)
+    read = _reader(split)
+    numbers = tf.data.Dataset.range(number, split.examples, of)
     return numbers.map(lambda number: transform(*read(number)), **_PARALLEL)
 
 
-def _reader(pictures: Pictures) -> Callable:
-    """A function from the number of a picture to `(picture, label)`."""
-    if pictures.files:
-        return files.reader(pictures.files)
-    images, labels = (tf.constant(array) for array in pictures.arrays)
+def _reader(split: Split) -> Callable:
+    """A function from the number of an image to `(image, label)`."""
+    if split.files:
+        return files.reader(split.files)
+    images, labels = (tf.constant(array) for array in split.arrays)
     return lambda index: (tf.gather(images, index), tf.gather(labels, index))
 
 
 def _from_records(
-    pictures: Pictures, seed: int, per_epoch: int, start: int, repeats: int, wanted: np.ndarray
+    split: Split, seed: int, per_epoch: int, start: int, repeats: int, wanted: np.ndarray
 ) -> tf.data.Dataset:
-    """Endless `(encoded picture, label, epoch, position in it)` from TFRecord files.
+    """Endless `(encoded image, label, epoch, position in it)` from TFRecord files.
 
     Args:
-        pictures: see `endless`, and so the next four.
+        split: see `endless`, and so the next four.
         seed: of the order.
-        per_epoch: pictures in an epoch.
-        start: number of the first picture.
-        repeats: how often each picture comes.
-        wanted: bool; which of each `len(wanted)` pictures are given.
+        per_epoch: images in an epoch.
+        start: number of the first image.
+        repeats: how often each image comes.
+        wanted: bool; which of each `len(wanted)` images are given.
     """
-    pieces, parse = pictures.records
+    pieces, parse = split.records
     tensors = _piece_tensors(pieces)
     first = start // per_epoch
     distinct = math.ceil(per_epoch / repeats)
@@ -126,7 +124,7 @@ def _from_records(
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
         shuffled = tf.random.experimental.index_shuffle(numbers, key, len(pieces) - 1)
         records = _read_pieces([tf.gather(t, shuffled) for t in tensors])
-        number = augment.example_seed(seed, epoch, -1)[0]
+        number = augmentations.example_seed(seed, epoch, -1)[0]
         # The seed of this graph alone; the process's would change the order, and where it is 0
         # TensorFlow asks whether `number` is, too, which a graph can't answer.
         tf.random.set_seed(1)
@@ -134,7 +132,7 @@ def _from_records(
 
     def epoch_records(epoch):
         records = order(epoch)
-        for turn in range(1, math.ceil(distinct / pictures.examples)):
+        for turn in range(1, math.ceil(distinct / split.examples)):
             records = records.concatenate(order(epoch + turn))
         if repeats > 1:
             records = records.map(lambda record: tf.repeat(record[tf.newaxis], repeats)).unbatch()

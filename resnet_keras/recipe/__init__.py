@@ -7,12 +7,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from resnet_keras.disk import folder_of
+from resnet_keras.errors import InputError
+from resnet_keras.files import folder_of
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.command import parse
-from resnet_keras.recipe.rates import rate
-from resnet_keras.terminal import InputError
+from resnet_keras.recipe.schedule import learning_rate_at
 
-# Training pictures, classes and channels of the data sets that have recipes, so that a recipe can
+# Training images, classes and channels of the data sets that have recipes, so that a recipe can
 # be read without its data (https://www.tensorflow.org/datasets/catalog).
 KNOWN = {
     "digits": (1437, 10, 1),
@@ -33,11 +34,11 @@ _SETTLED = ("precision", "replicas")
 # Ranges of the numbers; none is allowed where it is the default.
 _ABOVE_0 = (
     "train_size", "eval_size", "eval_resize", "repeats", "batch_size", "accumulate",
-    "learning_rate", "clip_norm", "epochs", "steps", "drop", "power", "loss_scale", "replicas",
+    "learning_rate", "clip_norm", "epochs", "steps", "milestone_factor", "power", "loss_scale", "replicas",
 )  # fmt: skip
 _FROM_0 = (
     "padding", "rotate", "scale", "shear", "color_jitter", "rand_ops", "rand_std", "mixup",
-    "cutmix", "holdout", "epsilon", "weight_decay", "min_rate", "warmup_epochs", "warmup_steps",
+    "cutmix", "holdout", "epsilon", "weight_decay", "min_learning_rate", "warmup_epochs", "warmup_steps",
     "seed",
 )  # fmt: skip
 _BELOW_1 = ("drop_path", "momentum", "label_smoothing", "ema")
@@ -52,7 +53,7 @@ class Recipe:
     dataset: str
     """A TFDS name, `digits` or `folder:PATH`."""
     holdout: int = 0
-    """Keep back the last so many training pictures and test these, to choose values by."""
+    """Keep back the last so many training images and test these, to choose values by."""
     weights: Path | None = None
     """Checkpoint to start from."""
     skip_head: bool = False
@@ -66,10 +67,10 @@ class Recipe:
     drop_path: float = 0.0
     """Stochastic depth: chance to drop the last block; growing linearly from 0 at the first."""
     sync_batch_norm: bool = False
-    """Batch-norm statistics over all replicas, rather than over each one's own pictures."""
+    """Batch-norm statistics over all replicas, rather than over each one's own images."""
 
     train_size: int = 224
-    """Height and width of the training pictures."""
+    """Height and width of the training images."""
     min_area: float | None = None
     """Random resized crop: smallest share of the area; none: no such crop."""
     padding: int = 0
@@ -85,27 +86,27 @@ class Recipe:
     color_jitter: float = 0.0
     """Random brightness, contrast and saturation, each by a factor within so much of 1."""
     rand_ops: int = 0
-    """RandAugment: operations a picture."""
+    """RandAugment: operations an image."""
     rand_magnitude: float = 7.0
     """RandAugment: mean strength, 0-10."""
     rand_std: float = 0.5
     """RandAugment: standard deviation of the strength."""
     erasing: float = 0.0
-    """Random erasing: chance that a box of a picture becomes noise."""
+    """Random erasing: chance that a box of an image becomes noise."""
     mixup: float = 0.0
     """Mixup: alpha of its Beta distribution; 0: none. With cutmix, half of the batches each."""
     cutmix: float = 0.0
     """CutMix: likewise."""
     repeats: int = 1
-    """Repeated augmentation: times that a picture comes in a batch, each time another way."""
+    """Repeated augmentation: times that an image comes in a batch, each time another way."""
     skip_bad: bool = False
-    """Leave out pictures that cannot be read, naming them, rather than stop."""
+    """Leave out images that cannot be read, naming them, rather than stop."""
     eval_resize: int | None = None
-    """Evaluation: the short edge becomes this; none: pictures as they are."""
+    """Evaluation: the short edge becomes this; none: images as they are."""
     eval_size: int = 224
     """Evaluation: height and width of the centre crop."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How pictures are resized."""
+    """How images are resized."""
     antialias: bool = False
     """Resize as Pillow does (true) or as OpenCV does (false)."""
     mean: tuple[float, ...] | None = None
@@ -128,9 +129,9 @@ class Recipe:
     epsilon: float = 1e-6
     """LAMB: added to the root of the latter."""
     batch_size: int = 256
-    """Pictures in a step, over all replicas."""
+    """Images in a step, over all replicas."""
     accumulate: int = 1
-    """Parts in which a step's pictures are computed, one after the other, to save memory."""
+    """Parts in which a step's images are computed, one after the other, to save memory."""
     learning_rate: float = 0.1
     """Highest learning rate."""
     weight_decay: float = 0.0
@@ -140,20 +141,20 @@ class Recipe:
     clip_norm: float | None = None
     """The norm of all gradients together is cut to this."""
     epochs: int = 100
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     steps: int | None = None
     """Steps in all, in the place of `epochs`; milestones are then steps too."""
     schedule: Literal["constant", "step", "cosine", "poly"] = "step"
-    """How the rate falls: never; by `drop` at each milestone; as a half cosine; as a power."""
+    """How the rate falls: never; by `milestone_factor` at each milestone; as a half cosine; as a power."""
     milestones: tuple[int, ...] = ()
     """Epochs (steps where `steps` is set) at which the rate falls."""
-    drop: float = 0.1
+    milestone_factor: float = 0.1
     """What the rate is multiplied with at a milestone."""
     power: float = 1.0
     """Power of the poly schedule; 1: linear."""
-    min_rate: float = 0.0
+    min_learning_rate: float = 0.0
     """Where cosine and poly end."""
-    rate_by: Literal["step", "epoch"] = "step"
+    schedule_unit: Literal["step", "epoch"] = "step"
     """Cosine and poly change the rate each step, or each epoch."""
     warmup_epochs: float = 0.0
     """The rate first grows for so many epochs, ..."""
@@ -253,14 +254,16 @@ class Recipe:
             or min(self.milestones, default=1) < 1
         ):
             _refuse("milestones", "must be growing, from 1 on", self.milestones)
-        if self.min_rate > self.learning_rate:
-            _refuse("min_rate", "must not be above `learning_rate`", self.min_rate)
+        if self.min_learning_rate > self.learning_rate:
+            _refuse(
+                "min_learning_rate", "must not be above `learning_rate`", self.min_learning_rate
+            )
         if self.warmup_start is not None and not 0 <= self.warmup_start <= 1:
             _refuse("warmup_start", "must be in [0, 1]", self.warmup_start)
         if self.warmup_epochs and (self.warmup_steps or self.steps):
             _refuse("warmup_epochs", "must be 0 where steps are counted", self.warmup_epochs)
         by_epoch = (
-            (self.rate_by == "epoch", "rate_by"),
+            (self.schedule_unit == "epoch", "schedule_unit"),
             (self.warmup_curve == "stairs", "warmup_curve"),
         )
         for asked, field in by_epoch:
@@ -288,18 +291,18 @@ class Recipe:
         return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
 
     def examples(self) -> int | None:
-        """Training pictures; None where the data set is not one of KNOWN."""
+        """Training images; None where the data set is not one of KNOWN."""
         return KNOWN[self.dataset][0] - self.holdout if self.dataset in KNOWN else None
 
     def steps_per_epoch(self, examples: int) -> int:
-        """Steps in one pass over `examples` pictures; the last batch is filled, never dropped."""
+        """Steps in one pass over `examples` images; the last batch is filled, never dropped."""
         return math.ceil(examples / self.batch_size)
 
     def total_steps(self, examples: int) -> int:
-        """Steps of the whole training on `examples` pictures."""
+        """Steps of the whole training on `examples` images."""
         return self.steps or self.epochs * self.steps_per_epoch(examples)
 
-    def rate(self, step: int, *, steps_per_epoch: int | None = None) -> float:
+    def learning_rate_at(self, step: int, *, steps_per_epoch: int | None = None) -> float:
         """The learning rate of a training step, as OpenMMLab's mmengine computes it.
 
         Args:
@@ -314,11 +317,23 @@ class Recipe:
         """
         if not (self.steps or steps_per_epoch or self.examples()):
             raise InputError(
-                "`rate` needs `steps_per_epoch` where the data set's size is not known. "
+                "`learning_rate_at` needs `steps_per_epoch` where the data set's size is not known. "
                 f"Received: dataset={self.dataset!r}"
             )
         unit = 1 if self.steps else steps_per_epoch or self.steps_per_epoch(self.examples())
-        return rate(self, step, unit)
+        return learning_rate_at(self, step, unit)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How evaluation prepares an image."""
+        return Preprocessing(
+            (self.eval_size, self.eval_size),
+            self.eval_resize,
+            self.interpolation,
+            self.antialias,
+            self.mean,
+            self.std,
+        )
 
     def parse(self, docstring: str | None = None) -> Self:
         """This recipe as the command line changes it. From now on bad input exits with code 2.
@@ -374,8 +389,8 @@ def splits(holdout: int | None) -> tuple[str, str]:
 
 
 def tested(holdout: int | None) -> str:
-    """What the pictures are called that a network is tested on."""
-    return "held-out pictures" if holdout else "test pictures"
+    """What the images are called that a network is tested on."""
+    return "held-out images" if holdout else "test images"
 
 
 def _converted(value, kind):

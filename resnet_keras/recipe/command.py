@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from resnet_keras.terminal import InputError, exit_with_one_line
+from resnet_keras.console import exit_with_one_line
+from resnet_keras.errors import InputError
 
 if TYPE_CHECKING:
     from resnet_keras.recipe import Recipe

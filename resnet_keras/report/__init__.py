@@ -1,15 +1,15 @@
-"""What people read of a run: `report.html`, and the card of a model that goes to others."""
+"""What people read of a run: `report.html`, and the metadata of a model that goes to others."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.artefact import load_keras
-from resnet_keras.disk import write_text
+from resnet_keras.errors import InputError
+from resnet_keras.files import write_text
+from resnet_keras.model_files import load_keras
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
 from resnet_keras.report.runs import Run, read_run
-from resnet_keras.terminal import InputError
 
 __all__ = ["model_card", "write_report"]
 
@@ -19,8 +19,8 @@ def write_report(
 ) -> Path:
     """Write one self-contained page about one or several runs.
 
-    What the network says of the test pictures is read from `predictions.npz`, which `train` and
-    `evaluate --save` write; where there is none of this model, the pictures are predicted.
+    What the network says of the test images is read from `predictions.npz`, which `train` and
+    `evaluate --save` write; where there is none of this model, the images are predicted.
 
     Args:
         runs: run folders; several are compared.
@@ -45,7 +45,7 @@ def write_report(
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """What the model file tells: counts, and Grad-CAM of the pictures that are shown."""
+    """What the model file tells: counts, and Grad-CAM of the images that are shown."""
     if run.predictions is None:
         return {}
     from resnet_keras.models import count
@@ -53,7 +53,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
     model = load_keras(run.folder / "model.keras")
     said = run.predictions
-    facts = {"maps": grad_cam(model, said.pictures) if len(said.pictures) else None}
+    facts = {"maps": grad_cam(model, said.images) if len(said.images) else None}
     if None not in model.input_shape[1:]:
         facts |= count(model)
     return facts

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 
-def grad_cam(model: keras.Model, pictures: np.ndarray) -> np.ndarray | None:
+def grad_cam(model: keras.Model, images: np.ndarray) -> np.ndarray | None:
     """Maps of the last stage's output, one for each class (Selvaraju et al. 2017, equation 2).
 
     For a network that ends in global average pooling and one dense layer, the gradient of a
@@ -13,7 +13,7 @@ def grad_cam(model: keras.Model, pictures: np.ndarray) -> np.ndarray | None:
 
     Args:
         model: a network that ends so, whatever its last activation.
-        pictures: uint8 `(n, height, width, channels)`.
+        images: uint8 `(n, height, width, channels)`.
 
     Returns:
         float32 `(n, rows, columns, classes)`, from 0; None where the network ends otherwise.
@@ -23,6 +23,6 @@ def grad_cam(model: keras.Model, pictures: np.ndarray) -> np.ndarray | None:
     if not averages or not isinstance(head, keras.layers.Dense):
         return None
     stage = keras.Model(model.input, pool.input)
-    maps = keras.ops.convert_to_numpy(stage(pictures, training=False)).astype(np.float32)
+    maps = keras.ops.convert_to_numpy(stage(images, training=False)).astype(np.float32)
     weights = keras.ops.convert_to_numpy(head.kernel) / (maps.shape[1] * maps.shape[2])
     return np.maximum(maps @ weights, 0)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.artefact import Card
-from resnet_keras.disk import folder_of
+from resnet_keras.files import folder_of
+from resnet_keras.model_files import Metadata
 from resnet_keras.report.text import milliseconds, percent, public
 
 # What Hugging Face calls the library that opens a file.
@@ -40,14 +40,14 @@ scores = model.serve(pixels)""",
 }
 
 
-def model_card(report: dict[str, Any], card: Card, name: str = "model.keras") -> str:
+def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.keras") -> str:
     """Markdown with the front matter of Hugging Face's model cards.
 
     Args:
         report: as `export` gives it: `examples`, `top1`, `top1_source`, `max_difference`,
             `top1_agreement`, `bytes`, `latency_ms`, `layout`, `io`, `dataset`, `command`; what it
             lacks is left out.
-        card: of the file.
+        metadata: of the file.
         name: of the file; its suffix says what opens it.
 
     Returns:
@@ -58,30 +58,30 @@ def model_card(report: dict[str, Any], card: Card, name: str = "model.keras") ->
     return "\n".join(
         [
             "---",
-            *_front_matter(report, card, name, suffix),
+            *_front_matter(report, metadata, name, suffix),
             "---",
             "",
             f"# {_line(name)}",
             "",
-            *_about(card),
+            *_about(metadata),
             "",
             "## Use",
             "",
-            *_arrays(report, card, suffix),
-            *_preparation(card),
+            *_arrays(report, metadata, suffix),
+            *_preparation(metadata),
             "",
             "```python",
             _OPENING.get(suffix, _OPENING[".keras"]).format(name=name),
             "```",
             "",
-            *_proof(report, card),
-            *_classes(card),
+            *_proof(report, metadata),
+            *_classes(metadata),
             "",
         ]
     )
 
 
-def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]:
+def _front_matter(report: dict, metadata: Metadata, name: str, suffix: str) -> list[str]:
     """YAML, in which JSON's strings are strings."""
     lines = [
         f"library_name: {_LIBRARIES.get(suffix, 'keras')}",
@@ -91,10 +91,10 @@ def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]
         "- resnet",
         "- resnet-keras",
     ]
-    # A folder of somebody's pictures is no data set that others find.
-    if _is_public(card.dataset):
-        lines += ["datasets:", f"- {json.dumps(card.dataset)}"]
-    measured = report.get("dataset") or card.dataset
+    # A folder of somebody's images is no data set that others find.
+    if _is_public(metadata.dataset):
+        lines += ["datasets:", f"- {json.dumps(metadata.dataset)}"]
+    measured = report.get("dataset") or metadata.dataset
     if _is_public(measured) and report.get("top1") is not None:
         lines += [
             "metrics:",
@@ -110,21 +110,22 @@ def _front_matter(report: dict, card: Card, name: str, suffix: str) -> list[str]
             "      split: test",
             "    metrics:",
             "    - type: accuracy",
-            f"      name: top-1 of {report['examples']} test pictures",
+            f"      name: top-1 of {report['examples']} test images",
             f"      value: {report['top1']:.6g}",
         ]
     return lines
 
 
-def _about(card: Card) -> list[str]:
-    on = "" if card.dataset is None else f", trained on {_line(public(card.dataset))}"
-    classes = f" of {len(card.labels)} classes" if card.labels else ""
-    return [f"A ResNet that classifies pictures{classes}{on}; written by resnet-keras."]
+def _about(metadata: Metadata) -> list[str]:
+    on = "" if metadata.dataset is None else f", trained on {_line(public(metadata.dataset))}"
+    classes = f" of {len(metadata.labels)} classes" if metadata.labels else ""
+    return [f"A ResNet that classifies images{classes}{on}; written by resnet-keras."]
 
 
-def _arrays(report: dict, card: Card, suffix: str) -> list[str]:
+def _arrays(report: dict, metadata: Metadata, suffix: str) -> list[str]:
     """What `pixels` and `scores` are, by how the file was made."""
-    size = f"{card.crop}, {card.crop}"
+    height, width = metadata.preprocessing.size
+    size = f"{height}, {width}"
     shape = f"channels, {size}" if report.get("layout") == "nchw" else f"{size}, channels"
     kind = report.get("io") or "float32"
     integers = suffix == ".tflite" and kind != "float32"
@@ -138,19 +139,19 @@ def _arrays(report: dict, card: Card, suffix: str) -> list[str]:
     ]
 
 
-def _preparation(card: Card) -> list[str]:
+def _preparation(metadata: Metadata) -> list[str]:
+    """How an image becomes the pixels that the file wants."""
+    wanted = metadata.preprocessing
+    height, width = wanted.size
+    how = f"{wanted.interpolation}, {'with' if wanted.antialias else 'without'} antialiasing"
+    crop = f"({how}), then the central {height} x {width} pixels are cropped"
     inside = "Mean and standard deviation are inside the file."
-    cut = f"({_how(card)}), then the centre {card.crop} x {card.crop} is cut out"
-    if card.eval_resize is None:
-        return [f"Of pictures of another size the short edge becomes {card.crop} {cut}. {inside}"]
-    return [f"The short edge becomes {card.eval_resize} {cut}. {inside}"]
+    if wanted.resize is not None:
+        return [f"Resize the short edge to {wanted.resize} {crop}. {inside}"]
+    return [f"Images of another size are scaled to just cover {height} x {width} {crop}. {inside}"]
 
 
-def _how(card: Card) -> str:
-    return f"{card.interpolation}, {'with' if card.antialias else 'without'} antialiasing"
-
-
-def _proof(report: dict, card: Card) -> list[str]:
+def _proof(report: dict, metadata: Metadata) -> list[str]:
     """What was measured, and how."""
     rows = (
         ("top-1", percent(report.get("top1"), 2) if "top1" in report else None),
@@ -158,20 +159,20 @@ def _proof(report: dict, card: Card) -> list[str]:
         ("same top-1 as the Keras model", percent(report.get("top1_agreement"), 2)),
         ("largest difference of a probability", _number(report.get("max_difference"), ".1e")),
         ("size, bytes", _number(report.get("bytes"), ",")),
-        ("one picture, ms, on the machine of the export", milliseconds(report.get("latency_ms"))),
+        ("one image, ms, on the machine of the export", milliseconds(report.get("latency_ms"))),
     )
     known = [(what, value) for what, value in rows if value not in (None, "-")]
     if not known:
         return []
-    measured = report.get("dataset") or card.dataset
+    measured = report.get("dataset") or metadata.dataset
     # A command that needs somebody's folder runs nowhere else.
-    anywhere = _is_public(card.dataset) and _is_public(measured)
+    anywhere = _is_public(metadata.dataset) and _is_public(measured)
     command = report.get("command") if anywhere else None
-    pictures = f"{report['examples']:,} test pictures" if "examples" in report else "test pictures"
+    images = f"{report['examples']:,} test images" if "examples" in report else "test images"
     return [
         "## Measured",
         "",
-        f"On {pictures} of {_line(public(measured or 'its data set'))}:",
+        f"On {images} of {_line(public(measured or 'its data set'))}:",
         "",
         "| what | value |",
         "|---|---|",
@@ -181,12 +182,12 @@ def _proof(report: dict, card: Card) -> list[str]:
     ]
 
 
-def _classes(card: Card, most: int = 100) -> list[str]:
+def _classes(metadata: Metadata, most: int = 100) -> list[str]:
     """Names of the classes, in the order of the scores."""
-    if not card.labels:
+    if not metadata.labels:
         return []
-    shown = ", ".join(_line(label) for label in card.labels[:most])
-    more = f", and {len(card.labels) - most} more" if len(card.labels) > most else ""
+    shown = ", ".join(_line(label) for label in metadata.labels[:most])
+    more = f", and {len(metadata.labels) - most} more" if len(metadata.labels) > most else ""
     return ["## Classes", "", f"{shown}{more}."]
 
 

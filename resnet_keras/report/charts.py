@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from resnet_keras.evaluate.measures import Reliability
+from resnet_keras.evaluation.measures import Reliability
 from resnet_keras.report.text import escape, percent
 
 # A figure is drawn about as wide as a telephone, so that its words can be read there.
@@ -81,7 +81,7 @@ def intervals(
     """A share of each class with its interval, one row a class.
 
     Args:
-        rows: name, share, lower and upper end of its interval, number of pictures.
+        rows: name, share, lower and upper end of its interval, number of images.
         x_label: with its unit.
         y_label: likewise.
     """
@@ -92,10 +92,10 @@ def intervals(
     height = _TOP + step * len(rows) + _BOTTOM
     frame = _Frame((100 * low, 100 * high), (len(rows), 0), height, left=left, grid="x")
     drawn = []
-    for i, (name, share, lower, upper, pictures) in enumerate(rows):
+    for i, (name, share, lower, upper, images) in enumerate(rows):
         y = _TOP + step * (i + 0.5)
         drawn.append(
-            f"<g><title>{escape(name)}: {percent(share)} of {pictures:,} pictures, 95 % interval "
+            f"<g><title>{escape(name)}: {percent(share)} of {images:,} images, 95 % interval "
             f"{percent(lower)} to {percent(upper)}</title>"
             f'<rect class="row" x="0" y="{y - step / 2:.1f}" width="{WIDTH}" height="{step}"/>'
             f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">'
@@ -131,7 +131,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
         kind = "right" if right else "wrong"
         words = "right" if right else f"taken for {names[j]}"
         drawn.append(
-            f"<g><title>{escape(names[i])} {escape(words)}: {counts[i, j]:,} pictures, "
+            f"<g><title>{escape(names[i])} {escape(words)}: {counts[i, j]:,} images, "
             f"{percent(shares[i, j])} of the class</title>"
             f'<rect class="{kind}" x="{x:.2f}" y="{y:.2f}" width="{max(size - 1, size * 0.9):.2f}" '
             f'height="{max(size - 1, size * 0.9):.2f}" fill-opacity="{strength:.2f}"/>'
@@ -182,7 +182,7 @@ def reliability(binned: Reliability) -> str:
         height *= (frame.y(0) - frame.y(100)) / 100
         said = (
             f"confidence {100 * i / bins:.0f} to {100 * (i + 1) / bins:.0f} %: "
-            f"{binned.counts[i]:,} pictures, {accuracy:.1f} % right, {confidence:.1f} % confident"
+            f"{binned.counts[i]:,} images, {accuracy:.1f} % right, {confidence:.1f} % confident"
         )
         pale = 0.2 + 0.8 * math.sqrt(binned.counts[i] / binned.counts.max())
         drawn.append(
@@ -202,7 +202,7 @@ def reliability(binned: Reliability) -> str:
     ticks = (0, 20, 40, 60, 80, 100)
     return frame.svg(
         drawn, "confidence: score of the top class, %", "right, %", x_ticks=ticks, y_ticks=ticks
-    ) + below.svg(counted, "confidence, %", "pictures, %", x_ticks=ticks, y_ticks=(0, 50, 100))
+    ) + below.svg(counted, "confidence, %", "images, %", x_ticks=ticks, y_ticks=(0, 50, 100))
 
 
 class _Frame:

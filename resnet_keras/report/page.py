@@ -21,7 +21,7 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
     Args:
         runs: the first one gives the title.
         facts: of each run, what its model tells: `params`, `macs` and `maps` (Grad-CAM of the
-            pictures that are shown), None where there is no model.
+            images that are shown), None where there is no model.
 
     Returns:
         HTML of ASCII characters, whatever the runs' words are.
@@ -90,7 +90,7 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
         ]
     if known.get("params"):
         tiles.append((_large(known["params"]), "parameters"))
-        tiles.append((_large(known["macs"]), "multiply-adds a picture"))
+        tiles.append((_large(known["macs"]), "multiply-adds an image"))
     if "train_seconds" in results:
         epochs = f"training, {len(run.rows)} epochs"
         tiles.append((duration(results["train_seconds"]), epochs))
@@ -109,12 +109,12 @@ def _curves(run: Run) -> str:
         name: run.column(name)
         for name in ("accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
     }
-    names = {"training pictures": "accuracy", run.tested: "val_accuracy"}
+    names = {"training images": "accuracy", run.tested: "val_accuracy"}
     accuracy = {word: _times(columns[c], 100) for word, c in names.items() if columns[c]}
-    names = {"training pictures": "loss", run.tested: "val_loss"}
+    names = {"training images": "loss", run.tested: "val_loss"}
     loss = {word: columns[c] for word, c in names.items() if columns[c]}
     # The test's colour is the first everywhere.
-    order = (run.tested, "training pictures")
+    order = (run.tested, "training images")
     accuracy = {word: accuracy[word] for word in order if word in accuracy}
     loss = {word: loss[word] for word in order if word in loss}
     figures = [
@@ -127,7 +127,7 @@ def _curves(run: Run) -> str:
                 show=lambda y: f"{y:.2f} %",
                 low=_worth_showing(accuracy),
             ),
-            "Training pictures are augmented, and counted while the network learns: they can be "
+            "Training images are augmented, and counted while the network learns: they can be "
             f"harder than {run.tested}." + _cut(accuracy),
         )
         if accuracy
@@ -191,14 +191,14 @@ def _exports(run: Run) -> str:
         )
     heads = (
         *("size", "largest difference", "mean difference", "same top-1"),
-        *("top-1: it / Keras", "ms a picture: it / Keras", "test pictures"),
+        *("top-1: it / Keras", "ms an image: it / Keras", "test images"),
     )
     return (
         '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
         "<tr><th>file</th>"
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + f"</tr>{''.join(rows)}</table></div><figcaption>Differences are of probabilities, on "
-        "real test pictures. Milliseconds: median of one picture at a time, on the machine of the "
+        "real test images. Milliseconds: median of one image at a time, on the machine of the "
         "export.</figcaption></figure>"
     )
 
@@ -258,7 +258,7 @@ def _comparison(runs: Sequence[Run]) -> str:
                 logarithmic=column == "val_loss",
             )
             cut = _cut(series) if column == "val_accuracy" else ""
-            words = "" if column == "learning_rate" else "Of the pictures tested." + cut
+            words = "" if column == "learning_rate" else "Of the images tested." + cut
             figures.append(figure(title, chart, words))
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
@@ -267,7 +267,7 @@ def _comparison(runs: Sequence[Run]) -> str:
         if name not in ("run_dir", "data_dir")
         and len({str(run.recipe.get(name)) for run in runs}) > 1
     ]
-    heads = ("top-1", "top-5", "ECE", "loss, nats", "pictures tested", "epochs", "training")
+    heads = ("top-1", "top-5", "ECE", "loss, nats", "images tested", "epochs", "training")
     rows = []
     for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results
@@ -344,7 +344,7 @@ def _network(run: Run) -> str:
 
 
 def _dataset(run: Run) -> str:
-    return public(str(run.recipe.get("dataset", "unknown pictures")))
+    return public(str(run.recipe.get("dataset", "unknown images")))
 
 
 def _large(number: int) -> str:

@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.disk import read_object
-from resnet_keras.evaluate import Predictions, load_predictions, predict_split
-from resnet_keras.evaluate.predictions import digest
+from resnet_keras.errors import InputError
+from resnet_keras.evaluation import Predictions, load_predictions, predict_split
+from resnet_keras.evaluation.predictions import digest
+from resnet_keras.files import read_object
 from resnet_keras.recipe import Recipe, splits, tested
-from resnet_keras.terminal import InputError
 
 # The first field of each group, in the order of `Recipe`.
-_GROUPS = {"model": "Network", "train_size": "Pictures", "loss": "Training", "precision": "Machine"}
+_GROUPS = {"model": "Network", "train_size": "Images", "loss": "Training", "precision": "Machine"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Run:
         recipe: `recipe.json`.
         rows: of `log.csv`, one an epoch; a column that holds no number is left out.
         results: `results.json`; empty while the run is not finished.
-        predictions: of `model.keras` on the test pictures; None without a model.
+        predictions: of `model.keras` on the test images; None without a model.
         exports: the file's name to what its `.report.json` says.
     """
 
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def tested(self) -> str:
-        """The pictures it was tested on: a run that chooses values holds some back."""
+        """The images it was tested on: a run that chooses values holds some back."""
         return tested(self.recipe.get("holdout"))
 
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
@@ -66,7 +66,7 @@ class Run:
 
 
 def read_run(folder: str | Path, *, data_dir: str | Path | None = None) -> Run:
-    """Read a run folder; pictures are only predicted where `predictions.npz` is not the model's.
+    """Read a run folder; images are only predicted where `predictions.npz` is not the model's.
 
     Args:
         folder: what `train` wrote.
@@ -131,17 +131,17 @@ def _number(text: Any) -> float | None:
 
 def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Predictions | None:
     """Those that are there, if they are of this model; else new ones, which are not kept."""
-    from resnet_keras.artefact import open_artefact
+    from resnet_keras.model_files import open_model_file
 
     model, path = folder / "model.keras", folder / "predictions.npz"
     if not model.exists():
         return None
     if path.exists():
         said = load_predictions(path)
-        if said.artefact == digest(model):
+        if said.model_file == digest(model):
             return said
     return predict_split(
-        open_artefact(model),
+        open_model_file(model),
         data_dir=data_dir or recipe.get("data_dir"),
         split=splits(recipe.get("holdout"))[1],
         skip_bad=bool(recipe.get("skip_bad")),

@@ -3,13 +3,13 @@
 import html
 import unicodedata
 
-from resnet_keras.disk import folder_of
+from resnet_keras.files import folder_of
 
 
 def escape(words: object) -> str:
     """Text for HTML and SVG, in quotes or not.
 
-    Control characters become their pictures (U+2400..), what changes the direction of writing or
+    Control characters become their images (U+2400..), what changes the direction of writing or
     is no character becomes U+FFFD.
     """
     return html.escape("".join(map(_visible, str(words))), quote=True)
@@ -51,7 +51,7 @@ def _visible(character: str) -> str:
 
 
 def milliseconds(latency: dict[str, float] | float | None) -> str | None:
-    """How long one picture took, as an export's report says it: by the number of threads."""
+    """How long one image took, as an export's report says it: by the number of threads."""
     if latency is None or isinstance(latency, int | float):
         return None if latency is None else f"{latency:.3g}"
     threads = {"1": " (1 thread)", "all": ""}

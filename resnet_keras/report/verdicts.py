@@ -1,12 +1,12 @@
-"""What a network said of the test pictures: by class, confused, calibrated, and where it looked."""
+"""What a network said of the test images: by class, confused, calibrated, and where it looked."""
 
 import math
 from pathlib import Path
 
 import numpy as np
 
-from resnet_keras.evaluate import Predictions, measures
-from resnet_keras.report import charts, pictures
+from resnet_keras.evaluation import Predictions, measures
+from resnet_keras.report import charts, images
 from resnet_keras.report.charts import figure
 from resnet_keras.report.text import escape, percent
 
@@ -28,7 +28,7 @@ def quality(said: Predictions) -> str:
             figure(
                 "Confusion",
                 charts.confusion(counts, said.classes),
-                "Number of pictures. Blue is right, orange is wrong; the stronger, the larger the "
+                "Number of images. Blue is right, orange is wrong; the stronger, the larger the "
                 "share of the true class (in %, as the root of it).",
             )
         )
@@ -42,25 +42,25 @@ def quality(said: Predictions) -> str:
                 "Reliability",
                 charts.reliability(binned),
                 "Blue: how many are right of those that are so confident. Orange: it was too "
-                "confident by so much; green: too modest. The paler, the fewer pictures. "
+                "confident by so much; green: too modest. The paler, the fewer images. "
                 f"ECE {percent(binned.ece, 2)} with 15 bins (Guo et al. 2017), negative "
                 f"log-likelihood {loss:.4f} nats. Mean confidence is "
                 f"{percent(confident, 2)}: {lean}confident.",
             )
         )
     return (
-        f"<h2>What it gets right</h2><p class='soft'>All {len(said.labels):,} pictures of "
+        f"<h2>What it gets right</h2><p class='soft'>All {len(said.labels):,} images of "
         f"{escape(said.split)} of {escape(said.dataset)}.</p>"
         f'<div class="figures loose">{"".join(figures)}</div>'
     )
 
 
 def mistakes(said: Predictions) -> str:
-    """The pictures it was surest about, and wrong."""
+    """The images it was surest about, and wrong."""
     shown = _shown(said)
     cards = [
-        f'<figure class="picture">'
-        f"{pictures.picture(said.pictures[k], _alternative(said, n))}{_caption(said, n)}</figure>"
+        f'<figure class="image">'
+        f"{images.image(said.images[k], _alternative(said, n))}{_caption(said, n)}</figure>"
         for k, n in shown
         if not _right(said, n)
     ]
@@ -69,7 +69,7 @@ def mistakes(said: Predictions) -> str:
     return (
         "<h2>The most confident mistakes</h2><p class='soft'>What the network said and how sure "
         "it was, above what the label says. Some of them are mistakes of the label.</p>"
-        f'<div class="pictures">{"".join(cards)}</div>'
+        f'<div class="images">{"".join(cards)}</div>'
     )
 
 
@@ -83,13 +83,13 @@ def attention(said: Predictions, maps: np.ndarray | None, most: int = 4) -> str:
     cards = []
     for k, n in wrong + right:
         taken, true = _two(said, n)
-        views = [("the picture", pictures.picture(said.pictures[k], _alternative(said, n)))]
+        views = [("the image", images.image(said.images[k], _alternative(said, n)))]
         for label in dict.fromkeys((taken, true)):
             name = escape(said.classes[label])
-            drawn = pictures.heat(said.pictures[k], maps[k, ..., label], f"evidence for {name}")
+            drawn = images.heat(said.images[k], maps[k, ..., label], f"evidence for {name}")
             views.append((f"for {name}", drawn))
         inside = "".join(
-            f'<div class="picture">{image}<span class="soft">{words}</span></div>'
+            f'<div class="image">{image}<span class="soft">{words}</span></div>'
             for words, image in views
         )
         cards.append(
@@ -99,7 +99,7 @@ def attention(said: Predictions, maps: np.ndarray | None, most: int = 4) -> str:
         return ""
     return (
         "<h2>What it looked at</h2><p class='soft'>Grad-CAM (Selvaraju et al. 2017) on the output "
-        f"of the last stage, {maps.shape[1]} x {maps.shape[2]} values over the picture: bright "
+        f"of the last stage, {maps.shape[1]} x {maps.shape[2]} values over the image: bright "
         "is what speaks for the class, each map by its own highest value.</p>"
         f'<div class="triples">{"".join(cards)}</div>'
     )
@@ -114,7 +114,7 @@ def calibration(said: Predictions | None) -> tuple[float | None, float | None]:
 
 
 def interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `n` pictures (Wilson 1927, "Probable inference")."""
+    """The 95 % interval of a share of `n` images (Wilson 1927, "Probable inference")."""
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)
@@ -131,14 +131,14 @@ def _by_class(said: Predictions, places: np.ndarray) -> str:
     ]
     rows.sort(key=lambda row: row[1])
     shown = rows[:_MOST_ROWS]
-    words = "Hardest first. The bar is the 95 % interval (Wilson) of so many pictures."
+    words = "Hardest first. The bar is the 95 % interval (Wilson) of so many images."
     if len(shown) < len(rows):
         median = float(np.median([row[1] for row in rows]))
         words += (
             f" These are the {len(shown)} hardest of {len(rows)} classes; "
             f"the median is {percent(median)}."
         )
-    chart = charts.intervals(shown, x_label="top-1, % of the class' pictures", y_label="class")
+    chart = charts.intervals(shown, x_label="top-1, % of the class' images", y_label="class")
     return figure("Accuracy by class", chart, words)
 
 
@@ -159,21 +159,21 @@ def _confused_pairs(said: Predictions, counts: np.ndarray, most: int = 6) -> str
         return ""
     return (
         '<figure><h3>Most frequent mistakes</h3><div class="wide"><table>'
-        '<tr><th>true class</th><th>taken for</th><th class="n">pictures</th>'
+        '<tr><th>true class</th><th>taken for</th><th class="n">images</th>'
         f'<th class="n">of the class</th></tr>{"".join(rows)}</table></div></figure>'
     )
 
 
-def _says(said: Predictions, pictures: slice = slice(None)) -> np.ndarray:
+def _says(said: Predictions, images: slice = slice(None)) -> np.ndarray:
     """The class that the network says; where it says nothing (NaN), not the true one."""
-    scores, labels = said.scores[pictures].copy(), said.labels[pictures]
+    scores, labels = said.scores[images].copy(), said.labels[images]
     wrong = np.flatnonzero(measures.ranks(scores, labels) >= 1)
     scores[wrong, labels[wrong]] = -np.inf
     return scores.argmax(axis=1)
 
 
 def _two(said: Predictions, n: int) -> tuple[int, int]:
-    """What the network says one picture is, and what it is."""
+    """What the network says one image is, and what it is."""
     return int(_says(said, slice(n, n + 1))[0]), int(said.labels[n])
 
 
@@ -184,7 +184,7 @@ def _confusion_counts(said: Predictions) -> np.ndarray:
 
 
 def _shown(said: Predictions) -> list[tuple[int, int]]:
-    """Place among the kept pictures, and number of the picture."""
+    """Place among the kept images, and number of the image."""
     return [(k, int(n)) for k, n in enumerate(said.shown)]
 
 
@@ -213,7 +213,7 @@ def _caption(said: Predictions, n: int) -> str:
 
 
 def _alternative(said: Predictions, n: int) -> str:
-    return f"test picture {escape(_where(said, n))}: {escape(said.classes[said.labels[n]])}"
+    return f"test image {escape(_where(said, n))}: {escape(said.classes[said.labels[n]])}"
 
 
 def _where(said: Predictions, n: int) -> str:

@@ -14,10 +14,10 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from resnet_keras.disk import whole
+from resnet_keras.errors import InputError
+from resnet_keras.files import whole
 from resnet_keras.models import ResNet
 from resnet_keras.specs import SPECS, Spec
-from resnet_keras.terminal import InputError
 from resnet_keras.weights.files import read
 from resnet_keras.weights.names import (
     APPLICATIONS_MEAN,

@@ -12,8 +12,8 @@ import h5py
 import ml_dtypes
 import numpy as np
 
-from resnet_keras.artefact import refuse_packed
-from resnet_keras.terminal import InputError
+from resnet_keras.errors import InputError
+from resnet_keras.model_files import refuse_packed
 from resnet_keras.weights.pickles import Refused, Tensor
 from resnet_keras.weights.pth import read_pth
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from resnet_keras.errors import InputError
 from resnet_keras.models import BN_EPSILON
 from resnet_keras.specs import SPECS, Spec
-from resnet_keras.terminal import InputError
 from resnet_keras.weights.files import Contents
 
 # keras.applications' batch norms have this epsilon; it subtracts this mean, of BGR pixels.

@@ -9,8 +9,8 @@ from runs import end, newest_step
 CLASSES, EACH = 2, 40
 
 
-def pictures(folder):
-    """A folder of small pictures, some for each class and split."""
+def images(folder):
+    """A folder of small images, some for each class and split."""
     for split in ("train", "test"):
         for label in range(CLASSES):
             (folder / split / str(label)).mkdir(parents=True)
@@ -22,9 +22,9 @@ def pictures(folder):
 
 
 @pytest.fixture
-def on_pictures(tmp_path):
-    """Gives the training of another run folder on these pictures."""
-    folder = pictures(tmp_path / "pictures")
+def on_images(tmp_path):
+    """Gives the training of another run folder on these images."""
+    folder = images(tmp_path / "images")
 
     def train(name):
         command = Place(tmp_path / name).train
@@ -35,9 +35,9 @@ def on_pictures(tmp_path):
     return train, folder
 
 
-def refused_when_they_vanish(warm, on_pictures, tmp_path):
-    """A training whose pictures go away after some steps: its command, its newest step."""
-    train, folder = on_pictures
+def refused_when_they_vanish(warm, on_images, tmp_path):
+    """A training whose images go away after some steps: its command, its newest step."""
+    train, folder = on_images
     command = train("broken") + " --epochs 400"
     process = warm.start(command)
     run = tmp_path / "broken" / "run"
@@ -45,19 +45,19 @@ def refused_when_they_vanish(warm, on_pictures, tmp_path):
     folder.rename(tmp_path / "away")
     process.wait()
     line = process.refused()
-    assert f"the picture {folder}/" in line and "cannot be read any more" in line
+    assert f"the image {folder}/" in line and "cannot be read any more" in line
     assert newest_step(run) >= 6
     return command, newest_step(run)
 
 
-def test_pictures_that_vanish_within_an_epoch(warm, on_pictures, tmp_path):
-    refused_when_they_vanish(warm, on_pictures, tmp_path)
+def test_images_that_vanish_within_an_epoch(warm, on_images, tmp_path):
+    refused_when_they_vanish(warm, on_images, tmp_path)
 
 
 @pytest.mark.slow
-def test_pictures_that_come_back_and_one_that_changes(warm, on_pictures, tmp_path):
-    command, stopped = refused_when_they_vanish(warm, on_pictures, tmp_path)
-    _, folder = on_pictures
+def test_images_that_come_back_and_one_that_changes(warm, on_images, tmp_path):
+    command, stopped = refused_when_they_vanish(warm, on_images, tmp_path)
+    _, folder = on_images
     # Without them it does not start; with them it goes on.
     warm.run(command).refused()
     (tmp_path / "away").rename(folder)
@@ -67,11 +67,11 @@ def test_pictures_that_come_back_and_one_that_changes(warm, on_pictures, tmp_pat
     whole = victim.read_bytes()
     victim.write_bytes(whole[:-9])
     process.wait()
-    assert f"the picture {victim} has changed since it was checked" in process.refused()
+    assert f"the image {victim} has changed since it was checked" in process.refused()
 
 
 def corrupt(path):
-    """Change one bit of a picture in a file of records."""
+    """Change one bit of an image in a file of records."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 8
     path.write_bytes(data)

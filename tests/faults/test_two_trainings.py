@@ -17,7 +17,7 @@ def refused(process, place, other):
     assert words in process.refused()
 
 
-# tests/test_train.py and tests/test_backup.py hold the refusal by default.
+# tests/test_training.py and tests/test_backup.py hold the refusal by default.
 @pytest.mark.slow
 def test_the_second_training_is_refused(warm, place, whole):
     first = warm.start(place.train)

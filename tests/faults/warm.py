@@ -70,7 +70,7 @@ class Process:
         return [line for line in self.output.splitlines() if line.startswith("error: ")]
 
     def refused(self):
-        """The one line of a command that the user must mend."""
+        """The one line of a command that the user must fix."""
         assert self.code == 2, self.output
         assert "Traceback" not in self.output, self.output
         (line,) = self.errors

@@ -9,8 +9,8 @@ from commands import EXPORTS
 from runs import end, log
 
 from resnet_keras import backup
-from resnet_keras.artefact import open_artefact
-from resnet_keras.evaluate import load_predictions
+from resnet_keras.evaluation import load_predictions
+from resnet_keras.model_files import open_model_file
 
 
 class Whole:
@@ -22,8 +22,8 @@ class Whole:
         self.end = end(place.run)
         self.weights = weights(place.run / "model.keras")
         self.files = place.files()
-        pictures = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
-        self.pictures, self.seen = pictures, {}
+        images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
+        self.images, self.seen = images, {}
 
     def check(self, place):
         """Whatever is there is whole, and is what the unbroken run has."""
@@ -83,9 +83,9 @@ class Whole:
         if path.name == "web":
             assert (path / "embedded.js").read_text().endswith(";\n")
         model = keras.saving.load_model(path.parent / "model.keras", compile=False)
-        expected = model.predict_on_batch(self.pictures.astype(np.float32))
+        expected = model.predict_on_batch(self.images.astype(np.float32))
         assert np.allclose(
-            open_artefact(file).predict(self.pictures), expected,
+            open_model_file(file).predict(self.images), expected,
             atol=1e-4,
         )  # fmt: skip
 

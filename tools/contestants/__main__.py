@@ -1,6 +1,6 @@
 """One measurement, in a process of its own; one line of JSON on stdout.
 
-PYTHONPATH=tools python -m contestants pipelines.ours '{"folder": "my_pictures"}'
+PYTHONPATH=tools python -m contestants pipelines.ours '{"folder": "my_images"}'
 """
 
 import importlib

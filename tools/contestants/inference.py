@@ -1,4 +1,4 @@
-"""Prediction: batches of pictures in memory; one picture on one thread for exported files."""
+"""Prediction: batches of images in memory; one image on one thread for exported files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,10 @@ from contestants.workload import steps_per_second
 
 def predict_ours(folder: str) -> dict:
     """What `evaluate` and `predict` do with a .keras file."""
-    from resnet_keras.artefact import open_artefact
+    from resnet_keras.model_files import open_model_file
 
-    artefact = open_artefact(_our_model(folder))
-    return _predict_speed(artefact.predict, 32, "uint8")
+    model_file = open_model_file(_our_model(folder))
+    return _predict_speed(model_file.predict, 32, "uint8")
 
 
 def predict_applications() -> dict:
@@ -140,11 +140,11 @@ def _our_model(folder: str, version: str = "1.5") -> Path:
 
     But int8 asks for ranges: blocks that still begin as the identity have none.
     """
-    from resnet_keras.terminal import load_tensorflow
+    from resnet_keras.console import load_tensorflow
 
     load_tensorflow()
     from resnet_keras import ResNet
-    from resnet_keras.export import save_plain
+    from resnet_keras.exporting import save_plain
 
     path = Path(folder) / f"model-{version}.keras"
     if not path.exists():
@@ -181,16 +181,17 @@ def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5"
     import keras
     import numpy as np
 
-    from resnet_keras.artefact import Card
-    from resnet_keras.export import folded, onnx, saved_model, tflite
+    from resnet_keras.exporting import folded, onnx, saved_model, tflite
+    from resnet_keras.model_files import Metadata
+    from resnet_keras.preprocessing import Preprocessing
 
     model = keras.saving.load_model(_our_model(folder, version), compile=False)
     model = folded(model, rescale_rows=True)
-    card = Card(input_size=224, eval_resize=256, crop=224)
+    metadata = Metadata(Preprocessing(224, 256))
     if path.suffix == ".tflite":
-        pictures = np.concatenate(list(_calibration())) if quantize == "int8" else None
-        tflite.write(model, path, card, quantize=quantize, pictures=pictures)
+        images = np.concatenate(list(_calibration())) if quantize == "int8" else None
+        tflite.write(model, path, metadata, quantize=quantize, images=images)
     elif path.suffix == ".onnx":
-        onnx.write(model, path, card, layout="nhwc", opset=17)
+        onnx.write(model, path, metadata, layout="nhwc", opset=17)
     else:
-        saved_model.write(model, path, card)
+        saved_model.write(model, path, metadata)

@@ -5,16 +5,16 @@ import resource
 import time
 from pathlib import Path
 
-PICTURES, HEIGHT, WIDTH = 256, 375, 500
+IMAGES, HEIGHT, WIDTH = 256, 375, 500
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """JPEG of photos that scikit-learn ships, of the size that ImageNet's mostly have."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         left, top = (i * 37) % 140, (i * 11) % 52
         window = photos[i % 2].crop((left, top, left + WIDTH, top + HEIGHT))
         (folder / "class").mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def ours_with_rand_augment(folder: str) -> dict:
 def memory(folder: str) -> dict:
     """What memory 20 epochs add, after five."""
     batches = _our_batches(folder)
-    epoch = PICTURES // 64
+    epoch = IMAGES // 64
 
     def epochs(number):
         for _ in range(number * epoch):
@@ -48,14 +48,14 @@ def memory(folder: str) -> dict:
 
 
 def _our_batches(folder: str, **options):
-    from resnet_keras.terminal import load_tensorflow
+    from resnet_keras.console import load_tensorflow
 
     load_tensorflow()
     from resnet_keras import data
 
-    pictures = data.open_split(f"folder:{folder}", "train")
+    images = data.open_split(f"folder:{folder}", "train")
     batches = data.training_batches(
-        pictures, size=224, batch_size=64, seed=0, min_area=0.08, flip=True, **options
+        images, size=224, batch_size=64, seed=0, min_area=0.08, flip=True, **options
     )
     return iter(batches.as_numpy_iterator())
 
@@ -63,20 +63,20 @@ def _our_batches(folder: str, **options):
 def bare_decode(folder: str) -> dict:
     """Nothing but decoding a random window: what no pipeline can beat."""
     _one_core()
-    from resnet_keras.terminal import load_tensorflow
+    from resnet_keras.console import load_tensorflow
 
     load_tensorflow()
     import tensorflow as tf
 
-    from resnet_keras import augment
+    from resnet_keras import augmentations
 
     files = sorted(str(path) for path in Path(folder).glob("class/*.jpg"))
 
     def decode(number, path):
         contents = tf.io.read_file(path)
-        seed = augment.example_seed(0, 0, number)
+        seed = augmentations.example_seed(0, 0, number)
         height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(contents))
-        window = tf.stack(augment.random_crop_window(height, width, seed, min_area=0.08))
+        window = tf.stack(augmentations.random_crop_window(height, width, seed, min_area=0.08))
         image = tf.io.decode_and_crop_jpeg(contents, window, 3, dct_method="INTEGER_ACCURATE")
         return tf.reduce_max(tf.shape(image))
 
@@ -97,8 +97,8 @@ def torchvision(folder: str) -> dict:
         transforms.RandomHorizontalFlip(),
         transforms.PILToTensor(),
     ]
-    pictures = datasets.ImageFolder(folder, transforms.Compose(steps))
-    loader = torch.utils.data.DataLoader(pictures, batch_size=64, shuffle=True, drop_last=True)
+    images = datasets.ImageFolder(folder, transforms.Compose(steps))
+    loader = torch.utils.data.DataLoader(images, batch_size=64, shuffle=True, drop_last=True)
 
     def endless():
         while True:

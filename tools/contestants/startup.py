@@ -56,7 +56,7 @@ def help_text() -> dict:
 
 def backup_save(folder: str) -> dict:
     """A backup of ResNet-50 and its momentum."""
-    from resnet_keras.terminal import load_tensorflow
+    from resnet_keras.console import load_tensorflow
 
     load_tensorflow()
     import keras

@@ -1,4 +1,4 @@
-"""Training steps of a whole network, on pictures that lie in memory."""
+"""Training steps of a whole network, on images that lie in memory."""
 
 import itertools
 

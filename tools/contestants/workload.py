@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-NETS = {"resnet50": (224, 1000), "resnet18_cifar": (32, 10)}  # picture size, classes
+NETS = {"resnet50": (224, 1000), "resnet18_cifar": (32, 10)}  # image size, classes
 
 
 def our_network(net: str, size: int, classes: int):
@@ -16,7 +16,7 @@ def our_network(net: str, size: int, classes: int):
     from resnet_keras.layers import BatchNormalization, Conv2D
     from resnet_keras.losses import CrossEntropy
     from resnet_keras.models import ResNet
-    from resnet_keras.optim import SGD
+    from resnet_keras.optimizers import SGD
 
     model = ResNet(
         net,

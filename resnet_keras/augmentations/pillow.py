@@ -1,0 +1,156 @@
+"""Pillow's operations on uint8 images `(height, width, 3)`, in TensorFlow.
+
+Equal to the last bit, but for `affine` and `rotate`: to one level of 255.
+"""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def autocontrast(image: tf.Tensor) -> tf.Tensor:
+    """Stretch each channel to 0..255, as `PIL.ImageOps.autocontrast`."""
+    low = tf.cast(tf.reduce_min(image, [0, 1]), tf.float64)[:, tf.newaxis]
+    high = tf.cast(tf.reduce_max(image, [0, 1]), tf.float64)[:, tf.newaxis]
+    levels = tf.range(256, dtype=tf.float64)
+    scale = 255 / (high - low)
+    table = tf.where(high > low, levels * scale - low * scale, levels)
+    return _look_up(image, tf.cast(tf.clip_by_value(table, 0, 255), tf.uint8))
+
+
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Flatten the histogram of each channel, as `PIL.ImageOps.equalize`."""
+    histogram = tf.reshape(tf.math.bincount(_channel_levels(image), minlength=3 * 256), [3, 256])
+    below = tf.cumsum(histogram, axis=1, exclusive=True)
+    # The brightest pixels do not count towards the step.
+    step = tf.reduce_max(tf.where(histogram > 0, below, 0), axis=1, keepdims=True) // 255
+    table = tf.where(step > 0, (step // 2 + below) // tf.maximum(step, 1), tf.range(256))
+    return _look_up(image, tf.cast(tf.minimum(table, 255), tf.uint8))
+
+
+def _channel_levels(image: tf.Tensor) -> tf.Tensor:
+    """Number the levels of all channels: pixel + 256 x channel, int32 `(height, width * 3)`."""
+    rows = tf.reshape(tf.cast(image, tf.int32), [tf.shape(image)[0], -1])
+    return rows + tf.tile([0, 256, 512], [tf.shape(image)[1]])
+
+
+def _look_up(image: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
+    """Map each channel through its row of `table`, uint8 `(3, 256)`."""
+    pixels = tf.gather(tf.reshape(table, [-1]), _channel_levels(image))
+    return tf.reshape(pixels, tf.shape(image))
+
+
+def invert(image: tf.Tensor) -> tf.Tensor:
+    """Take the negative, as `PIL.ImageOps.invert`."""
+    return 255 - image
+
+
+def posterize(image: tf.Tensor, bits: int | tf.Tensor) -> tf.Tensor:
+    """Keep the highest `bits`, 0-8, of each pixel, as `PIL.ImageOps.posterize`."""
+    mask = 256 - tf.bitwise.left_shift(1, 8 - bits)
+    return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
+
+
+def solarize(image: tf.Tensor, threshold: int | tf.Tensor) -> tf.Tensor:
+    """Invert pixels at or above `threshold`, 0-256, as `PIL.ImageOps.solarize`."""
+    bright = tf.cast(tf.cast(image, tf.int32) >= threshold, tf.uint8)
+    return tf.bitwise.bitwise_xor(image, 255 * bright)
+
+
+def solarize_add(image: tf.Tensor, amount: int | tf.Tensor) -> tf.Tensor:
+    """Add `amount`, 0-128, to pixels below 128, as timm does."""
+    return image + tf.cast(amount, tf.uint8) * tf.cast(image < 128, tf.uint8)
+
+
+def brightness(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
+    """Blend with black, as `PIL.ImageEnhance.Brightness`."""
+    return _blend(0.0, tf.cast(image, tf.float32), factor)
+
+
+def contrast(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
+    """Blend with the image's mean grey, as `PIL.ImageEnhance.Contrast`."""
+    pixels = tf.cast(image, tf.float32)
+    mean = tf.reduce_mean(tf.cast(_grey(pixels), tf.float64))
+    return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), pixels, factor)
+
+
+def color(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
+    """Blend with the grey image, as `PIL.ImageEnhance.Color`."""
+    pixels = tf.cast(image, tf.float32)
+    return _blend(_grey(pixels), pixels, factor)
+
+
+def sharpness(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
+    """Blend with the smoothed image, as `PIL.ImageEnhance.Sharpness`; the border stays."""
+    pixels = tf.cast(image, tf.float32)
+    rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
+    squares = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    middle = pixels[1:-1, 1:-1]
+    smooth = tf.floor((squares + 4 * middle) / 13 + 0.5)
+    detail = tf.pad(middle - smooth, [[1, 1], [1, 1], [0, 0]])
+    return _blend(pixels - detail, pixels, factor)
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    """Compute Pillow's grey of float32 pixels in all three channels.
+
+    In 65536ths; every sum stays below 2^24, where float32 still counts (a GPU's TF32 does not).
+    """
+    weights = tf.repeat([[19595.0], [38470.0], [7471.0]], 3, axis=1)
+    return tf.floor((tf.tensordot(pixels, weights, 1) + 32768) / 65536)
+
+
+def _blend(zero: float | tf.Tensor, one: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
+    """Go from `zero` (factor 0) through `one` (factor 1), cut to uint8 as `PIL.Image.blend`."""
+    return tf.cast(tf.clip_by_value(zero + factor * (one - zero), 0, 255), tf.uint8)
+
+
+def rotate(image: tf.Tensor, degrees: float | tf.Tensor, fill: Sequence[int]) -> tf.Tensor:
+    """Rotate counter-clockwise about the centre, as `PIL.Image.rotate` with bilinear."""
+    angle = -degrees * math.pi / 180
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    y, x = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32) / 2)
+    return affine(image, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y), fill)
+
+
+def affine(image: tf.Tensor, matrix: Sequence[float | tf.Tensor], fill: Sequence[int]) -> tf.Tensor:
+    """Move pixels as `PIL.Image.transform(AFFINE)` with bilinear.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        matrix: `(a, b, c, d, e, f)`: the pixel with its centre at `(x, y)` comes from
+            `(a x + b y + c, d x + e y + f)`.
+        fill: pixel value, one a channel, of what comes from outside.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    a, b, c, d, e, f = (tf.cast(value, tf.float32) for value in matrix)
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        # TensorFlow counts from the centre of the first pixel, Pillow from its corner.
+        transforms=[[a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0]],
+        output_shape=tf.shape(image)[:2],
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+        fill_value=0.0,
+    )
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    y, x = tf.range(height)[:, tf.newaxis] + 0.5, tf.repeat(tf.range(width) + 0.5, image.shape[2])
+    from_x, from_y = a * x + (b * y + c), d * x + (e * y + f)
+    inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
+    rows = select(inside, tf.reshape(moved, tf.shape(inside)), row_of(fill, image))
+    return tf.reshape(rows, tf.shape(image))
+
+
+def select(inside: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """Take `new` where `inside`, bool, is true, else `old`; uint8 `(height, width * channels)`."""
+    mask = tf.cast(inside, tf.uint8)  # products of bytes cost a fifth of tf.where
+    return new * mask + old * (1 - mask)
+
+
+def row_of(value: float | Sequence[float], image: tf.Tensor) -> tf.Tensor:
+    """Fill a row of `image` with a pixel value: uint8 `(width * channels,)`."""
+    _, width, channels = tf.unstack(tf.shape(image))
+    return tf.tile(tf.broadcast_to(tf.cast(value, tf.uint8), [channels]), [width])

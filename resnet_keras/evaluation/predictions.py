@@ -1,0 +1,126 @@
+"""What a model file said about every image of a split, and the images worth looking at."""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from resnet_keras.errors import InputError
+from resnet_keras.evaluation import measures
+from resnet_keras.files import sha256, whole
+
+# Images kept beside the scores: the most confident mistakes, and the first right ones.
+MISTAKES, RIGHT = 24, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Scores of every image of a split, in the order of the split.
+
+    Attributes:
+        scores: float32 `(n, classes)`.
+        labels: int64 `(n,)`, the true classes.
+        classes: their names.
+        dataset: as it was asked for.
+        split: likewise.
+        model_file: hexadecimal SHA-256 of the model file; empty for a folder.
+        paths: strings `(n,)`, of a folder of images; else None.
+        shown: int64 `(k,)`, numbers of the images that are kept: the most confident mistakes,
+            the worst first, then right ones, each the first of its class.
+        images: uint8 `(k, size, size, channels)`, as the network saw them.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    dataset: str
+    split: str
+    model_file: str
+    paths: np.ndarray | None
+    shown: np.ndarray
+    images: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write an `.npz` file that NumPy reads without pickle, whole or not at all.
+
+        Its arrays are the attributes; `index` counts the images; `about` is JSON.
+        """
+        path = Path(path)
+        arrays = {
+            "index": np.arange(len(self.labels)),
+            "scores": self.scores,
+            "labels": self.labels,
+            "classes": np.array(self.classes),
+            "shown": self.shown,
+            "images": self.images,
+            "about": np.array(json.dumps({name: getattr(self, name) for name in _ABOUT})),
+        }
+        if self.paths is not None:
+            arrays["paths"] = self.paths
+        with whole(path) as part, open(part, "wb") as file:
+            np.savez(file, **arrays)  # scores of a softmax hardly shrink
+
+
+_ABOUT = ("dataset", "split", "model_file")
+
+
+def load_predictions(path: str | Path) -> Predictions:
+    """Read what `Predictions.save` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:
+            return Predictions(
+                scores=arrays["scores"],
+                labels=arrays["labels"],
+                classes=tuple(arrays["classes"].tolist()),
+                **json.loads(str(arrays["about"])),
+                paths=arrays.get("paths"),
+                shown=arrays["shown"],
+                images=arrays["images"],
+            )
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} holds no predictions: {error}") from None
+
+
+def digest(model_file: Path) -> str:
+    """Hexadecimal SHA-256 of a model file; empty for a folder."""
+    return "" if model_file.is_dir() else sha256(model_file)
+
+
+class Gallery:
+    """Keeps the images worth looking at while a split goes by, and no others."""
+
+    def __init__(self):
+        self.mistakes: list[tuple[float, int, np.ndarray]] = []
+        self.right: dict[int, tuple[int, np.ndarray]] = {}
+        self.seen = 0
+
+    def look(self, images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Take one batch: uint8 `(n, size, size, c)`, `(n, classes)`, `(n,)`."""
+        right = measures.ranks(scores, labels) < 1
+        confidence = scores.max(axis=1)
+        for i in np.flatnonzero(~right & ~np.isnan(confidence)):
+            self.mistakes.append((-float(confidence[i]), self.seen + int(i), images[i]))
+        # Of equal confidence the first is kept, whatever the batches are.
+        self.mistakes = [
+            (c, n, image.copy()) for c, n, image in sorted(self.mistakes, key=_order)[:MISTAKES]
+        ]
+        for i in np.flatnonzero(right):
+            if len(self.right) < RIGHT and int(labels[i]) not in self.right:
+                self.right[int(labels[i])] = (self.seen + int(i), images[i].copy())
+        self.seen += len(labels)
+
+    def numbers_and_images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """`shown` and `images` of `Predictions`; `shape` is that of an image."""
+        kept = [(n, image) for _, n, image in self.mistakes] + list(self.right.values())
+        kept = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
+        return np.array([n for n, _ in kept], np.int64), kept
+
+
+def _order(mistake: tuple) -> tuple[float, int]:
+    return mistake[:2]

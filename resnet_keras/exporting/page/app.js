@@ -1,0 +1,339 @@
+// Classifies images in the browser. It needs nothing but the files of this folder: `metadata.js`
+// (how images are prepared, and the names of the classes), `model.onnx` and ONNX Runtime Web.
+"use strict";
+
+const TOP = 5;
+const RUNTIME = "onnxruntime-web/ort-wasm-simd-threaded";
+const find = (id) => document.getElementById(id);
+
+let network; // what ONNX Runtime made of model.onnx
+let channels, channelsFirst; // of its input
+
+// ---------------------------------------------------------------- the network
+
+async function load() {
+  // A page from the disk may not read the files beside it, but may run their scripts.
+  if (location.protocol === "file:") await run("embedded.js");
+  ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
+  const glue = new Blob([await read(`${RUNTIME}.mjs`)], { type: "text/javascript" });
+  ort.env.wasm.wasmPaths = { mjs: URL.createObjectURL(glue) };
+  ort.env.wasm.wasmBinary = await read(`${RUNTIME}.wasm`);
+  network = await ort.InferenceSession.create(new Uint8Array(await read("model.onnx")));
+  const shape = network.inputMetadata[0].shape;
+  channelsFirst = shape[3] !== 1 && shape[3] !== 3;
+  channels = channelsFirst ? shape[1] : shape[3];
+  // The first run is slower than all others.
+  await probabilities(new Uint8Array(METADATA.size[0] * METADATA.size[0] * channels));
+}
+
+function run(name) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.onload = resolve;
+    script.onerror = () => reject(new Error(`${name} is missing beside this page.`));
+    script.src = name;
+    document.head.append(script);
+  });
+}
+
+// The bytes of a file beside this page.
+async function read(name) {
+  if (location.protocol === "file:") return unpack(EMBEDDED[name]);
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`${name} cannot be read (${response.status}).`);
+  const parts = [];
+  let bytes = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) return new Blob(parts).arrayBuffer();
+    parts.push(value);
+    bytes += value.length;
+    say(`Loading ${name.split("/").pop()}: ${(bytes / 1e6).toFixed(1)} MB`);
+  }
+}
+
+// Base64 of gzip.
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+// One probability a class, of `METADATA.size[0]` squared pixels of 0-255.
+async function probabilities(pixels) {
+  const size = METADATA.size[0];
+  let shape = [1, size, size, channels];
+  if (channelsFirst) {
+    const planes = new Uint8Array(pixels.length);
+    for (let i = 0; i < pixels.length; i++) {
+      planes[(i % channels) * size * size + Math.floor(i / channels)] = pixels[i];
+    }
+    [pixels, shape] = [planes, [1, channels, size, size]];
+  }
+  const { name, type } = network.inputMetadata[0];
+  const data = type === "uint8" ? pixels : Float32Array.from(pixels);
+  const outputs = await network.run({ [name]: new ort.Tensor(type, data, shape) });
+  return outputs[network.outputNames[0]].data;
+}
+
+// ------------------------------------------- pixels, exactly as in evaluation
+
+// Rotated as its EXIF says, in the colours of the file.
+function opened(file) {
+  return createImageBitmap(file, {
+    imageOrientation: "from-image",
+    premultiplyAlpha: "none",
+    colorSpaceConversion: "none",
+  });
+}
+
+// The RGBA of an image or of what a video shows.
+function decoded(source, width, height) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(source, 0, 0);
+  return context.getImageData(0, 0, width, height);
+}
+
+// The short edge is resized, the centre cut out; only its pixels are computed.
+function prepared({ data, width, height }) {
+  const size = METADATA.size[0];
+  const short = Math.min(width, height);
+  const edge = METADATA.resize ?? size;
+  const columns = along(width, Math.floor((edge * width) / short), size);
+  const rows = along(height, Math.floor((edge * height) / short), size);
+
+  const top = Math.min(...rows.map((row) => row.start));
+  const bottom = Math.max(...rows.map((row) => row.start + row.weights.length));
+  const narrow = new Float32Array((bottom - top) * size * channels);
+  for (let y = top; y < bottom; y++) {
+    for (let x = 0; x < size; x++) {
+      const { start, weights } = columns[x];
+      let red = 0, green = 0, blue = 0;
+      for (let i = 0; i < weights.length; i++) {
+        const at = 4 * (y * width + start + i);
+        red += weights[i] * data[at];
+        green += weights[i] * data[at + 1];
+        blue += weights[i] * data[at + 2];
+      }
+      const at = ((y - top) * size + x) * channels;
+      if (channels === 1) {
+        narrow[at] = 0.299 * red + 0.587 * green + 0.114 * blue; // the grey of JPEG
+      } else {
+        [narrow[at], narrow[at + 1], narrow[at + 2]] = [red, green, blue];
+      }
+    }
+  }
+
+  const pixels = new Uint8Array(size * size * channels);
+  const line = size * channels;
+  for (let y = 0; y < size; y++) {
+    const { start, weights } = rows[y];
+    for (let x = 0; x < line; x++) {
+      let sum = 0;
+      for (let i = 0; i < weights.length; i++) sum += weights[i] * narrow[(start - top + i) * line + x];
+      pixels[y * line + x] = Math.min(Math.max(sum, 0), 255) + 0.5;
+    }
+  }
+  return pixels;
+}
+
+// Of which pixels of an axis, from `start`, with which weights, each pixel of the crop is made:
+// TensorFlow's ScaleAndTranslate. The axis becomes `resized` long, its centre `size` is taken.
+function along(length, resized, size) {
+  const cubic = METADATA.interpolation === "bicubic";
+  const inverse = Math.fround(1 / Math.fround(resized / length));
+  const scale = METADATA.antialias ? Math.max(inverse, 1) : 1;
+  const radius = (cubic ? 2 : 1) * scale;
+  const float = Math.fround; // as there, so that what lies between two levels is rounded alike
+  const inside = (pixel) => Math.min(Math.max(pixel, 0), length - 1);
+  const offset = centre(resized, size);
+  return Array.from({ length: size }, (_, i) => {
+    const middle = float(float((i + 0.5) * inverse) + float(offset * inverse));
+    if (middle < 0 || middle > length) return { start: 0, weights: [] }; // padding
+    const start = inside(Math.ceil(middle - radius - 0.5));
+    const end = inside(Math.floor(middle + radius - 0.5));
+    const weights = [];
+    for (let pixel = start; pixel <= end; pixel++) {
+      const distance = float(Math.abs(float(pixel + 0.5 - middle)) * float(1 / scale));
+      weights.push(float(cubic ? keys(distance) : Math.max(1 - distance, 0)));
+    }
+    const total = weights.reduce((sum, weight) => float(sum + weight), 0);
+    return { start, weights: weights.map((weight) => float(weight * float(1 / total))) };
+  });
+}
+
+// The first pixel of the crop; half a pixel goes to the even side, as in Python.
+function centre(resized, size) {
+  if (resized < size) return -Math.floor((size - resized) / 2);
+  const half = Math.floor((resized - size) / 2);
+  return (resized - size) % 2 ? half + (half % 2) : half;
+}
+
+// Keys 1981, "Cubic convolution interpolation", equation 15.
+function keys(x) {
+  if (x >= 2) return 0;
+  return x >= 1 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : (1.5 * x - 2.5) * x * x + 1;
+}
+
+// ------------------------------------------------------------- what is shown
+
+async function classify(source, width, height) {
+  await loaded;
+  const before = performance.now();
+  const pixels = prepared(decoded(source, width, height));
+  const between = performance.now();
+  const scores = await probabilities(pixels);
+  const after = performance.now();
+
+  const best = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a]).slice(0, TOP);
+  find("classes").replaceChildren(...best.map((index) => row(nameOf(index), scores[index])));
+  find("latency").textContent = `${(after - between).toFixed(1)} ms`;
+  find("preparation").textContent = `${(between - before).toFixed(1)} ms`;
+  find("size").textContent = `It sees ${METADATA.size[0]} × ${METADATA.size[0]} pixels`;
+  drawSeen(pixels);
+  find("facts").hidden = false;
+  return `${nameOf(best[0])}, ${percent(scores[best[0]])}`;
+}
+
+function nameOf(index) {
+  return METADATA.labels[index] ?? `class ${index}`;
+}
+
+function percent(score) {
+  return `${(100 * score).toFixed(1)} %`;
+}
+
+function row(name, score) {
+  const item = document.createElement("li");
+  for (const [kind, text] of [["name", name], ["score", percent(score)]]) {
+    const span = document.createElement("span");
+    span.className = kind;
+    span.textContent = text;
+    item.append(span);
+  }
+  const bar = document.createElement("div");
+  const filled = document.createElement("div");
+  bar.className = "bar";
+  bar.ariaHidden = "true"; // the number says it
+  filled.style.width = `${100 * score}%`;
+  bar.append(filled);
+  item.append(bar);
+  return item;
+}
+
+function drawSeen(pixels) {
+  const canvas = find("seen");
+  canvas.width = canvas.height = METADATA.size[0];
+  canvas.ariaLabel = `What the network sees, ${METADATA.size[0]} by ${METADATA.size[0]} pixels`;
+  const image = new ImageData(METADATA.size[0], METADATA.size[0]);
+  for (let i = 0; i < METADATA.size[0] * METADATA.size[0]; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = pixels[i * channels + (channels === 1 ? 0 : c)];
+    image.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+function say(text, wrong = false) {
+  find("status").textContent = text;
+  find("status").classList.toggle("wrong", wrong);
+}
+
+// --------------------------------------------------- images, and the camera
+
+async function take(file) {
+  let bitmap;
+  try {
+    bitmap = await opened(file);
+  } catch {
+    say(`${file.name} is not an image that this browser can read.`, true);
+    return;
+  }
+  const image = find("image");
+  URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(file);
+  image.alt = file.name;
+  image.className = Math.max(bitmap.width, bitmap.height) < 100 ? "small" : "";
+  show(image);
+  say(`${file.name}: ${await classify(bitmap, bitmap.width, bitmap.height)}`);
+  bitmap.close();
+}
+
+async function start() {
+  const video = find("video");
+  try {
+    if (!navigator.mediaDevices) throw new Error("it needs https:// or localhost");
+    video.srcObject = await navigator.mediaDevices.getUserMedia({
+      video: { facingMode: "environment" },
+    });
+    await video.play();
+  } catch (error) {
+    say(`No camera: ${error.message}.`, true);
+    return;
+  }
+  show(video);
+  const button = find("camera");
+  button.textContent = "Stop camera";
+  button.ariaPressed = "true";
+  say("The camera runs.");
+  while (video.srcObject) {
+    await classify(video, video.videoWidth, video.videoHeight);
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stop() {
+  const video = find("video");
+  const button = find("camera");
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
+  video.pause();
+  button.textContent = "Use camera";
+  button.ariaPressed = "false";
+}
+
+function show(shown) {
+  for (const id of ["invitation", "image", "video"]) find(id).hidden = find(id) !== shown;
+}
+
+// One after the other: a network computes one image at a time, and a camera has its turn until it
+// is stopped.
+let turn = Promise.resolve();
+function next(task) {
+  turn = turn.then(task).catch((error) => say(error.message, true));
+}
+
+function offer(file) {
+  if (!file) return;
+  stop();
+  next(() => take(file));
+}
+
+find("file").addEventListener("change", ({ target }) => {
+  offer(target.files[0]);
+  target.value = ""; // the same file may be chosen again
+});
+find("camera").addEventListener("click", () => {
+  if (find("video").srcObject) {
+    stop();
+    say("The camera is off.");
+  } else {
+    next(start);
+  }
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle("over", kind === "dragover");
+    if (kind === "drop") offer(event.dataTransfer.files[0]);
+  });
+}
+document.addEventListener("paste", (event) => offer(event.clipboardData.files[0]));
+
+const count = METADATA.labels.length;
+find("about").textContent =
+  (count ? `One of ${count} classes. ` : "") +
+  "Everything is computed in this page: no image leaves this device.";
+const loaded = load();
+next(() => loaded.then(() => say("Ready.")));

@@ -1,0 +1,184 @@
+"""Files of this machine: what is written is written whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.console import heed_signals, refusal
+from resnet_keras.errors import InputError
+
+# What a folder's path follows where the name of a data set is asked for.
+_FOLDER = "folder:"
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A place to write a file or folder in; at the end it becomes `path`, or nothing is left.
+
+    Meanwhile it lies in the folder `.NAME.part` beside `path`. After a kill that stays; the next
+    writer of `path` takes it away.
+
+    Args:
+        path: a file, or a folder; one that is there is replaced, where a link leads to. A file
+            never replaces a folder.
+
+    Yields:
+        Where to write, a path with the same name, in an empty folder; other files in there go.
+
+    Raises:
+        InputError: the disk does not take it, another process is writing the same, or a folder is
+            where the file is to be.
+    """
+    path = Path(os.path.realpath(path))
+    folder = path.with_name(f".{path.name}.part")
+    with writing(path):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, path):
+            _clear(folder, path)
+            try:
+                part = folder / "new" / path.name
+                part.parent.mkdir()
+                yield part
+                _publish(part, path, folder / "old")
+            finally:
+                _clear(folder, path)
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes a file: what the machine refuses becomes one line that names it.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or (reason := refusal(error)) is None:
+            raise
+        if (where := getattr(error, "filename", None)) and str(path.parent) not in str(where):
+            raise  # of what was read meanwhile, say
+        raise InputError(
+            f"{path} cannot be written: {reason}. Nothing is lost; fix that, then give the same "
+            "command again."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        InputError: as `whole`.
+    """
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file of ours holds.
+
+    Raises:
+        InputError: it cannot be read, or holds no object.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(contents, dict):
+            raise ValueError(f"it holds no object. Received: {str(contents)[:100]}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    return contents
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_of(dataset: str | None) -> Path | None:
+    """The folder of this machine that a data set's name, `folder:PATH`, leads to; else None."""
+    if dataset is None or not dataset.startswith(_FOLDER):
+        return None
+    return Path(dataset.removeprefix(_FOLDER))
+
+
+def lock(file: int) -> bool:
+    """Whether this process alone now has an open file or folder, until it closes it.
+
+    The lock is the operating system's: it ends with the process, however that ends. Network file
+    systems may not know it; then everybody has it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+            raise
+    return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    """Make the folder of a part and keep others out of it."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # another writer has just ended
+        try:
+            if not lock(handle):
+                raise InputError(f"another process is writing {path}: wait for its end.")
+            if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
+                continue
+            yield
+            return
+        finally:
+            os.close(handle)
+
+
+def _clear(folder: Path, path: Path) -> None:
+    """Take the part away, and put back what it was just replacing."""
+    old = folder / "old"
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+    for left in (folder / "new", old):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _publish(part: Path, path: Path, old: Path) -> None:
+    if path.is_dir() and not part.is_dir():
+        raise InputError(
+            f"a folder is where the file is to be: move it away, or take another name. "
+            f"Received: {path}"
+        )
+    for file in (part, *part.rglob("*")):
+        _to_disk(file)
+    heed_signals()
+    if path.is_dir():  # a folder cannot be replaced while it is there
+        os.replace(path, old)
+    os.replace(part, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or folder has reached the disk: a machine may lose its power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

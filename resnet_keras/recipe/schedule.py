@@ -1,0 +1,46 @@
+"""The learning rate of every step, from a recipe's columns."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resnet_keras.recipe import Recipe
+
+
+def learning_rate_at(recipe: Recipe, step: int, unit: int) -> float:
+    """The rate of a step, from 0, where `unit` steps are what the recipe counts in (an epoch)."""
+    end = recipe.steps or recipe.epochs * unit
+    warmup = recipe.warmup_steps or round(recipe.warmup_epochs * unit)
+    return _curve(recipe, step, warmup, end, unit) * _warmup(recipe, step, warmup, unit)
+
+
+def _curve(recipe: Recipe, step: int, begin: int, end: int, unit: int) -> float:
+    """The rate without warm-up; cosine and power run from `begin` to `end`."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    if recipe.schedule == "step":
+        passed = sum(step // unit >= milestone for milestone in recipe.milestones)
+        return recipe.learning_rate * recipe.milestone_factor**passed
+    if recipe.schedule_unit == "epoch":
+        step, begin, end = step // unit, begin // unit, end // unit
+    length = max(end - begin, 1)
+    done = min(max(step - begin, 0), length - 1)
+    if recipe.schedule == "cosine":  # to the end, which is the step after the last
+        share = (1 + math.cos(math.pi * done / length)) / 2
+    else:  # to the last step
+        share = (1 - done / max(length - 1, 1)) ** recipe.power
+    return recipe.min_learning_rate + (recipe.learning_rate - recipe.min_learning_rate) * share
+
+
+def _warmup(recipe: Recipe, step: int, end: int, unit: int) -> float:
+    """The factor of the warm-up, which reaches 1 with its last step."""
+    if step >= end:
+        return 1.0
+    if recipe.warmup_curve == "stairs":
+        step, end = step // unit, end // unit
+    start = 1 / end if recipe.warmup_start is None else recipe.warmup_start
+    if recipe.warmup_curve == "constant":
+        return start
+    return start + (1 - start) * step / max(end - 1, 1)

@@ -1,0 +1,327 @@
+"""What changes pixels, against Pillow; what draws and mixes, against its definition."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
+from pixels import DULL, LUCK, PHOTOS, SMALL, assert_levels, many, seed
+from scipy import stats
+
+from resnet_keras import augmentations
+from resnet_keras.augmentations import pillow
+
+pytestmark = pytest.mark.usefixtures("cpu")
+
+FILL = (124, 116, 104)
+
+
+# Pillow's operations
+
+
+def enhance(kind, factor):
+    return lambda image: kind(image).enhance(factor)
+
+
+def transform(*matrix):
+    return lambda image: image.transform(
+        image.size, Image.AFFINE, matrix, Image.BILINEAR, fillcolor=FILL
+    )
+
+
+def solarize_add(amount):
+    """Do what timm's does; Pillow has none."""
+    table = [min(255, level + amount) if level < 128 else level for level in range(256)]
+    return lambda image: image.point(table * 3)
+
+
+def pillow_operations(level, sign, size, increasing=True):
+    """List timm's 15 operations at `level`, 0-10, from Pillow."""
+    height, width = size
+    level = level / 10
+    bits, threshold, factor = int(level * 4), int(level * 256), 0.1 + 1.8 * level
+    if increasing:
+        bits, threshold, factor = 4 - bits, 256 - threshold, max(0.1, 1 + sign * 0.9 * level)
+    move = sign * 0.45 * level
+    return [
+        ImageOps.autocontrast,
+        ImageOps.equalize,
+        ImageOps.invert,
+        lambda image: image.rotate(sign * 30 * level, Image.BILINEAR, fillcolor=FILL),
+        # Pillow 13 refuses 0 bits, where timm's images are black.
+        lambda image: ImageOps.posterize(image, bits) if bits else image.point([0] * 768),
+        lambda image: ImageOps.solarize(image, threshold),
+        solarize_add(int(110 * level)),
+        enhance(ImageEnhance.Color, factor),
+        enhance(ImageEnhance.Contrast, factor),
+        enhance(ImageEnhance.Brightness, factor),
+        enhance(ImageEnhance.Sharpness, factor),
+        transform(1, sign * 0.3 * level, 0, 0, 1, 0),
+        transform(1, 0, 0, sign * 0.3 * level, 1, 0),
+        transform(1, 0, move * width, 0, 1, 0),
+        transform(1, 0, 0, 0, 1, move * height),
+    ]
+
+
+DARK = np.where(SMALL > 60, 0, SMALL)  # most pixels in one level
+FLAT = np.full_like(SMALL, 9)
+
+
+@pytest.mark.parametrize("image", [*PHOTOS, SMALL, DULL, DARK, FLAT])
+def test_operations_are_pillows(photo):
+    image, theirs = tf.constant(photo), Image.fromarray(photo)
+    assert_levels(pillow.autocontrast(image), ImageOps.autocontrast(theirs), 0)
+    assert_levels(pillow.equalize(image), ImageOps.equalize(theirs), 0)
+    assert_levels(pillow.invert(image), ImageOps.invert(theirs), 0)
+    for bits in (1, 3, 8):
+        assert_levels(pillow.posterize(image, bits), ImageOps.posterize(theirs, bits), 0)
+    assert not pillow.posterize(image, 0).numpy().any()
+    for threshold in (0, 77, 128, 256):
+        assert_levels(pillow.solarize(image, threshold), ImageOps.solarize(theirs, threshold), 0)
+    for amount in (0, 77, 110):
+        assert_levels(pillow.solarize_add(image, amount), solarize_add(amount)(theirs), 0)
+    for factor in (0.0, 0.1, 0.37, 1.0, 1.63, 1.9):
+        for ours, kind in (
+            (pillow.color, ImageEnhance.Color),
+            (pillow.contrast, ImageEnhance.Contrast),
+            (pillow.brightness, ImageEnhance.Brightness),
+            (pillow.sharpness, ImageEnhance.Sharpness),
+        ):
+            assert_levels(ours(image, factor), kind(theirs).enhance(factor), 0)
+
+
+@pytest.mark.parametrize("image", [*PHOTOS, SMALL])
+def test_moves_are_pillows(photo):
+    image, theirs = tf.constant(photo), Image.fromarray(photo)
+    for degrees in (-30.0, -7.3, 0.0, 21.0):
+        turned = theirs.rotate(degrees, Image.BILINEAR, fillcolor=FILL)
+        assert_levels(pillow.rotate(image, degrees, FILL), turned, 1)
+    for amount in (-0.3, 0.0, 0.07, 0.21):
+        for matrix in (
+            (1, amount, 0, 0, 1, 0),
+            (1, 0, 0, amount, 1, 0),
+            (1, 0, amount * 100, 0, 1, 0),
+            (1, 0, 0, 0, 1, amount * 100),
+        ):
+            assert_levels(pillow.affine(image, matrix, FILL), transform(*matrix)(theirs), 1)
+
+
+# Random changes
+
+
+@pytest.mark.parametrize(("magnitude", "increasing"), [(7, True), (10, True), (3, False)])
+def test_rand_augment_is_timms(magnitude, increasing):
+    """Each result is one of Pillow's; all are drawn, as often as they should be."""
+    options = {"magnitude": magnitude, "magnitude_std": 0.0, "increasing": increasing}
+    results = many(lambda s: augmentations.rand_augment(SMALL, s, num_ops=1, **options), 1500)
+    same = (results == SMALL).all((1, 2, 3))
+    assert stats.binomtest(int(same.sum()), 1500).pvalue > LUCK
+    candidates = [
+        [
+            op(Image.fromarray(SMALL))
+            for op in pillow_operations(magnitude, sign, (48, 64), increasing)
+        ]
+        for sign in (-1, 1)
+    ]
+    candidates = np.int32(candidates)
+    counts = np.zeros((2, 15))  # sign, operation
+    for result in results[~same]:
+        matches = np.abs(candidates - result).max((2, 3, 4)) <= 1
+        assert matches.any()
+        counts += matches / matches.sum()
+    assert stats.chisquare(counts.sum(0)).pvalue > LUCK
+    left, right = counts[:, [3, 11, 12, 13, 14]].sum(1)  # rotate, shear, translate
+    assert stats.binomtest(int(left), int(left + right)).pvalue > LUCK
+
+
+def test_rand_augment_draws_the_level_from_a_normal():
+    """On one flat grey only brightness gives a value between 56 and 120: 200 (1 - 0.09 level)."""
+    flat = tf.fill([4, 4, 3], tf.constant(200, tf.uint8))
+    options = {"num_ops": 1, "fill": (200, 200, 200)}
+    values = many(lambda s: augmentations.rand_augment(flat, s, **options)[0, 0, 0], 6000)
+    values = values[(values > 56) & (values < 120)]
+    levels = (1 - (values + 0.5) / 200) / 0.09
+    assert 60 < len(levels) < 140  # 6000 / 2 / 15 / 2
+    assert stats.kstest(levels, stats.norm(7, 0.5).cdf).pvalue > LUCK
+
+
+def test_rand_augment_does_two_operations():
+    results = many(lambda s: augmentations.rand_augment(SMALL, s), 400)
+    same = (results == SMALL).all((1, 2, 3)).sum()
+    assert stats.binomtest(int(same), 400, 1 / 4).pvalue > LUCK
+
+
+def test_color_jitter_is_torchvisions():
+    grey = tf.fill([1, 1, 3], tf.constant(100, tf.uint8))
+    values = many(lambda s: augmentations.color_jitter(grey, s, brightness=0.4)[0, 0, 0], 2000)
+    assert stats.kstest(values + 0.5, stats.uniform(60, 80).cdf).pvalue > LUCK
+    red = tf.constant([[[255, 0, 0]]], tf.uint8)
+    green, blue = many(lambda s: augmentations.color_jitter(red, s, hue=0.1)[0, 0, 1:], 2000).T
+    turns = (green.astype(float) - blue) / 255 / 6
+    assert stats.kstest(turns, stats.uniform(-0.1, 0.2).cdf).pvalue > LUCK
+    halves = tf.constant([[[50] * 3, [150] * 3]], tf.uint8)  # the mean, 100, stays
+    dark, bright = many(
+        lambda s: augmentations.color_jitter(halves, s, contrast=0.4)[0, :, 0], 2000
+    ).T
+    assert np.abs(dark.astype(int) + bright - 200).max() <= 2
+    assert stats.kstest(bright - 99.5, stats.uniform(30, 40).cdf).pvalue > LUCK
+    everything = dict.fromkeys(("brightness", "contrast", "saturation"), 3.0)
+    assert_levels(augmentations.color_jitter(SMALL, seed(0)), SMALL, 0)
+    results = many(lambda s: augmentations.color_jitter(SMALL, s, hue=0.5, **everything), 50)
+    assert len({result.tobytes() for result in results}) == 50
+
+
+def reference_box(rng, size, area, aspect):
+    """Draw Random Erasing's box by torchvision's loop."""
+    for _ in range(10):
+        target = rng.uniform(*area) * size * size
+        ratio = math.exp(rng.uniform(math.log(aspect), -math.log(aspect)))
+        h, w = round(math.sqrt(target / ratio)), round(math.sqrt(target * ratio))
+        if h < size and w < size:
+            return h, w
+    return 0, 0
+
+
+def test_random_erasing_is_the_definition():
+    image = tf.zeros([64, 64, 3], tf.uint8)
+    draw = partial(augmentations.random_erasing, image, probability=1.0, value=(7, 8, 9))
+    results = many(lambda s: draw(seed=s), 4000)
+    erased = results[..., 0] > 0
+    assert (results == erased[..., np.newaxis] * np.uint8([7, 8, 9])).all()
+    heights, widths = erased.any(2).sum(1), erased.any(1).sum(1)
+    assert (erased.sum((1, 2)) == heights * widths).all()  # a box, without holes
+    assert max(heights.max(), widths.max()) == 63
+    rng = np.random.default_rng(0)
+    loop = np.transpose([reference_box(rng, 64, (0.02, 1 / 3), 0.3) for _ in range(4000)])
+    assert stats.ks_2samp(heights, loop[0]).pvalue > LUCK
+    assert stats.ks_2samp(widths, loop[1]).pvalue > LUCK
+    tops = erased.any(2).argmax(1)
+    assert stats.kstest((tops + 0.5) / (65 - heights), "uniform").pvalue > LUCK
+
+
+def test_random_erasing_erases_a_quarter_with_noise():
+    image = tf.fill([32, 32, 3], tf.constant(77, tf.uint8))
+    results = many(lambda s: augmentations.random_erasing(image, s), 2000)
+    changed = results != 77
+    erased = int(changed.any((1, 2, 3)).sum())
+    assert stats.binomtest(erased, 2000, 0.25).pvalue > LUCK
+    counts = np.bincount(results[changed], minlength=256)
+    assert stats.chisquare(np.delete(counts, 77)).pvalue > LUCK
+
+
+# Mixing
+
+CLASSES = 8
+
+
+def batch(size, number):
+    """Make one-coloured images, each of its own class and level."""
+    levels = 30 * tf.range(number, dtype=tf.int32)
+    images = tf.zeros([1, *size, 1], tf.uint8) + tf.cast(levels, tf.uint8)[:, None, None, None]
+    return images, tf.range(number)
+
+
+@pytest.mark.parametrize(("size", "number"), [((16, 16), 8), ((13, 21), 5)])
+def test_cutmix_labels_are_the_shares_of_the_pixels(size, number):
+    images, labels = batch(size, number)
+    mixed, weights = many(
+        lambda s: augmentations.cutmix(images, labels, s, alpha=1.0, classes=CLASSES), 1000
+    )
+    assert mixed.dtype == np.uint8 and weights.dtype == np.float32
+    shares = np.stack([(mixed == 30 * label).sum((2, 3, 4)) for label in range(CLASSES)], -1)
+    np.testing.assert_array_equal(weights, (shares / (size[0] * size[1])).astype(np.float32))
+    partners = 1 - np.eye(CLASSES)[:number] - np.eye(CLASSES)[number - 1 :: -1]
+    assert not weights[:, partners > 0].any()  # i meets n - 1 - i, nobody else
+
+
+def test_cutmix_boxes_are_the_papers():
+    images, labels = batch((40, 60), 2)
+    mixed, _ = many(lambda s: augmentations.cutmix(images, labels, s, alpha=1.0, classes=2), 4000)
+    pasted = mixed[:, 0, :, :, 0] > 0
+    rng = np.random.default_rng(0)
+    edge, centre = np.sqrt(1 - rng.beta(1, 1, 4000)), rng.integers(0, [[40], [60]], (2, 4000))
+    for axis, length in enumerate((40, 60)):
+        half = (length * edge).astype(int) // 2
+        theirs = np.minimum(centre[axis] + half, length) - np.maximum(centre[axis] - half, 0)
+        ours = pasted.any(2 - axis).sum(1)
+        assert stats.ks_2samp(ours, theirs).pvalue > LUCK
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0])
+def test_mixup_labels_are_the_weights_of_the_pixels(alpha):
+    images, labels = batch((4, 6), 8)
+    mixed, weights = many(
+        lambda s: augmentations.mixup(images, labels, s, alpha=alpha, classes=CLASSES), 1000
+    )
+    assert mixed.dtype == np.uint8 and weights.dtype == np.float32
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+    expected = weights.astype(float) @ (30 * np.arange(CLASSES))
+    assert np.abs(mixed - expected[..., None, None, None]).max() <= 0.5 + 1e-4
+    # In bins: float32 rounds much of Beta(0.1, 0.1) to 1.
+    edges = np.array([-1, 0.001, 0.05, 0.3, 0.7, 0.95, 0.999, 2])
+    expected = 1000 * np.diff(stats.beta(alpha, alpha).cdf(edges))
+    assert stats.chisquare(np.histogram(weights[:, 0, 0], edges)[0], expected).pvalue > LUCK
+
+
+def test_mixing_takes_soft_labels_and_chooses_fairly():
+    images, labels = batch((8, 8), 4)
+    soft = 0.9 * tf.one_hot(labels, CLASSES) + 0.1 / CLASSES
+    for mix in augmentations.mixup, augmentations.cutmix:
+        _, hard_weights = mix(images, labels, seed(3), alpha=1.0, classes=CLASSES)
+        _, weights = mix(images, soft, seed(3), alpha=1.0, classes=CLASSES)
+        np.testing.assert_allclose(weights, 0.9 * hard_weights + 0.1 / CLASSES, atol=1e-6)
+
+    def draw(s):
+        arguments = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "classes": CLASSES}
+        both = augmentations.mixup_or_cutmix(images, labels, s, switch_probability=0.3, **arguments)
+        cut = augmentations.cutmix(images, labels, s, alpha=1.0, classes=CLASSES)
+        blended = augmentations.mixup(images, labels, s, alpha=0.2, classes=CLASSES)
+        return [
+            tf.reduce_all(both[0] == one[0]) & tf.reduce_all(both[1] == one[1])
+            for one in (cut, blended)
+        ]
+
+    is_cut, is_blended = many(draw, 500)
+    assert (is_cut | is_blended).all()
+    assert stats.binomtest(int((~is_blended).sum()), 500, 0.3).pvalue > LUCK
+
+
+def test_mixing_names_a_wrong_alpha():
+    images, labels = batch((8, 8), 4)
+    for mix in augmentations.mixup, augmentations.cutmix:
+        with pytest.raises(ValueError, match="Received: 0"):
+            mix(images, labels, seed(0), alpha=0, classes=CLASSES)
+
+
+# Moves
+
+
+def test_random_affine_turns_scales_and_shears_about_the_centre():
+    image = np.random.default_rng(0).integers(0, 255, (9, 9, 1), dtype=np.uint8)
+    assert np.array_equal(augmentations.random_affine(image, seed(0)), image)
+    # A rotation alone is Pillow's; its angle is within the range and moves with the seed.
+    angles = []
+    for i in range(20):
+        turned = np.asarray(augmentations.random_affine(SMALL, seed(i), degrees=10)).astype(int)
+        apart = {
+            degrees: np.abs(turned - Image.fromarray(SMALL).rotate(degrees, Image.BILINEAR)).mean()
+            for degrees in np.arange(-10, 10.01, 0.25)
+        }
+        angles.append(min(apart, key=apart.get))
+        assert apart[angles[-1]] < 0.2 * apart[-10 if angles[-1] > 0 else 10]
+    assert min(angles) < -5 and max(angles) > 5
+    # A dot off the centre moves by its height times the shear, or by its distance times the scale.
+    dot = np.zeros((21, 21, 1), np.uint8)
+    dot[2, 10] = 255
+    rows = [
+        np.asarray(augmentations.random_affine(dot, seed(i), shear=0.2))[..., 0] for i in range(50)
+    ]
+    columns = [float((row.sum(0) * np.arange(21)).sum() / max(row.sum(), 1)) for row in rows]
+    assert 10 - 8 * 0.2 - 0.1 <= min(columns) < 9.2 and 10.8 < max(columns) <= 10 + 8 * 0.2 + 0.1
+    scaled = [
+        np.asarray(augmentations.random_affine(dot, seed(i), scale=0.3))[..., 0] for i in range(50)
+    ]
+    heights = [float((x.sum(1) * np.arange(21)).sum() / max(x.sum(), 1)) for x in scaled if x.any()]
+    assert min(heights) < 2 and 10 - 8 / 1.3 - 0.5 <= max(heights) <= 10 - 8 / 1.3 + 0.5

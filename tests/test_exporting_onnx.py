@@ -1,0 +1,135 @@
+"""ONNX files: layouts, opsets, names, a batch of any size, and few operators."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from resnet_keras import SPECS, ResNet, ResNetV1D
+from resnet_keras.errors import InputError
+from resnet_keras.exporting import folded
+from resnet_keras.exporting import onnx as room
+from resnet_keras.model_files import Metadata, open_model_file
+
+METADATA = Metadata(
+    32, 36, 32, labels=("cat", "dog", "a bird\u00e9"), dataset="folder:/home/somebody"
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Three channels, max pool or not, average pools, strides: what moves axes about."""
+    small = dataclasses.replace(SPECS["resnetv1d50"], depths=(1, 1), widths=(8, 16))
+    keras.utils.set_random_seed(0)
+    return folded(ResNetV1D(small, input_shape=(32, 32, 3), classes=3))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("layout", "opset"), [("nhwc", 17), ("nchw", 17), ("nhwc", 18), ("nchw", 18), ("nchw", 13)]
+)
+def test_layouts_and_opsets(network, images, tmp_path, layout, opset):
+    path = tmp_path / "model.onnx"
+    room.write(network, path, METADATA, layout=layout, opset=opset)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    counts = room.operators(path)
+    assert counts.get("Transpose", 0) == (0 if layout == "nchw" else 1)
+    assert "BatchNormalization" not in counts and counts["Conv"] == 3 + 2 * 4
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
+    shape = ["batch", 3, 32, 32] if layout == "nchw" else ["batch", 32, 32, 3]
+    assert (entry.name, entry.shape, entry.type) == ("images", shape, "tensor(float)")
+    assert (exit_.name, exit_.shape, exit_.type) == ("probabilities", ["batch", 3], "tensor(float)")
+    expected = network.predict(images, verbose=0)
+    pixels = images.transpose(0, 3, 1, 2) if layout == "nchw" else images
+    for batch in (1, 5):
+        (got,) = session.run(None, {"images": pixels[:batch].astype(np.float32)})
+        assert np.abs(got - expected[:batch]).max() < 1e-5
+    assert np.abs(open_model_file(path).predict(images) - expected).max() < 1e-5
+
+
+def test_metadata(network, tmp_path):
+    room.write(network, tmp_path / "model.onnx", METADATA, layout="nchw")
+    properties = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert properties["labels"].splitlines() == list(METADATA.labels)
+    assert properties["size"] == "32,32" and properties["layout"] == "nchw"
+    model_file = open_model_file(tmp_path / "model.onnx")
+    assert (
+        model_file.metadata.preprocessing.resize == 36
+        and model_file.metadata.labels == METADATA.labels
+    )
+    assert model_file.metadata.dataset is None  # a folder of this machine
+
+
+def test_nodes_are_named_after_layers(network, tmp_path):
+    room.write(network, tmp_path / "model.onnx", METADATA)
+    names = [node.name for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert len(set(names)) == len(names)
+    layers = {layer.name for layer in network.layers}
+    unnamed = {name for name in names if name.split("/")[0] not in layers}
+    assert unnamed <= {"Transpose"}
+    assert {"conv1_1_conv/Conv", "conv2_block1_0_conv/Conv", "predictions/Softmax"} <= set(names)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_int8_of_three_channels(network, images, tmp_path, layout):
+    path = tmp_path / "int8.onnx"
+    calibration = np.concatenate([images] * 20)
+    room.write(network, path, METADATA, layout=layout, quantize="int8", calibration=calibration)
+    assert room.operators(path).get("Transpose", 0) == (0 if layout == "nchw" else 1)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+    got, expected = open_model_file(path).predict(images), network.predict(images, verbose=0)
+    assert np.abs(got - expected).max() < 0.02
+
+
+def means_of_colours(path, batch):
+    """Somebody else's file, without our metadata: the mean of each colour, colours first."""
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("GlobalAveragePool", ["x"], ["y"]),
+         onnx.helper.make_node("Flatten", ["y"], ["z"])],
+        "mean",
+        [onnx.helper.make_tensor_value_info("x", kind, [batch, 3, 6, 6])],
+        [onnx.helper.make_tensor_value_info("z", kind, [batch, 3])],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+def test_somebody_elses_file_tells_its_layout_by_its_shape(tmp_path):
+    means_of_colours(tmp_path / "mean.onnx", "n")
+    model_file = open_model_file(tmp_path / "mean.onnx", threads=1)
+    images = np.random.default_rng(0).integers(0, 255, (2, 6, 6, 3), dtype=np.uint8)
+    assert (
+        model_file.channels == 3
+        and model_file.metadata.preprocessing.size == (6, 6)
+        and not model_file.has_metadata
+    )
+    assert np.abs(model_file.predict(images) - images.mean((1, 2))).max() < 1e-3
+
+
+def test_resnet20_moves_no_axes_either(tmp_path):
+    """Its shortcuts pad the channels."""
+    network = folded(ResNet("resnet20_cifar"))
+    room.write(network, tmp_path / "x.onnx", METADATA, layout="nchw")
+    assert "Transpose" not in room.operators(tmp_path / "x.onnx")
+
+
+def test_a_file_of_one_image_runs_image_by_image(tmp_path):
+    means_of_colours(tmp_path / "one.onnx", 1)
+    images = np.random.default_rng(0).integers(0, 255, (3, 6, 6, 3), dtype=np.uint8)
+    answers = open_model_file(tmp_path / "one.onnx").predict(images)
+    assert np.abs(answers - images.mean((1, 2))).max() < 1e-3
+    means_of_colours(tmp_path / "eight.onnx", 8)
+    with pytest.raises(InputError, match="one image at a time. Received: a batch of 8"):
+        open_model_file(tmp_path / "eight.onnx")

@@ -1,0 +1,69 @@
+"""A SavedModel runs where this package is not, on pixels and on files."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+from PIL import Image
+
+from resnet_keras import data, export
+from resnet_keras.model_files import open_model_file
+
+# What a server does: plain TensorFlow; a module that is None in sys.modules cannot be imported.
+SERVER = """
+import sys
+sys.modules["resnet_keras"] = None
+import json
+import numpy as np
+import tensorflow as tf
+folder, images, *files = sys.argv[1:]
+loaded = tf.saved_model.load(folder)
+named = loaded.signatures["serve"](images=tf.constant(np.load(images), tf.float32))
+default = loaded.signatures["serving_default"](images=tf.constant(np.load(images), tf.float32))
+image_bytes = tf.constant([open(name, "rb").read() for name in files])
+answer = loaded.signatures["serve_bytes"](image_bytes=image_bytes)
+called = loaded.serve_bytes(image_bytes)
+print(json.dumps({
+    "probabilities": named["probabilities"].numpy().tolist(),
+    "default": default["probabilities"].numpy().tolist(),
+    "classes": [[name.decode() for name in row] for row in answer["classes"].numpy()],
+    "scores": answer["scores"].numpy().tolist(),
+    "called": called["scores"].numpy().tolist(),
+}))
+"""
+
+
+def test_it_is_served_without_this_package(colour_run, tmp_path, run_python):
+    source = open_model_file(colour_run / "model.keras")
+    # As metadata of photographs: a longer edge, a crop, Pillow's resizing.
+    metadata = dataclasses.replace(source.metadata, eval_resize=10, antialias=True)
+    shutil.copy(colour_run / "model.keras", tmp_path / "model.keras")
+    metadata.write(tmp_path / "model.keras")
+    out = tmp_path / "served"
+    export(tmp_path / "model.keras", out, examples=32)
+    assert (out / "assets" / "labels.txt").read_text().split() == list(metadata.labels)
+
+    draw = np.random.default_rng(0)
+    files = []
+    shapes = {"a.jpg": (31, 20), "b.png": (12, 40), "grey.jpg": (16, 16), "exact.png": (8, 8)}
+    for name, shape in shapes.items():
+        pixels = draw.integers(0, 255, (*shape, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).convert("L" if "grey" in name else "RGB")
+        image.save(tmp_path / name)
+        files.append(tmp_path / name)
+    prepared = np.stack([
+        data.evaluation_image(
+            data.read_image(name), metadata.preprocessing).numpy()
+        for name in files
+    ])  # fmt: skip
+    np.save(tmp_path / "images.npy", prepared)
+    (tmp_path / "server.py").write_text(SERVER)
+    done = run_python("-I", tmp_path / "server.py", out, tmp_path / "images.npy", *files)
+    answer = json.loads(done.stdout or done.stderr)
+    expected = source.predict(prepared)
+    assert np.abs(np.array(answer["probabilities"]) - expected).max() < 1e-5
+    assert answer["default"] == answer["probabilities"] and answer["called"] == answer["scores"]
+    best = np.argsort(-expected, axis=1)[:, :5]
+    assert answer["classes"] == [[metadata.labels[i] for i in row] for row in best]
+    assert np.abs(np.take_along_axis(expected, best, 1) - answer["scores"]).max() < 1e-5

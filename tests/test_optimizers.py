@@ -1,0 +1,319 @@
+"""SGD follows PyTorch's arithmetic, LAMB its paper and timm; nothing moves where it must not."""
+
+import inspect
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras.optimizers import LAMB, SGD, Optimizer, Table
+
+# In a process of its own, because the float type is a setting of the whole process.
+STEPS = """
+import sys, tempfile
+import keras, numpy as np
+
+keras.config.set_floatx("float64")
+sys.path.insert(0, "tests")
+from parity import PARITY, meta, save_state
+from resnet_keras import SGD, ResNet
+from resnet_keras.layers import BatchNormalization
+from resnet_keras.optimizers import Table
+from resnet_keras.weights import load_weights
+
+golden = "resnet18_cifar10_b8"
+reference = np.load(PARITY / f"{golden}.npz")
+model = ResNet("resnet18_cifar", include_preprocessing=False, classifier_activation=None,
+               norm=BatchNormalization)
+with tempfile.TemporaryDirectory() as folder:
+    save_state(golden, folder + "/state.safetensors")
+    load_weights(model, folder + "/state.safetensors")
+images = np.random.default_rng(1).standard_normal(meta(golden)["input_shape"]).astype("float32")
+images = images.transpose(0, 2, 3, 1).astype("float64")
+model.compile(SGD(Table([0.01, 0.01, 0.001, 0.001]), momentum=0.9, weight_decay=1e-4),
+              keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+losses = [model.train_on_batch(images, reference["labels"]) for _ in range(4)]
+assert np.abs(np.array(losses) - reference["losses"]).max() < 1e-10, losses
+
+def ours(key):
+    stem = "backbone.bn1." in key
+    layer = "conv1_bn" if stem else "predictions"
+    name = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+            "running_var": "moving_variance"}[key.rpartition(".")[2]]
+    return np.array(getattr(model.get_layer(layer), name).numpy())
+
+for name in ("weight", "bias", "running_mean", "running_var"):
+    key = "backbone.bn1." + name
+    assert np.abs(ours(key) - reference["final/" + key]).max() < 1e-10, key
+"""
+
+
+def test_four_steps_of_resnet18_are_pytorchs(run_python):
+    done = run_python("-c", STEPS)
+    assert done.returncode == 0, done.stderr
+
+
+def variables(**values):
+    """Float64 variables of these names and values."""
+    return [keras.Variable(np.array(v, "float64"), name=name) for name, v in values.items()]
+
+
+def steps(optimizer, gradients, start=1.0):
+    """Follow one scalar parameter through a list of gradients."""
+    (variable,) = variables(kernel=[start])
+    optimizer.build([variable])
+    path = []
+    for gradient in gradients:
+        optimizer.apply([np.array([gradient])])
+        path.append(float(np.asarray(variable)[0]))
+    return path
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_three_steps_by_hand(nesterov):
+    w, b, expected = 1.0, 0.0, []
+    for gradient, rate in zip((0.5, -0.2, 0.1), (0.1, 0.1, 0.01), strict=True):
+        g = gradient + 0.01 * w
+        b = 0.9 * b + g
+        w -= rate * (g + 0.9 * b if nesterov else b)
+        expected.append(w)
+    ours = SGD(Table([0.1, 0.1, 0.01]), momentum=0.9, nesterov=nesterov, weight_decay=0.01)
+    # Rates are float32 here.
+    assert steps(ours, (0.5, -0.2, 0.1)) == pytest.approx(expected, rel=1e-7)
+
+
+def test_excluded_parameters_do_not_decay():
+    assert steps(SGD(0.1, weight_decay=0.5, exclude=("kernel",)), [0.0]) == [1.0]
+    assert steps(SGD(0.1, weight_decay=0.5, exclude=("gamma",)), [0.0]) == pytest.approx([0.95])
+
+
+def lamb_by_hand(kernel, bias, gradients, rate, decay, max_norm=1.0):
+    """You et al. 2019, algorithm 2, and what timm adds: see the docstring of LAMB."""
+    weights, moments = [np.array(kernel), np.array(bias)], [[0.0, 0.0], [0.0, 0.0]]
+    for t, pair in enumerate(gradients, start=1):
+        norm = math.sqrt(sum(float(np.sum(np.square(g))) for g in pair))
+        for place, g in enumerate(pair):
+            g = np.array(g) / max(1.0, norm / max_norm)
+            m, v = moments[place]
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            moments[place] = [m, v]
+            r = m / (1 - 0.9**t) / (np.sqrt(v) / math.sqrt(1 - 0.999**t) + 1e-6)
+            w = weights[place]
+            if place == 0:  # the kernel decays, and so has a trust ratio
+                r = r + decay * w
+                r = r * np.linalg.norm(w) / np.linalg.norm(r)
+            weights[place] = w - rate * r
+    return weights
+
+
+# The first pair of gradients has norm 5 and is cut to 1, the others are short enough.
+GRADIENTS = [([3.0, 0.0], [4.0]), ([-0.2, 0.1], [0.3]), ([0.1, 0.05], [-0.4])]
+
+
+def test_lamb_is_the_algorithm():
+    pair = variables(kernel=[1.0, -2.0], bias=[0.5])
+    optimizer = LAMB(Table([0.005]), weight_decay=0.02)
+    optimizer.build(pair)
+    for gradients in GRADIENTS:
+        optimizer.apply([np.array(g) for g in gradients])
+    expected = lamb_by_hand([1.0, -2.0], [0.5], GRADIENTS, 0.005, 0.02)
+    for ours, theirs in zip(pair, expected, strict=True):
+        assert np.asarray(ours) == pytest.approx(theirs, rel=1e-7)  # rates are float32
+
+
+def test_lamb_of_zeros_takes_adams_step():
+    # The norm of the parameter is 0, so the trust ratio is 1; Adam's first step is the rate.
+    path = steps(LAMB(0.125, weight_decay=0.1), [0.5], start=0.0)
+    assert path == pytest.approx([-0.125], rel=1e-5)  # epsilon
+
+
+def test_the_norm_of_all_gradients_is_clipped():
+    pair = variables(kernel=[1.0, 1.0], bias=[1.0])
+    optimizer = SGD(1.0, clip_norm=0.5)
+    optimizer.build(pair)
+    optimizer.apply([np.array([3.0, 0.0]), np.array([4.0])])  # norm 5: a tenth remains
+    assert [*np.asarray(pair[0]), *np.asarray(pair[1])] == pytest.approx([0.7, 1.0, 0.6])
+    optimizer.apply([np.array([0.3, 0.0]), np.array([0.4])])  # norm 0.5: nothing is cut
+    assert [*np.asarray(pair[0]), *np.asarray(pair[1])] == pytest.approx([0.4, 1.0, 0.2])
+
+
+def test_each_number_is_clipped():
+    assert steps(SGD(1.0, clip_value=0.25), [3.0, -3.0, 0.125]) == [0.75, 1.0, 0.875]
+
+
+def test_micro_batches_make_the_step_of_their_mean():
+    pieces, whole = [0.5, 0.25, -1.0, 2.0], [0.375, 0.5]
+    settings = {"momentum": 0.5, "weight_decay": 0.125, "clip_norm": 0.4375}
+    parts = steps(SGD(Table([0.5, 0.25]), accumulate=2, **settings), pieces)
+    batch = steps(SGD(Table([0.5, 0.25]), **settings), whole)
+    assert parts == [1.0, batch[0], batch[0], batch[1]]
+
+
+def test_average_of_the_weights():
+    optimizer = SGD(1.0, ema=0.75)
+    path = steps(optimizer, [0.5, 0.25, -1.0])
+    average = path[0]  # the first step copies
+    for weight in path[1:]:
+        average = 0.75 * average + 0.25 * weight
+    (variable,) = optimizer._trainable_variables
+    optimizer.exchange()
+    assert float(np.asarray(variable)[0]) == average
+    optimizer.exchange()
+    assert float(np.asarray(variable)[0]) == path[-1]
+
+
+BAD = float("inf")
+
+
+def test_fixed_loss_scale_leaves_out_what_is_not_finite():
+    for bad in (BAD, -BAD, float("nan")):
+        optimizer = SGD(1.0, momentum=0.5, weight_decay=0.125, ema=0.5, loss_scale=512.0)
+        first, second = steps(SGD(1.0, momentum=0.5, weight_decay=0.125), [0.5, 0.5])
+        assert steps(optimizer, [256.0, bad, 256.0]) == [first, first, second]
+        assert float(np.asarray(optimizer.scale)) == 512
+        assert int(np.asarray(optimizer.updates)) == 2
+        assert int(np.asarray(optimizer.iterations)) == 3  # the schedule goes by batches
+
+
+def test_moving_loss_scale():
+    optimizer = SGD(0.0, loss_scale=4.0, growth_steps=3)
+    (variable,) = variables(kernel=[1.0])
+    optimizer.build([variable])
+    scales = []
+    for gradient in (1, 1, 1, 1, 1, BAD, 1, 1, 1, BAD, BAD, BAD, BAD, BAD):
+        optimizer.apply([np.array([gradient], "float64")])
+        scales.append(float(np.asarray(optimizer.scale)))
+    assert scales == [4, 4, 8, 8, 8, 4, 4, 4, 8, 4, 2, 1, 1, 1]
+    assert float(optimizer.scale_loss(np.float32(3))) == 3
+
+
+def test_one_bad_micro_batch_leaves_out_the_batch():
+    optimizer = SGD(1.0, accumulate=2, loss_scale=8.0, growth_steps=2)
+    path = steps(optimizer, [BAD, 8.0, 4.0, 8.0, 8.0, 8.0])
+    # The scale is halved once, after the first batch, and doubled after two good ones.
+    assert path == [1.0, 1.0, 1.0, -0.5, -0.5, -2.5]
+    assert float(np.asarray(optimizer.scale)) == 8
+
+
+def test_fit_follows_the_same_arithmetic():
+    # Keras' compiled training step: loss scale, micro-batches, clipping and average at once.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 3)).astype("float32"), rng.standard_normal(8).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    optimizer = SGD(
+        Table([0.5, 0.25]), momentum=0.9, weight_decay=0.01, clip_norm=0.5, accumulate=2,
+        loss_scale=1024.0, ema=0.5,
+    )  # fmt: skip
+    model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
+    w, b, path = model.get_weights()[0][:, 0], 0.0, []
+    model.fit(x, y[:, None], batch_size=2, shuffle=False, verbose=0)
+    for rows, rate in ((slice(0, 4), 0.5), (slice(4, 8), 0.25)):
+        g = 2 * x[rows].T @ (x[rows] @ w - y[rows]) / 4
+        g = g / max(1, np.linalg.norm(g) / 0.5) + 0.01 * w
+        b = 0.9 * b + g
+        w = w - rate * b
+        path.append(w)
+    assert model.get_weights()[0][:, 0] == pytest.approx(w, abs=1e-6)
+    optimizer.exchange()
+    assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
+
+
+def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
+    from resnet_keras.training.building import follow_on_jax
+
+    rng = np.random.default_rng(0)
+    norm = keras.layers.BatchNormalization(momentum=0.5)
+    model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
+    optimizer = SGD(0.1, ema=0.75, loss_scale=2.0**15)
+    follow_on_jax(model)
+    model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
+    optimizer.build(model.trainable_variables)
+    optimizer.follow(model.non_trainable_variables)
+    seen = []
+    # The third step's gradient is not finite in float32; what batch norm sees of it is.
+    for size in (1.0, 1.0, 1e36, 1.0):
+        x, y = rng.standard_normal((2, 8, 3)).astype("float32")
+        model.train_on_batch(x, size * y[:, :1])
+        seen.append([np.array(v) for v in model.get_weights()])
+    average = seen[0]
+    for weights in (seen[1], seen[3]):
+        average = [0.75 * a + 0.25 * w for a, w in zip(average, weights, strict=True)]
+    assert int(np.asarray(optimizer.updates)) == 3
+    optimizer.exchange()
+    for ours, expected in zip(model.get_weights(), average, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    optimizer.exchange()
+    for ours, expected in zip(model.get_weights(), seen[3], strict=True):
+        assert np.array_equal(ours, expected)
+    assert not np.allclose(seen[2][2], seen[1][2])  # it moved the statistics themselves
+
+
+def test_jax_computes_the_same(run_python):
+    done = run_python(
+        "-m", "pytest", "-q", __file__, "-k", "hand or algorithm or scale or fit",
+        KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout or "[100%]" in done.stdout
+
+
+# Of every argument a value that is not its default.
+SHARED = {
+    "weight_decay": 0.25, "exclude": ("bias",), "clip_norm": 0.5, "clip_value": 0.75,
+    "accumulate": 2, "loss_scale": 8.0, "growth_steps": 3, "ema": 0.75, "name": "clone",
+}  # fmt: skip
+OWN = {
+    SGD: {"momentum": 0.75, "nesterov": True},
+    LAMB: {"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.125},
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_configuration_makes_the_same_optimizer(kind):
+    arguments = SHARED | OWN[kind]
+    signature = inspect.signature(Optimizer).parameters | inspect.signature(kind).parameters
+    assert {*signature} - {"learning_rate", "arguments"} == {*arguments}
+    first = kind(Table([0.5, 0.25]), **arguments)
+    again = kind.from_config(first.get_config())
+    for name, value in arguments.items():
+        assert value != signature[name].default
+        attribute = "l2" if name == "weight_decay" else name  # Keras' own decay has that name
+        assert getattr(first, attribute) == getattr(again, attribute) == value
+    ends = []
+    for optimizer in (first, again):
+        pair = variables(kernel=[1.0, -2.0], bias=[0.5])
+        optimizer.build(pair)
+        for gradients in GRADIENTS[1:] * 2:  # two micro-batches a step
+            optimizer.apply([8.0 * np.array(g) for g in gradients])
+        ends.append([np.array(v).tolist() for v in optimizer.variables + pair])
+    assert ends[0] == ends[1]
+    assert ends[0][-1] != [0.5]  # it moved
+
+
+def test_lamb_cuts_the_gradient_where_it_is_told():
+    assert LAMB(0.1).clip_norm == 1.0
+    assert LAMB(0.1, clip_norm=5.0).clip_norm == 5.0
+    assert LAMB(0.1, clip_norm=None).clip_norm is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"momentum": 1.0}, {"weight_decay": -1}, {"nesterov": True}, {"clip_norm": 0.0},
+     {"clip_value": -1.0}, {"accumulate": 0}, {"loss_scale": 0.0}, {"ema": 1.0},
+     {"exclude": "bias"}, {"learning_rate": -0.1}, {"learning_rate": float("nan")}],
+)  # fmt: skip
+def test_impossible_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
+        SGD(**{"learning_rate": 0.1} | arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"beta_1": 1.0}, {"beta_2": -0.1}, {"epsilon": -1.0}])
+def test_impossible_arguments_of_lamb_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
+        LAMB(0.1, **arguments)
+
+
+def test_table_keeps_its_last_rate():
+    table = Table([0.3, 0.2])
+    assert [float(table(i)) for i in (0, 1, 2, 99)] == pytest.approx([0.3, 0.2, 0.2, 0.2])
