@@ -6,7 +6,6 @@ Not measured here. It starts from what `python recipes/fashion_mnist_resnet20.py
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import fashion_mnist_resnet20
 
@@ -14,7 +13,7 @@ from resnet_keras import train
 
 RECIPE = replace(
     fashion_mnist_resnet20.RECIPE,
-    weights=Path("runs/fashion_mnist_resnet20/model.keras"),
+    weights="runs/fashion_mnist_resnet20/model.keras",
     quantize=True,
     precision="float32",                      # finer than the rounding to int8
     learning_rate=0.001,

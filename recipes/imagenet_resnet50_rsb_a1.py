@@ -22,7 +22,7 @@ RECIPE = Recipe(
     interpolation="bicubic", antialias=True,
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375),
     loss="sigmoid", label_smoothing=0.1,             # summed over the classes
-    optimizer="lamb", betas=(0.9, 0.999), epsilon=1e-6, clip_norm=1.0,
+    optimizer="lamb", beta_1=0.9, beta_2=0.999, epsilon=1e-6, clip_norm=1.0,
     batch_size=2048, learning_rate=0.005,
     weight_decay=0.01, exclude=("bias", "gamma", "beta"),
     epochs=600, schedule="cosine", min_learning_rate=1e-6, schedule_unit="epoch",

@@ -6,7 +6,6 @@ Not measured here. It starts from what `python recipes/quickstart.py` leaves.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import quickstart
 
@@ -14,7 +13,7 @@ from resnet_keras import train
 
 RECIPE = replace(
     quickstart.RECIPE,
-    weights=Path("runs/quickstart/model.keras"),
+    weights="runs/quickstart/model.keras",
     quantize=True,
     precision="float32",                      # finer than the rounding to int8
     learning_rate=0.001,

@@ -77,7 +77,7 @@ def colour_run(tmp_path_factory, digits_run, data_dir):
     root = tmp_path_factory.mktemp("colour")
     tint = np.array([1.0, 0.95, 0.9])
     for split in ("train", "test"):
-        opened = data.open_split("digits", split, data_dir=data_dir)
+        opened = data.Source("digits", split, data_dir=data_dir).open()
         for i, (image, label) in enumerate(zip(*(a[:180] for a in opened.arrays), strict=True)):
             folder = root / "images" / split / str(label)
             folder.mkdir(parents=True, exist_ok=True)

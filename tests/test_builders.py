@@ -47,7 +47,7 @@ def test_a_registered_archive_is_built(tmp_path, monkeypatch):
     ((url, _),) = builder.url_infos.items()
     monkeypatch.setitem(builder.url_infos, url, checksums.compute_url_info(path))
     preparation._build(builder, tmp_path)
-    train = data.open_split("cifar10", "train", data_dir=tmp_path / "data")
+    train = data.Source("cifar10", "train", data_dir=tmp_path / "data").open()
     assert train.arrays[0].shape == (50, 32, 32, 3)
     assert np.bincount(train.arrays[1]).tolist() == [5] * 10
     assert data.prepare("cifar10", data_dir=tmp_path / "data")["splits"] == {
@@ -112,11 +112,11 @@ def test_robustness_sets_have_imagenets_classes(name, tmp_path):
 
 def test_several_right_classes_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"several right classes for an image \(real_label\)"):
-        data.open_split("imagenet2012_real", "test", data_dir=tmp_path)
+        data.Source("imagenet2012_real", "test", data_dir=tmp_path).open()
 
 
 def test_the_corrupted_imagenet_wants_a_corruption(tmp_path):
     with pytest.raises(InputError, match="is 95 data sets: name one"):
-        data.open_split("imagenet2012_corrupted", "test", data_dir=tmp_path)
+        data.Source("imagenet2012_corrupted", "test", data_dir=tmp_path).open()
     one = preparation.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
     assert preparation.image_and_label(one) == ("image", "label")

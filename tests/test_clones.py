@@ -93,7 +93,7 @@ def test_ours_folds_wholly(which, digits_run, data_dir):
         images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3))
     else:
         model = keras.saving.load_model(digits_run / "model.keras", compile=False)
-        images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
+        images, _ = data.Source("digits", "test", data_dir=data_dir).open().arrays
     clone = fold(model)
     assert np.abs(clone(images) - model(images)).max() < 1e-5
     assert norms(model) > 10 and norms(clone) == 0

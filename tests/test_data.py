@@ -79,7 +79,7 @@ def test_the_seed_of_the_process_changes_nothing(split):
 
 
 def test_images_are_told_apart_by_a_pixel_a_label_and_the_order(data_dir):
-    split = data.open_split("digits", "test", data_dir=data_dir)
+    split = data.Source("digits", "test", data_dir=data_dir).open()
     images, labels = split.arrays
     pixel = images.copy()
     pixel[-1, 0, 0, 0] ^= 1

@@ -135,7 +135,7 @@ def test_scores_of_every_image_are_saved(digits_run, data_dir, tmp_path):
         assert arrays["scores"].dtype == np.float32 and arrays["scores"].shape == (360, 10)
         assert arrays["index"].tolist() == list(range(360)) and "paths" not in arrays
     said = load_predictions(path)
-    images, labels = data.open_split("digits", "test", data_dir=data_dir).arrays
+    images, labels = data.Source("digits", "test", data_dir=data_dir).open().arrays
     assert np.array_equal(said.labels, labels)
     assert answer["top1"] == np.mean(said.scores.argmax(1) == labels)
     mine = [np.mean(said.scores.argmax(1)[labels == c] == c) for c in range(10)]

@@ -46,7 +46,7 @@ def network(digits_run):
 
 @pytest.fixture(scope="module")
 def images(data_dir):
-    return data.open_split("digits", "train", data_dir=data_dir).arrays[0][:100]
+    return data.Source("digits", "train", data_dir=data_dir).open().arrays[0][:100]
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def test_all_kinds_in_one_training_batch(tmp_path):
     files = {"deep.jpg": deep_png(PIXELS.astype(int) * 257)} | {f"{k}.jpg": KINDS[k] for k in KINDS}
     files["turned.jpg"] = encode(IMAGE, "PNG", exif=with_orientation(6))
     name = tree(tmp_path, **{"train/a": files, "val/a": files})
-    opened = data.open_split(name, "train")
+    opened = data.Source(name, "train").open()
     assert opened.examples == len(files) and opened.channels == 3
     batches = data.training_batches(opened, size=24, batch_size=len(files), seed=0, min_area=0.9)
     assert next(iter(batches))[0].shape == (len(files), 24, 24, 3)
@@ -151,7 +151,7 @@ def test_plain_images_alone_keep_to_tensorflow(tmp_path):
     plain = {"jpeg": KINDS["jpeg"], "grey": KINDS["grey jpeg"], "png": KINDS["png"]}
     plain["upright"] = encode(IMAGE, "JPEG", exif=with_orientation(1))
     name = tree(tmp_path, **{"train/a": exotic, "train/b": plain, "test/a": plain})
-    files = data.open_split(name, "train").files
+    files = data.Source(name, "train").open().files
     assert files.plain.tolist() == [False] * 2 + [True] * 4
 
 
@@ -178,7 +178,7 @@ def test_all_bad_files_are_named_at_once_with_the_reason(tmp_path, jpegs):
     name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
     (tmp_path / "b" / "link.jpg").symlink_to("nowhere")
     with pytest.raises(InputError) as error:
-        data.open_split(name, "train")
+        data.Source(name, "train").open()
     line = str(error.value)
     assert line.startswith("14 of 114 files") and "--skip-bad" in line and "\n" not in line
     for file, (_, reason) in bad.items():
@@ -189,7 +189,7 @@ def test_all_bad_files_are_named_at_once_with_the_reason(tmp_path, jpegs):
 def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
     bad = bad_files()
     name = tree(tmp_path, a=jpegs, b=jpegs | {file: content for file, (content, _) in bad.items()})
-    opened = [data.open_split(name, split, skip_bad=True) for split in ("train", "test")]
+    opened = [data.Source(name, split, skip_bad=True).open() for split in ("train", "test")]
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
     assert "13 of 113 files left out: 5 truncated, 3 not an image" in line
     for split in opened:
@@ -199,7 +199,7 @@ def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
     # As if the bad files had never been there.
     for file in bad:
         (tmp_path / "b" / file).unlink()
-    clean = data.open_split(name, "train")
+    clean = data.Source(name, "train").open()
     assert names(clean) == names(opened[0]) and clean.skipped == ()
 
 
@@ -207,22 +207,22 @@ def test_what_programs_leave_behind_is_not_looked_at(tmp_path, jpegs):
     litter = dict.fromkeys((".DS_Store", "Thumbs.db", "desktop.ini", ".nomedia"), b"x")
     name = tree(tmp_path, a=jpegs | litter, **{".git": litter, "__MACOSX": litter})
     (tmp_path / "README.md").write_text("not in a class folder")
-    images = data.open_split(name, "train")
+    images = data.Source(name, "train").open()
     assert (images.examples, images.labels, images.skipped) == (40, ("a",), ())
 
 
 def test_classes_are_those_of_all_splits_and_the_lacking_are_named(tmp_path, jpegs, capfd):
     name = tree(tmp_path, **{"train/dog": jpegs, "train/ant": jpegs, "train/gnu": {},
                              "val/dog": jpegs, "val/bee": jpegs})  # fmt: skip
-    train, val = (data.open_split(name, split) for split in ("train", "test"))
+    train, val = (data.Source(name, split).open() for split in ("train", "test"))
     assert train.labels == val.labels == ("ant", "bee", "dog", "gnu")
     assert np.bincount(train.files.labels).tolist() == [50, 0, 50]
     assert np.bincount(val.files.labels).tolist() == [0, 50, 50]
     said = capfd.readouterr().err
     assert "no train images of bee, gnu\n" in said and "no val images of ant, gnu\n" in said
-    assert names(data.open_split(name, "val")) == names(val)
+    assert names(data.Source(name, "val").open()) == names(val)
     with pytest.raises(InputError, match="train, val. Received: split='validation'"):
-        data.open_split(name, "validation")
+        data.Source(name, "validation").open()
 
 
 def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
@@ -234,7 +234,7 @@ def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
 
     def split(folder, seed):
         return [
-            names(data.open_split(f"folder:{tmp_path / folder}", side, seed=seed))
+            names(data.open_folder(tmp_path / folder, side, seed=seed))
             for side in ("train", "test")
         ]
 
@@ -250,18 +250,20 @@ def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
 
 
 def data_names(name, seed):
-    return names(data.open_split(name, "test", seed=seed))
+    return names(data.open_folder(name.removeprefix("folder:"), "test", seed=seed))
 
 
 def test_two_images_are_one_for_each_side(tmp_path, jpegs):
     name = tree(tmp_path, a={"x": KINDS["png"], "y": KINDS["png"]})
-    assert data.open_split(name, "train").examples == data.open_split(name, "test").examples == 1
+    assert (
+        data.Source(name, "train").open().examples == data.Source(name, "test").open().examples == 1
+    )
 
 
 def test_nothing_is_written_into_the_folder(tmp_path, jpegs):
     name = tree(tmp_path, a=jpegs)
     before = sorted(path.as_posix() for path in tmp_path.rglob("*"))
-    data.open_split(name, "train")
+    data.Source(name, "train").open()
     assert sorted(path.as_posix() for path in tmp_path.rglob("*")) == before
 
 
@@ -276,7 +278,7 @@ def test_nothing_is_written_into_the_folder(tmp_path, jpegs):
 def test_layouts_that_are_none(tmp_path, folders, message):
     name = tree(tmp_path, **folders)
     with pytest.raises(InputError, match=message):
-        data.open_split(name, "train")
+        data.Source(name, "train").open()
 
 
 def test_preparing_a_folder_is_checking_it(tmp_path, jpegs):
@@ -289,12 +291,12 @@ def test_preparing_a_folder_is_checking_it(tmp_path, jpegs):
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="no such folder. Received: .*nosuch"):
-        data.open_split(f"folder:{tmp_path / 'nosuch'}", "train")
+        data.Source(f"folder:{tmp_path / 'nosuch'}", "train").open()
 
 
 def test_training_on_a_folder_is_a_function_of_the_step(tmp_path, jpegs):
     name = tree(tmp_path, **{"train/a": jpegs, "train/b": jpegs, "test/b": jpegs})
-    opened = data.open_split(name, "train")
+    opened = data.Source(name, "train").open()
     options = {"size": 16, "batch_size": 24, "seed": 5, "min_area": 0.3, "flip": True}
 
     def draw(start, steps):
@@ -314,7 +316,7 @@ def as_numpy(batches):
 @pytest.mark.parametrize("harm", ["gone", "cut", "another"])
 def test_a_file_that_changes_meanwhile_is_named(tmp_path, jpegs, harm):
     name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
-    images = data.open_split(name, "train")
+    images = data.Source(name, "train").open()
     victim = tmp_path / "train" / "a" / "17.jpg"
     if harm == "gone":
         victim.unlink()
@@ -334,7 +336,9 @@ def test_a_file_that_changes_is_named_out_of_fit(tmp_path, jpegs):
     import keras
 
     name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
-    batches = data.training_batches(data.open_split(name, "train"), size=8, batch_size=25, seed=0)
+    batches = data.training_batches(
+        data.Source(name, "train").open(), size=8, batch_size=25, seed=0
+    )
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)]
     )

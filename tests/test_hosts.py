@@ -43,7 +43,7 @@ def start(data_dir, tmp_path_factory):
     """Start one process of a run on JAX; `number` and `port` where there are two."""
     from resnet_keras import data
 
-    data.open_split("digits", "train", data_dir=data_dir)
+    data.Source("digits", "train", data_dir=data_dir).open()
     cache = tmp_path_factory.getbasetemp() / "xla"  # what one run has compiled, the next one reads
 
     def start(folder, *flags, number=None, port=None):

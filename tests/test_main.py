@@ -62,7 +62,7 @@ def test_doctor(command):
 def test_predict_and_evaluate_and_export(command, digits_run, data_dir, tmp_path):
     from resnet_keras import data
 
-    images, labels = data.open_split("digits", "test", data_dir=data_dir).arrays
+    images, labels = data.Source("digits", "test", data_dir=data_dir).open().arrays
     for i in range(3):
         tf.io.write_file(str(tmp_path / f"{i}.png"), tf.io.encode_png(images[i]))
     out = tmp_path / "model.tflite"

@@ -91,7 +91,7 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     report = miniature(verify=True)
     assert report["splits"] == {"train": 9, "validation": 5} and report["prepared"] == "now"
     train, test = (
-        data.open_split("imagenet2012", split, data_dir=tmp_path / "data")
+        data.Source("imagenet2012", split, data_dir=tmp_path / "data").open()
         for split in ("train", "test")
     )
     assert (train.examples, test.examples, len(train.labels)) == (9, 5, 1000)
@@ -265,7 +265,7 @@ def test_half_an_imagenet_is_refused(tmp_path):
     )
     for split in ("train", "test"):
         with pytest.raises(InputError, match="was built without train. Delete .*5.1.0"):
-            data.open_split("imagenet2012", split, data_dir=tmp_path / "data")
+            data.Source("imagenet2012", split, data_dir=tmp_path / "data").open()
 
 
 def test_missing_records_are_named(miniature, tmp_path):
@@ -273,7 +273,7 @@ def test_missing_records_are_named(miniature, tmp_path):
     victim = next(p for p in (tmp_path / "data").rglob("*train.tfrecord*"))
     victim.unlink()
     with pytest.raises(InputError, match=rf"1 of 2 files .*{victim.name}. Delete {folder}"):
-        data.open_split("imagenet2012", "test", data_dir=tmp_path / "data")
+        data.Source("imagenet2012", "test", data_dir=tmp_path / "data").open()
 
 
 def test_a_stopped_preparation_starts_again_and_its_rest_is_named(miniature, tmp_path, capfd):

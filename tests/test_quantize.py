@@ -197,7 +197,7 @@ def test_every_shape_of_ours_becomes_integers_without_calibration():
 def fine_tuned(digits_run, data_dir):
     """A digits network, and its clone after eight more epochs."""
     model = keras.saving.load_model(digits_run / "model.keras", compile=False)
-    images, labels = data.open_split("digits", "train", data_dir=data_dir).arrays
+    images, labels = data.Source("digits", "train", data_dir=data_dir).open().arrays
     keras.utils.set_random_seed(0)
     clone = quantize.aware(model)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, 8 * 23)
@@ -209,8 +209,8 @@ def fine_tuned(digits_run, data_dir):
 
 def test_digits_in_int8(fine_tuned, data_dir, tmp_path):
     model, clone = fine_tuned
-    images, labels = data.open_split("digits", "test", data_dir=data_dir).arrays
-    few = data.open_split("digits", "train", data_dir=data_dir).arrays[0][:100]
+    images, labels = data.Source("digits", "test", data_dir=data_dir).open().arrays
+    few = data.Source("digits", "train", data_dir=data_dir).open().arrays[0][:100]
 
     # From the files that a run leaves.
     quantize.stock(clone).save(tmp_path / "model.keras")

@@ -145,7 +145,7 @@ def test_a_cosine_cannot_be_prolonged():
 
 
 def test_a_run_of_an_older_version_goes_on():
-    earlier = {k: v for k, v in ROW.to_json().items() if k not in ("ema", "betas", "freeze")}
+    earlier = {k: v for k, v in ROW.to_json().items() if k not in ("ema", "beta_2", "freeze")}
     assert ROW.conflict(earlier) is None
     assert dataclasses.replace(ROW, ema=0.9).conflict(earlier) == "ema"
 
@@ -163,7 +163,7 @@ def test_rate_of_an_unknown_data_set_wants_the_steps():
      {"momentum": 1.0}, {"min_area": 0.0}, {"milestones": (60, 30)}, {"std": (0.0,)},
      {"replicas": 0}, {"padding": -1}, {"batch_size": 255, "replicas": 2}, {"seed": -1},
      {"batch_size": 256, "accumulate": 3}, {"accumulate": 0}, {"label_smoothing": 1.0},
-     {"drop_path": -0.1}, {"ema": 1.0}, {"betas": (0.9, 1.0)}, {"epsilon": -1.0},
+     {"drop_path": -0.1}, {"ema": 1.0}, {"beta_2": 1.0}, {"epsilon": -1.0},
      {"clip_norm": 0.0}, {"loss_scale": 0.0}, {"mixup": -1.0}, {"cutmix": -1.0},
      {"rand_magnitude": 11.0}, {"erasing": 1.5}, {"repeats": 0}, {"freeze": 5},
      {"steps": 0}, {"power": 0.0}, {"min_learning_rate": 1.0},
@@ -184,7 +184,7 @@ NAN, INF = float("nan"), float("inf")
      {"model": None}, {"flip": "no"}, {"optimizer": "adam"}, {"exclude": "bias"}, {"run_dir": 3},
      {"mean": (NAN,)}, {"mean": 120.0}, {"std": (INF, 1.0, 1.0)}, {"min_area": "0.1"},
      {"milestones": (30, "60")}, {"milestones": (30.5,)}, {"learning_rate": INF},
-     {"betas": 0.9}, {"backup_every": 500}, {"steps": NAN}],
+     {"beta_1": "0.9"}, {"backup_every": 500}, {"steps": NAN}],
     ids=str,
 )  # fmt: skip
 def test_values_of_another_type_are_refused_by_name(change):

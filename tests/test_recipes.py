@@ -113,8 +113,8 @@ IMAGENET = {
     "dataset": "imagenet2012", "batch_size": 256, "learning_rate": 0.1, "weight_decay": 1e-4,
     "momentum": 0.9, "nesterov": False, "exclude": (), "clip_norm": None, "label_smoothing": 0.0,
     "epochs": 100, "schedule": "step", "milestones": (30, 60, 90), "milestone_factor": 0.1,
-    "warmup_epochs": 0, "train_size": 224, "min_area": 0.08, "flip": True, "padding": 0, "interpolation": "bilinear",
-    "antialias": False, "eval_resize": 256, "eval_size": 224, "ema": 0.0, "loss": "softmax",
+    "warmup_epochs": 0, "train_size": 224, "min_area": 0.08, "flip": True, "padding": 0,
+    "interpolation": "bilinear", "antialias": False, "eval_resize": 256, "eval_size": 224, "ema": 0.0, "loss": "softmax",
     "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "optimizer": "sgd",
 }  # fmt: skip
 CIFAR = {
@@ -125,7 +125,7 @@ CIFAR = {
 RSB = {
     **IMAGENET, "model": "resnet50", "batch_size": 2048, "optimizer": "lamb",
     "learning_rate": 0.005, "weight_decay": 0.01, "exclude": ("bias", "gamma", "beta"),
-    "betas": (0.9, 0.999),
+    "beta_1": 0.9, "beta_2": 0.999,
     "epsilon": 1e-6, "clip_norm": 1.0, "epochs": 600, "schedule": "cosine", "milestones": (),
     "min_learning_rate": 1e-6, "schedule_unit": "epoch", "warmup_epochs": 5, "warmup_start": 1e-4,
     "sync_batch_norm": True, "drop_path": 0.05, "loss": "sigmoid", "label_smoothing": 0.1,
@@ -189,7 +189,7 @@ def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
     if recipe.optimizer == "sgd":
         own = {"momentum": fields["momentum"], "nesterov": fields["nesterov"]}
     else:
-        (beta_1, beta_2), epsilon = fields["betas"], fields["epsilon"]
+        beta_1, beta_2, epsilon = (fields[n] for n in ("beta_1", "beta_2", "epsilon"))
         own = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
     assert {field: config[field] for field in own} == own
     assert optimizer.loss_scale == (512.0 if "fp16" in name else None)

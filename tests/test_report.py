@@ -176,7 +176,7 @@ def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypat
     (measured,) = known["model-index"][0]["results"]
     assert measured["metrics"][0]["value"] == pytest.approx(report["top1"], rel=1e-5)
     (code,) = re.findall(r"```python\n(.*?)```", markdown, re.S)
-    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
+    images, _ = data.Source("digits", "test", data_dir=data_dir).open().arrays
     names = {"pixels": images[:4].astype("float32")}
     monkeypatch.chdir(folder)
     exec(code, names)

@@ -61,7 +61,7 @@ def start(data_dir):
     """Start a run in a process of its own."""
     from resnet_keras import data
 
-    data.open_split("digits", "train", data_dir=data_dir)
+    data.Source("digits", "train", data_dir=data_dir).open()
 
     def start(folder, *flags, code=CODE, **environment):
         common = ("--data-dir", str(data_dir), "--run-dir", str(folder))

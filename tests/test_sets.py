@@ -38,7 +38,7 @@ def prepared(folder, shape=(4, 4, 3), **labels):
 def test_digits_are_scikit_learns_with_the_last_360_as_test(data_dir):
     source = load_digits()
     for split, numbers in (("train", range(1437)), ("test", range(1437, 1797))):
-        opened = data.open_split("digits", split, data_dir=data_dir)
+        opened = data.Source("digits", split, data_dir=data_dir).open()
         images, labels = opened.arrays
         assert opened.examples == len(numbers) and opened.labels == tuple("0123456789")
         ours = sorted((x.tobytes(), y) for x, y in zip(images[..., 0], labels, strict=True))
@@ -56,32 +56,32 @@ def test_fashion_mnist_of_other_bytes_than_zalandos_is_refused(tmp_path):
         (manual / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(pixels))
         (manual / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
     with pytest.raises(InputError, match="checksum"):
-        data.open_split("fashion_mnist", "train", data_dir=tmp_path)
+        data.Source("fashion_mnist", "train", data_dir=tmp_path).open()
 
 
 @pytest.mark.skipif(not tf.io.gfile.exists(DEBIAN), reason="Debian's dataset-fashion-mnist")
 def test_debians_fashion_mnist_satisfies_the_real_builder(data_dir):
-    train = data.open_split("fashion_mnist", "train", data_dir=data_dir)
+    train = data.Source("fashion_mnist", "train", data_dir=data_dir).open()
     images, labels = train.arrays
     assert images.shape == (60000, 28, 28, 1) and np.bincount(labels).tolist() == [6000] * 10
     # Published: mean .2860, standard deviation .3530 of the training pixels.
     assert images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
     assert images.std() / 255 == pytest.approx(0.3530, abs=1e-4)
     assert train.labels[9] == "Ankle boot"
-    assert data.open_split("fashion_mnist", "test", data_dir=data_dir).examples == 10000
+    assert data.Source("fashion_mnist", "test", data_dir=data_dir).open().examples == 10000
 
 
 def test_any_split_of_tfds(data_dir):
-    half = data.open_split("digits", "train[:50%]", data_dir=data_dir)
+    half = data.Source("digits", "train[:50%]", data_dir=data_dir).open()
     assert half.examples == 718
     with pytest.raises(InputError, match="train, test|test, train"):
-        data.open_split("digits", "nosuch", data_dir=data_dir)
+        data.Source("digits", "nosuch", data_dir=data_dir).open()
 
 
 @pytest.mark.parametrize("split", ["train[5:2]", "train[3:3]"])
 def test_a_slice_of_nothing_is_an_empty_split_not_a_damaged_one(data_dir, split):
     with pytest.raises(InputError, match="is empty") as caught:
-        data.open_split("digits", split, data_dir=data_dir)
+        data.Source("digits", split, data_dir=data_dir).open()
     assert split in str(caught.value) and "Delete" not in str(caught.value)
 
 
@@ -90,50 +90,50 @@ def test_a_slice_of_nothing_is_an_empty_split_not_a_damaged_one(data_dir, split)
 def test_a_test_without_labels_is_the_validation_and_refused_by_its_name(tmp_path, shape):
     """TFDS' imagenet2012, places365_small, i_naturalist2018 and others have tests of -1."""
     prepared(tmp_path, shape, train=[0, 1, 2], validation=[2, 1], test=[-1, -1, -1, -1])
-    test = data.open_split("mine", "test", data_dir=tmp_path)
+    test = data.Source("mine", "test", data_dir=tmp_path).open()
     assert test.examples == 2
     (_, labels), = data.evaluation_batches(test, Preprocessing(4), batch_size=4)  # fmt: skip
     assert sorted(labels.numpy()) == [1, 2]
     with pytest.raises(InputError, match="have no labels") as caught:
-        data.open_split("mine", "test[:2]", data_dir=tmp_path)
+        data.Source("mine", "test[:2]", data_dir=tmp_path).open()
     assert "validation" in str(caught.value)
 
 
 def test_a_test_with_labels_is_the_test(tmp_path):
     prepared(tmp_path, (None, None, 3), train=[0], validation=[1], test=[2, 2])
-    assert data.open_split("mine", "test", data_dir=tmp_path).examples == 2
+    assert data.Source("mine", "test", data_dir=tmp_path).open().examples == 2
 
 
 def test_a_data_set_of_train_alone_says_what_to_do_about_its_test(tmp_path):
     prepared(tmp_path, train=[0, 1, 2, 0, 1])
     with pytest.raises(InputError, match="Received: split='test'") as caught:
-        data.open_split("mine", "test", data_dir=tmp_path)
+        data.Source("mine", "test", data_dir=tmp_path).open()
     assert "train[80%:]" in str(caught.value) and "--holdout 1000" in str(caught.value)
-    assert data.open_split("mine", "train[80%:]", data_dir=tmp_path).examples == 1
+    assert data.Source("mine", "train[80%:]", data_dir=tmp_path).open().examples == 1
 
 
 def test_unknown_data_set_names_near_ones(data_dir):
     with pytest.raises(InputError, match="cifar10"):
-        data.open_split("cifar_10", "train", data_dir=data_dir)
+        data.Source("cifar_10", "train", data_dir=data_dir).open()
 
 
 def test_a_near_data_set_is_named_once(data_dir):
     """TFDS knows our digits, too."""
     with pytest.raises(InputError, match="near it: digits,") as caught:
-        data.open_split("digitts", "train", data_dir=data_dir)
+        data.Source("digitts", "train", data_dir=data_dir).open()
     assert str(caught.value).count("digits,") == 1
 
 
 def test_a_data_set_without_images_is_refused(data_dir):
     with pytest.raises(InputError, match="no labelled images"):
-        data.open_split("iris", "train", data_dir=data_dir)
+        data.Source("iris", "train", data_dir=data_dir).open()
 
 
 def test_imagenet_tells_which_archives_to_put_where(tmp_path):
     with pytest.raises(InputError, match=r"ILSVRC2012_img_train.tar \(147,897,477,120 bytes\)"):
-        data.open_split("imagenet2012", "train", data_dir=tmp_path)
+        data.Source("imagenet2012", "train", data_dir=tmp_path).open()
 
 
 def test_tfds_writes_where_it_is_told(data_dir):
-    data.open_split("digits", "test", data_dir=data_dir)
+    data.Source("digits", "test", data_dir=data_dir).open()
     assert (data_dir / "digits" / "1.0.0" / "dataset_info.json").exists()

@@ -60,7 +60,7 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
 def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir, tmp_path):
     from resnet_keras.model_files import open_model_file
 
-    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
+    images, _ = data.Source("digits", "test", data_dir=data_dir).open().arrays
     expected = open_model_file(digits_run / "model.keras").predict(images[:50])
     np.savez(tmp_path / "x.npz", images=images[:50], expected=expected)
     code = (
@@ -269,7 +269,7 @@ def test_images_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_pa
     assert "1,400 training images, 37 held-out images, 14 steps" in captured.err
     assert captured.out.endswith("of 37 held-out images\n")
     assert json.loads((run / "results.json").read_text())["examples"] == 37
-    _, labels = data.open_split("digits", "train", data_dir=data_dir).arrays
+    _, labels = data.Source("digits", "train", data_dir=data_dir).open().arrays
     with np.load(run / "predictions.npz") as said:
         assert np.array_equal(said["labels"], labels[-37:])
     page = (run / "report.html").read_text()

@@ -95,7 +95,7 @@ def page(address, tmp_path_factory):
 def images(tmp_path_factory, data_dir):
     """Twenty test digits: as they are, as PNG, and as large photographs of themselves in JPEG."""
     folder = tmp_path_factory.mktemp("images")
-    images, _ = data.open_split("digits", "test", data_dir=data_dir).arrays
+    images, _ = data.Source("digits", "test", data_dir=data_dir).open().arrays
     for i, image in enumerate(images[:20]):
         digit = Image.fromarray(image[..., 0])
         if i < 10:

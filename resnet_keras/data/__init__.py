@@ -7,19 +7,19 @@ from resnet_keras.data.files import Files, naming_files
 from resnet_keras.data.folders import open_folder
 from resnet_keras.data.images import Split, decode, evaluation_image, read_image, sample
 from resnet_keras.data.preparation import prepare
-from resnet_keras.data.sets import open_split
+from resnet_keras.data.sets import Source
 
 __all__ = [
     "Digits",
     "Expected",
     "Files",
+    "Source",
     "Split",
     "decode",
     "evaluation_batches",
     "evaluation_image",
     "naming_files",
     "open_folder",
-    "open_split",
     "prepare",
     "read_image",
     "sample",

@@ -5,6 +5,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +30,7 @@ class Split:
             one record to `(encoded image, label)`.
         files: else, the files of a folder.
         skipped: `(path, reason)` of the bad files of a folder that were left out.
+        source: the `Source` that it was opened from.
     """
 
     examples: int
@@ -38,6 +40,7 @@ class Split:
     records: tuple[Sequence, Callable] | None = None
     files: Files | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    source: Any = None
 
     @property
     def record_files(self) -> tuple[str, ...]:

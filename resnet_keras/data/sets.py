@@ -1,5 +1,6 @@
 """Data sets by name: a TFDS name, or a folder of images."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -25,45 +26,50 @@ IN_MEMORY_BYTES = 2**30
 _TWO_HUNDRED_CLASSES = ("imagenet_a", "imagenet_r")
 
 
-def open_split(
-    dataset: str,
-    split: str,
-    *,
-    data_dir: str | Path | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-) -> Split:
-    """Open one split; small data sets are prepared first, if their files can be had.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the images of a split come from.
 
-    Args:
+    Attributes:
         dataset: `digits`, the name of a TFDS image-classification data set, or `folder:PATH`: see
             `open_folder`.
         split: "train"; "test", which is the validation split where the data set has no labelled
             test split; or a split as TFDS writes it (`validation[:10%]`).
-        data_dir: where prepared data sets lie; by default TFDS' `~/tensorflow_datasets`.
-        seed: of the split of a folder that has none.
-        skip_bad: leave out files of a folder that are no images.
-
-    Returns:
-        The images.
-
-    Raises:
-        InputError: no such data set or split, no images with labels in it, or files that are
-            missing and cannot be downloaded.
+        data_dir: where prepared data sets are; by default TFDS' `~/tensorflow_datasets`.
+        skip_bad: leave out files of a folder that are not images.
     """
-    if (folder := folder_of(dataset)) is not None:
-        return open_folder(folder, split, seed=seed, skip_bad=skip_bad)
-    builder = find_builder(dataset, data_dir)
-    image, label = image_and_label(builder)
-    if not builder.is_prepared():
-        build(builder)
-    require_whole(builder)
-    if builder.name in _TWO_HUNDRED_CLASSES:
-        say(
-            f"{builder.name} has images of 200 of the 1000 classes; published numbers choose "
-            "among these, here it is among all"
-        )
-    return _open_prepared(builder, split, image, label)
+
+    dataset: str
+    split: str = "test"
+    data_dir: str | Path | None = None
+    skip_bad: bool = False
+
+    def open(self) -> Split:
+        """Open the split; small data sets are prepared first, if their files can be had.
+
+        Raises:
+            InputError: no such data set or split, no images with labels in it, or files that are
+                missing and cannot be downloaded.
+        """
+        if (folder := folder_of(self.dataset)) is not None:
+            split = open_folder(folder, self.split, skip_bad=self.skip_bad)
+        else:
+            split = self._open_built()
+        return dataclasses.replace(split, source=self)
+
+    def _open_built(self) -> Split:
+        """Open a split of a TFDS data set."""
+        builder = find_builder(self.dataset, self.data_dir)
+        image, label = image_and_label(builder)
+        if not builder.is_prepared():
+            build(builder)
+        require_whole(builder)
+        if builder.name in _TWO_HUNDRED_CLASSES:
+            say(
+                f"{builder.name} has images of 200 of the 1000 classes; published accuracy chooses "
+                "among these 200, here it is among all 1000"
+            )
+        return _open_prepared(builder, self.split, image, label)
 
 
 def _open_prepared(builder, split: str, image: str, label: str) -> Split:

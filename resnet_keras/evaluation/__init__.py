@@ -189,7 +189,7 @@ def _open(model_file: ModelFile, *, dataset, data_dir, split, skip_bad) -> data.
     dataset = dataset or metadata.dataset
     if dataset is None:
         raise InputError(f"no data set is known for {model_file.path}; name one with --dataset.")
-    opened = data.open_split(dataset, split, data_dir=data_dir, skip_bad=skip_bad)
+    opened = data.Source(dataset, split, data_dir=data_dir, skip_bad=skip_bad).open()
     require_channels(model_file, opened, dataset)
     if model_file.classes is not None and model_file.classes < len(opened.labels):
         raise InputError(

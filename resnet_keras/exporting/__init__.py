@@ -321,7 +321,7 @@ def _calibration_images(
     """Training images as evaluation prepares them, `(n, h, w, c)` uint8; where they are from."""
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
-    split = data.open_split(dataset, "train", data_dir=data_dir, skip_bad=skip_bad)
+    split = data.Source(dataset, "train", data_dir=data_dir, skip_bad=skip_bad).open()
     require_channels(original, split, dataset)
     some = data.sample(split, CALIBRATION_IMAGES, seed=seed)
     say(f"calibrating on {some.examples} training images of {dataset}")

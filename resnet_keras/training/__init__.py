@@ -80,8 +80,8 @@ def _trained(recipe: Recipe, folder: Path, replicas: Replicas, policy: str, stac
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared them
     trained_on, tested_on = splits(recipe.holdout)
-    test = data.open_split(recipe.dataset, tested_on, **source)
-    train = data.open_split(recipe.dataset, trained_on, **source)
+    test = data.Source(recipe.dataset, tested_on, **source).open()
+    train = data.Source(recipe.dataset, trained_on, **source).open()
     if not replicas.process:
         replicas.gather(0)
     steps = recipe.steps_per_epoch(train.examples)

@@ -39,35 +39,22 @@ def compiled(recipe: Recipe, train, policy: str, replicas: int, fresh: bool):
 
 def optimizer(recipe: Recipe, examples: int, policy: str):
     """The optimizer of a recipe."""
-    from resnet_keras.optimizers import LAMB, SGD, Table
+    from resnet_keras import optimizers
 
     steps = recipe.steps_per_epoch(examples)
     total = recipe.total_steps(examples)
-    rates = Table([recipe.learning_rate_at(i, steps_per_epoch=steps) for i in range(total)])
     half = policy == "mixed_float16"
-    shared = {
-        "weight_decay": recipe.weight_decay,
-        "exclude": recipe.exclude,
-        "accumulate": recipe.accumulate,
-        "ema": recipe.ema,
-        "loss_scale": (recipe.loss_scale or 2.0**15) if half else None,
-        "growth_steps": 2000 if half and recipe.loss_scale is None else None,
-    }
-    if recipe.optimizer == "lamb":
-        return LAMB(
-            rates,
-            beta_1=recipe.betas[0],
-            beta_2=recipe.betas[1],
-            epsilon=recipe.epsilon,
-            clip_norm=recipe.clip_norm,
-            **shared,
-        )
-    return SGD(
-        rates,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
+    choice = optimizers.OPTIMIZERS[recipe.optimizer]
+    return getattr(optimizers, choice.name)(
+        optimizers.Table([recipe.learning_rate_at(i, steps_per_epoch=steps) for i in range(total)]),
+        **{argument: getattr(recipe, argument) for argument in choice.arguments},
+        weight_decay=recipe.weight_decay,
+        exclude=recipe.exclude,
         clip_norm=recipe.clip_norm,
-        **shared,
+        accumulate=recipe.accumulate,
+        ema=recipe.ema,
+        loss_scale=(recipe.loss_scale or 2.0**15) if half else None,
+        growth_steps=2000 if half and recipe.loss_scale is None else None,
     )
 
 

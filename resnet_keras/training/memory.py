@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from resnet_keras.errors import InputError
+from resnet_keras.optimizers import OPTIMIZERS
 from resnet_keras.recipe import Recipe
 
 # What the backward pass keeps: the outputs of convolutions, batch norms and additions.
@@ -47,7 +48,8 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     activations = sum(math.prod(shape[1:]) for shape in _kept(model, recipe.train_size))
     half = policy.startswith("mixed")
     # Weights, gradients, moments; sums of micro-batches; averages; weights in half precision.
-    copies = 3 + (recipe.optimizer == "lamb") + (recipe.accumulate > 1) + bool(recipe.ema)
+    moments = OPTIMIZERS[recipe.optimizer].moments
+    copies = 2 + moments + (recipe.accumulate > 1) + bool(recipe.ema)
     fixed = round((copies + half / 2) * 4 * model.count_params())
     images = recipe.batch_size // recipe.accumulate // replicas
     return Need(fixed, (2 if half else 4) * activations, images)

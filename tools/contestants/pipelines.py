@@ -53,7 +53,7 @@ def _our_batches(folder: str, **options):
     load_tensorflow()
     from resnet_keras import data
 
-    images = data.open_split(f"folder:{folder}", "train")
+    images = data.Source(f"folder:{folder}", "train").open()
     batches = data.training_batches(
         images, size=224, batch_size=64, seed=0, min_area=0.08, flip=True, **options
     )
