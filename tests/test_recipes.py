@@ -114,7 +114,8 @@ IMAGENET = {
     "momentum": 0.9, "nesterov": False, "exclude": (), "clip_norm": None, "label_smoothing": 0.0,
     "epochs": 100, "schedule": "step", "milestones": (30, 60, 90), "milestone_factor": 0.1,
     "warmup_epochs": 0, "train_size": 224, "min_area": 0.08, "flip": True, "padding": 0,
-    "interpolation": "bilinear", "antialias": False, "eval_resize": 256, "eval_size": 224, "ema": 0.0, "loss": "softmax",
+    "interpolation": "bilinear",
+    "antialias": False, "eval_resize": 256, "eval_size": 224, "ema": 0.0, "loss": "softmax",
     "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "optimizer": "sgd",
 }  # fmt: skip
 CIFAR = {

@@ -177,7 +177,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
         """
         if not (self.steps or steps_per_epoch or self.examples()):
             raise InputError(
-                "`learning_rate_at` needs `steps_per_epoch` where the size of the data set is unknown. "
+                "`learning_rate_at` needs `steps_per_epoch` for a data set of unknown size. "
                 f"Received: dataset={self.dataset!r}"
             )
         unit = 1 if self.steps else steps_per_epoch or self.steps_per_epoch(self.examples())

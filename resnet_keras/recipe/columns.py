@@ -108,7 +108,7 @@ class Optimization:
     steps: int | None = None
     """Steps in all, in the place of `epochs`; milestones are then steps too."""
     schedule: Literal["constant", "step", "cosine", "poly"] = "step"
-    """How the learning rate falls: never, by a factor at each milestone, as a half cosine, as a power."""
+    """How the learning rate falls: never, at milestones, as a half cosine, or as a power."""
     milestones: tuple[int, ...] = ()
     """Epochs (steps where `steps` is set) at which the rate falls."""
     milestone_factor: float = 0.1
