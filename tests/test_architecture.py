@@ -1,51 +1,62 @@
-"""Imports only go down, and a room says only its own words (see the design in CONTRIBUTING.md)."""
+"""The structure that CONTRIBUTING.md describes: imports go down, each thing has one place."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import resnet_keras
+
 PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 
-FLOORS = [
-    {"specs", "terminal"},
-    {"disk"},
-    {"layers", "optim", "losses", "augment", "recipe", "clones"},
-    {"models", "data", "model_file", "backup"},
-    {"weights", "quantize"},
-    {"evaluate"},
+# From the bottom to the top; modules of a layer do not import each other unless named below.
+LAYERS = [
+    {"specs", "errors", "text"},
+    {"preprocessing", "signals", "console"},
+    {"files"},
+    {"internals"},
+    {"layers", "optimizers", "losses", "recipe", "clones"},
+    {"augmentations"},
+    {"models", "data"},
+    {"model_files", "backup"},
+    {"weights"},
+    {"zoo"},
+    {"quantize", "evaluation"},
     {"report"},
-    {"export"},
-    {"train"},
+    {"exporting"},
+    {"training"},
     {"__main__"},
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}
+LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
 
-# The one step up: `ResNet(weights=...)` is a contract.
-ALLOWED_UP = {("models", "weights")}
+STANDARD_LIBRARY = set(sys.stdlib_module_names)
 
-WITHOUT_TENSORFLOW = {
-    "specs",
-    "layers",
-    "losses",
-    "optim",
-    "models",
-    "weights",
-    "quantize",
-    "recipe",
-    "clones",
-}
+WITHOUT_TENSORFLOW = [
+    *("specs", "errors", "text", "preprocessing", "signals", "console", "files", "layers"),
+    *("losses", "optimizers", "models", "weights", "zoo", "quantize", "recipe", "clones"),
+]
+
+MOST_LINES, MOST_PARAMETERS = 80, 10
+
+# Its arguments are those of keras.applications, and the contract.
+MANY_PARAMETERS = {"ResNet"}
 
 
-def sources(room):
-    path = PACKAGE / f"{room}.py"
-    return [path] if path.exists() else sorted((PACKAGE / room).glob("*.py"))
+def sources(module):
+    path = PACKAGE / f"{module}.py"
+    return [path] if path.exists() else sorted((PACKAGE / module).rglob("*.py"))
 
 
-def imports(room, top_level_only=False):
-    """Full names of what a room imports."""
-    for path in sources(room):
-        tree = ast.parse(path.read_text())
+def trees(module):
+    for path in sources(module):
+        yield path, ast.parse(path.read_text())
+
+
+def imports(module, top_level_only=False):
+    """Full names of what a module imports."""
+    for _, tree in trees(module):
         for node in tree.body if top_level_only else ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
@@ -54,62 +65,132 @@ def imports(room, top_level_only=False):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def words(room):
+def words(module):
     """Attribute chains as written, e.g. `tf.distribute.MirroredStrategy`, and plain names."""
-    for path in sources(room):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for _, tree in trees(module):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Attribute | ast.Name):
                 yield ast.unparse(node)
 
 
-def test_every_room_has_its_floor():
-    rooms = {p.stem for p in PACKAGE.glob("*.py")} | {
+def functions():
+    """`(where, function)` of every function of the package."""
+    for module in LAYER:
+        for path, tree in trees(module):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef):
+                    yield f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}", node
+
+
+def test_every_module_has_its_layer():
+    modules = {p.stem for p in PACKAGE.glob("*.py")} | {
         p.parent.name for p in PACKAGE.glob("*/__init__.py")
     }
-    assert rooms - {"__init__"} == set(FLOOR)
+    assert modules - {"__init__"} == set(LAYER)
 
 
-@pytest.mark.parametrize("room", FLOOR)
-def test_imports_only_go_down(room):
-    used = {name.split(".")[1] for name in imports(room) if name.startswith("resnet_keras.")}
-    up = {other for other in used - {room} if other in FLOOR and FLOOR[other] >= FLOOR[room]}
-    assert {(room, other) for other in up} <= ALLOWED_UP
+@pytest.mark.parametrize("module", LAYER)
+def test_imports_only_go_down(module):
+    used = {name.split(".")[1] for name in imports(module) if name.startswith("resnet_keras.")}
+    assert not [m for m in used - {module} if m in LAYER and LAYER[m] >= LAYER[module]]
 
 
-@pytest.mark.parametrize("room", sorted(WITHOUT_TENSORFLOW))
-def test_no_tensorflow_at_import(room):
-    loaded = {name.split(".")[0] for name in imports(room, top_level_only=True)}
+@pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)
+def test_no_tensorflow_at_import(module):
+    loaded = {name.split(".")[0] for name in imports(module, top_level_only=True)}
     assert not loaded & {"tensorflow", "tensorflow_datasets"}
 
 
-def test_specs_see_the_standard_library_alone():
-    assert {name.split(".")[0] for name in imports("specs")} <= {"dataclasses"}
-
-
 @pytest.mark.parametrize(
-    ("word", "rooms"),
-    [("tfds.", {"data"}), ("tf.data", {"data"}), ("tf.distribute", {"train"}),
-     ("keras.distribution", {"train"}), ("keras.callbacks", {"train"}),
-     ("set_dtype_policy", {"train", "weights"}), ("IMAGENET_MEAN", {"models"}),
-     ("stateless_uniform", {"augment"}), ("tf.io.decode", {"data"})],
-)  # fmt: skip
-def test_a_word_stays_in_its_room(word, rooms):
-    saying = {room for room in FLOOR if any(word in said for said in words(room))}
-    assert saying <= rooms
-
-
-@pytest.mark.parametrize("room", FLOOR)
-def test_no_room_times_by_a_clock_that_can_be_set(room):
-    assert not {"time.time", "datetime.now", "datetime.datetime.now"} & set(words(room))
-
-
-@pytest.mark.parametrize(
-    "room", ["models", "weights", "quantize", "export", "augment", "layers", "optim"]
+    "module", ["specs", "errors", "text", "preprocessing", "signals", "console"]
 )
-def test_rooms_that_never_see_recipes(room):
-    assert not [name for name in imports(room) if name.startswith("resnet_keras.recipe")]
+def test_the_lowest_modules_import_the_standard_library_alone(module):
+    roots = {name.split(".")[0] for name in imports(module, top_level_only=True)}
+    assert roots - STANDARD_LIBRARY <= {"resnet_keras"}
 
 
-def test_no_room_without_a_name():
+@pytest.mark.parametrize(
+    ("word", "modules"),
+    [("tfds.", {"data", "internals"}), ("tf.data", {"data"}), ("keras.callbacks", {"training"}),
+     ("tf.distribute", {"training", "optimizers"}), ("keras.distribution", {"training"}),
+     ("set_dtype_policy", {"training", "weights"}), ("IMAGENET_MEAN", {"models"}),
+     ("stateless_uniform", {"augmentations"}), ("tf.io.decode", {"data"})],
+)  # fmt: skip
+def test_a_library_is_used_in_one_place(word, modules):
+    assert {m for m in LAYER if any(word in written for written in words(m))} <= modules
+
+
+@pytest.mark.parametrize("module", LAYER)
+def test_no_module_times_by_a_clock_that_can_be_set(module):
+    assert not {"time.time", "datetime.now", "datetime.datetime.now"} & set(words(module))
+
+
+@pytest.mark.parametrize(
+    "module", ["models", "weights", "zoo", "quantize", "exporting", "layers", "optimizers"]
+)
+def test_modules_that_never_see_recipes(module):
+    assert not [name for name in imports(module) if name.startswith("resnet_keras.recipe")]
+
+
+def test_every_module_says_what_it_is():
     names = {path.stem for path in PACKAGE.rglob("*.py")}
     assert not names & {"utils", "util", "helpers", "common", "core", "misc", "base"}
+
+
+@pytest.mark.parametrize("where_and_function", functions(), ids=lambda pair: pair[0])
+def test_functions_are_short_and_take_few_arguments(where_and_function):
+    _, function = where_and_function
+    assert function.end_lineno - function.lineno < MOST_LINES
+    if function.name not in MANY_PARAMETERS:
+        given = function.args
+        assert len([*given.posonlyargs, *given.args, *given.kwonlyargs]) <= MOST_PARAMETERS
+
+
+# Public names.
+
+
+def test_the_package_shows_its_names_without_loading_them(run_python):
+    code = (
+        "import sys, resnet_keras as r; names = dir(r);"
+        "assert set(r.__all__) <= set(names) and r.__version__;"
+        "assert not {'keras', 'tensorflow', 'numpy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", resnet_keras.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(resnet_keras, name)
+    assert isinstance(value, dict) or value.__doc__
+    assert not isinstance(value, type(resnet_keras))
+
+
+def test_every_optimizer_is_public():
+    from resnet_keras import optimizers
+
+    assert {choice.name for choice in optimizers.OPTIMIZERS.values()} <= set(resnet_keras.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'ResNext'"):
+        resnet_keras.ResNext  # noqa: B018
+
+
+def test_submodules_are_modules_whatever_was_loaded_before(run_python):
+    code = (
+        "import resnet_keras; resnet_keras.train, resnet_keras.evaluate, resnet_keras.export;"
+        "import resnet_keras.training.memory as m, resnet_keras.evaluation, resnet_keras.exporting;"
+        "assert callable(m.estimate) and callable(resnet_keras.train);"
+        "assert resnet_keras.training.memory is m"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["resnet_keras", "resnet_keras.training", "resnet_keras.recipe"])
+def test_pydoc_shows_it(name):
+    done = subprocess.run(
+        [sys.executable, "-m", "pydoc", name], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "DESCRIPTION" in done.stdout, done.stderr

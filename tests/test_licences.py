@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / "tools" / "licences.py"))
-VENDORED = ROOT / "resnet_keras" / "export" / "page" / "onnxruntime-web"
+VENDORED = ROOT / "resnet_keras" / "exporting" / "page" / "onnxruntime-web"
 
 
 def test_everything_pinned_has_a_licence_on_the_page():

@@ -14,11 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
+EXTRAS = ("train", "export")
+
 # A part of the suite: what each dependency is used for.
 PART = """
-    test_models test_layers test_optim test_losses test_pickle test_weights test_weight_files
-    test_recipe test_main test_train test_resume test_export test_export_onnx test_report
-    test_folders
+    test_models test_layers test_optimizers test_losses test_pickle test_weights
+    test_weight_files test_internals test_recipe test_main test_training test_resume
+    test_exporting test_exporting_onnx test_report test_folders
 """.split()
 
 # Tools of the suite are those that run it now.
@@ -39,7 +41,14 @@ def is_here(python):
     return shutil.which(python) is not None and subprocess.run([python, "-V"]).returncode == 0
 
 
-SETS = {"oldest": [lowest(d) for d in PROJECT["dependencies"]], "newest": PROJECT["dependencies"]}
+# All that `pip install resnet-keras[all]` brings.
+NEEDED = [
+    line
+    for group in (PROJECT["dependencies"], *map(PROJECT["optional-dependencies"].get, EXTRAS))
+    for line in group
+    if not line.startswith("resnet-keras")
+]
+SETS = {"oldest": [lowest(line) for line in NEEDED], "newest": NEEDED}
 
 
 def test_every_dependency_has_an_oldest_version():

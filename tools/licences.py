@@ -24,7 +24,10 @@ def closure() -> set[str]:
     """The installed distributions that this project needs, directly or not."""
     # Not from what is installed of it: that says what it needed when it was installed.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines, found, seen = [(line, "") for line in project["dependencies"]], set(), set()
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["train"], *extras["export"]]
+    needed = [line for line in needed if not line.startswith(project["name"])]
+    lines, found, seen = [(line, "") for line in needed], set(), set()
     while lines:
         line, extra = lines.pop()
         need = Requirement(line)
