@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 from resnet_keras.console import heed_signals, refusal
 from resnet_keras.errors import InputError
 
-# What a folder's path follows where the name of a data set is asked for.
-_FOLDER = "folder:"
+# A data set of this machine is named by a word and a path; one of TFDS may be NAME:VERSION.
+_LOCAL = re.compile(r"[a-z]+:(?!(?:\d+|\*)(?:\.(?:\d+|\*)){2}(?:/\w+=.*)?$)(.*)", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -105,11 +106,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_of(dataset: str | None) -> Path | None:
-    """The folder of this machine that a data set's name, `folder:PATH`, leads to; else None."""
-    if dataset is None or not dataset.startswith(_FOLDER):
-        return None
-    return Path(dataset.removeprefix(_FOLDER))
+def local_path(dataset: str | None) -> Path | None:
+    """Give the path in the name of a data set of this machine, such as `folder:PATH`.
+
+    Args:
+        dataset: its name. `mnist:3.0.1` is one of TFDS with its version; a folder whose whole path
+            looks like a version is named `folder:./3.0.1`.
+
+    Returns:
+        The path; None for data sets of other names, which may be published.
+    """
+    match = _LOCAL.fullmatch(dataset or "")
+    return None if match is None else Path(match[1])
 
 
 def lock(file: int) -> bool:

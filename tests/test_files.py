@@ -10,7 +10,7 @@ import pytest
 
 from resnet_keras.console import refusal
 from resnet_keras.errors import InputError
-from resnet_keras.files import folder_of, whole, write_text
+from resnet_keras.files import local_path, whole, write_text
 
 # Writes half of something, says so, and waits for its end.
 HALF = """
@@ -141,6 +141,6 @@ def test_a_link_that_a_killed_process_left_is_taken_away(tmp_path):
 
 
 def test_only_folders_are_folders_of_this_machine(tmp_path):
-    assert folder_of(f"folder:{tmp_path}") == tmp_path
-    assert folder_of("folder:my images/birds") == Path("my images/birds")
-    assert folder_of(None) is folder_of("digits") is folder_of("my_folder:x") is None
+    assert local_path(f"folder:{tmp_path}") == tmp_path
+    assert local_path("folder:my images/birds") == Path("my images/birds")
+    assert local_path(None) is local_path("digits") is local_path("my_folder:x") is None

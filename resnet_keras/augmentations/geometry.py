@@ -8,7 +8,7 @@ from resnet_keras.augmentations.seeds import uniform
 
 _Pair = tuple[int | tf.Tensor, int | tf.Tensor]  # height, width
 
-# Of RandomResizedCrop: width / height of a window, and how many are drawn.
+# RandomResizedCrop: least and largest width / height of a window; number of windows drawn.
 _ASPECTS, _TRIES = (3 / 4, 4 / 3), 10
 
 
@@ -19,10 +19,10 @@ def random_crop_window(
     *,
     min_area: float,
     max_area: float = 1.0,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, ...]:
     """Draw the window of torchvision's and OpenMMLab's RandomResizedCrop.
 
-    Its width / height is from 3/4 to 4/3, uniform in the logarithm. Of ten draws the first that
+    Its width / height is from 3/4 to 4/3, uniform in the logarithm. The first of ten draws that
     fits in the image is taken; if none does, the largest central window whose aspect is in range.
     (Szegedy et al. 2014, "Going Deeper with Convolutions", section 6, described the crop.)
 
@@ -76,7 +76,7 @@ def boxes(
 
 def center_crop_window(
     height: tf.Tensor, width: tf.Tensor, *, resize: int | None, crop: tuple[int, int]
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, ...]:
     """Compute the window of single-crop evaluation, as torchvision and OpenMMLab do.
 
     The short edge becomes `resize` pixels, the long edge keeps the aspect (rounded down), then
@@ -90,8 +90,8 @@ def center_crop_window(
 
     Returns:
         `(height, width)` after resizing, then `(top, left)` of the window, all scalar int32. Where
-        the resized image is smaller than the window, `top` or `left` is negative: so much is
-        padding, as torchvision pads.
+        the resized image is smaller than the window, `top` or `left` is negative: that many rows or
+        columns are padding, as torchvision pads.
     """
     height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
     if resize is None:
@@ -104,7 +104,7 @@ def center_crop_window(
 
 
 def _center(size: tf.Tensor, crop: int) -> tf.Tensor:
-    """Give the first pixel of the window; half a pixel goes to the even side, as in Python."""
+    """Give the first pixel of the window; half a pixel is rounded to even, as in Python."""
     cut = tf.cast(tf.round(tf.cast(size - crop, tf.float32) / 2), tf.int32)
     return tf.where(size < crop, -((crop - size) // 2), cut)
 
@@ -140,10 +140,10 @@ def resize(
 ) -> tf.Tensor:
     """Resize an image to `height` x `width` pixels.
 
-    Bilinear without antialias is OpenCV's; bilinear and bicubic with antialias are Pillow's; all to
-    one level of 255, but for bicubic in fewer than one value of 2,000: Pillow cuts what overshoots
-    0..255 between its two passes. (Bicubic without antialias is nobody's: OpenCV's has other
-    coefficients.)
+    Bilinear without antialias gives what OpenCV gives, bilinear and bicubic with antialias what
+    Pillow gives, all within one level of 255. Bicubic differs more in fewer than one value in
+    2,000: Pillow cuts what overshoots 0..255 between its two passes. (Bicubic without antialias is
+    like no other library's: OpenCV has other coefficients.)
 
     Args:
         image: uint8 `(any, any, channels)`.
@@ -210,8 +210,8 @@ def flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def pad_and_crop(image: tf.Tensor, seed: tf.Tensor, *, padding: int = 4) -> tf.Tensor:
     """Take a random window of the image's own size after padding every side with zeros.
 
-    The crop of CIFAR training (He et al. 2015, section 4.2). Each of the `(2 padding + 1)^2`
-    windows is as likely.
+    The crop of CIFAR training (He et al. 2015, section 4.2). All `(2 padding + 1)^2` windows are
+    equally likely.
 
     Args:
         image: uint8 `(height, width, channels)`.

@@ -1,14 +1,67 @@
 """Mixing of a batch with itself: mixup, CutMix, one or the other.
 
-Example i is mixed with example n - 1 - i, as in timm: the batch is shuffled already, and copies of
-one image that stand side by side (repeated augmentation) do not meet. One draw holds for the
-whole batch.
+Image i is mixed with image n - 1 - i, as in timm: the batch is shuffled already, and copies of one
+image that stand side by side (repeated augmentation) do not meet. One draw holds for the whole
+batch. A new way of mixing needs nothing but this file and its column in `recipe/columns.py`.
 """
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras.augmentations.geometry import to_uint8
 from resnet_keras.augmentations.seeds import stream, uniform
+
+
+def mixes(columns: Any) -> bool:
+    """Tell whether `mix` does anything; `columns` as of `augment`."""
+    return bool(columns.mixup or columns.cutmix)
+
+
+def with_partners(rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """Add to some rows of a batch those that they are mixed with.
+
+    The partners of what this returns are in it too, and mirror each other in it as in the batch:
+    mixed alone, its rows become what they become in the whole batch.
+
+    Args:
+        rows: int `(n,)`, counted from 0.
+        batch_size: rows of the whole batch.
+
+    Returns:
+        int `(m,)`, ascending.
+    """
+    return np.union1d(rows, batch_size - 1 - rows)
+
+
+def mix(
+    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, columns: Any, *, classes: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mix a batch as the columns say; with `mixup` and `cutmix`, each does half of the batches.
+
+    Args:
+        images: uint8 `(batch, height, width, channels)`.
+        labels: class numbers `(batch,)`, or a distribution over classes `(batch, classes)`.
+        seed: int [2].
+        columns: see `augment`; here `mixup` and `cutmix` count, each an alpha.
+        classes: number of classes.
+
+    Returns:
+        Images, uint8, and labels, float32 `(batch, classes)`.
+    """
+    if not columns.cutmix:
+        return mixup(images, labels, seed, alpha=columns.mixup, classes=classes)
+    if not columns.mixup:
+        return cutmix(images, labels, seed, alpha=columns.cutmix, classes=classes)
+    return mixup_or_cutmix(
+        images,
+        labels,
+        seed,
+        mixup_alpha=columns.mixup,
+        cutmix_alpha=columns.cutmix,
+        classes=classes,
+    )
 
 
 def mixup(
@@ -24,14 +77,13 @@ def mixup(
         classes: number of classes.
 
     Returns:
-        Split, uint8 (rounded, as timm's: bytes cross the bus), and labels, float32
+        Images, uint8 (rounded, as timm does: bytes cross the bus), and labels, float32
         `(batch, classes)`, mixed with the same weights.
 
     Raises:
         ValueError: if `alpha` is not above 0.
     """
     own = _beta(alpha, stream(seed, "mixup"))
-
     places = tf.range(tf.shape(images)[0])
 
     def blend(place: tf.Tensor) -> tf.Tensor:
@@ -59,7 +111,7 @@ def cutmix(
         classes: number of classes.
 
     Returns:
-        Split, uint8, and labels, float32 `(batch, classes)`.
+        Images, uint8, and labels, float32 `(batch, classes)`.
 
     Raises:
         ValueError: if `alpha` is not above 0.

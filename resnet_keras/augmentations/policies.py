@@ -1,14 +1,102 @@
-"""Random changes of one image: RandAugment, colour jitter, Random Erasing."""
+"""Random changes of one image, and their order: `augment`.
+
+Here is all that a new augmentation of one image needs, besides its column in `recipe/columns.py`.
+"""
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import tensorflow as tf
 
 from resnet_keras.augmentations import pillow
-from resnet_keras.augmentations.geometry import boxes
+from resnet_keras.augmentations.geometry import (
+    boxes,
+    flip,
+    pad_and_crop,
+    random_crop_window,
+    resize,
+)
 from resnet_keras.augmentations.seeds import stream, uniform
+from resnet_keras.errors import InputError
+
+# Columns of augmentations that change colours.
+_OF_COLOUR = ("rand_ops", "color_jitter")
+
+
+def augment(
+    shape: Callable[[], tf.Tensor],
+    pixels: Callable[..., tf.Tensor],
+    seed: tf.Tensor,
+    columns: Any,
+) -> tf.Tensor:
+    """Make an image of a training step, in the order in which this function is written.
+
+    Args:
+        shape: gives the image's height, width and channels, int32 `(3,)`.
+        pixels: decodes the image, or only the window `(top, left, height, width)` if that is its
+            argument: uint8 `(height, width, channels)`.
+        seed: int [2].
+        columns: the columns of `recipe.columns.Augmentation`, such as a recipe. Those of mixing and
+            `repeats` concern batches, not this function.
+
+    Returns:
+        uint8 `(train_size, train_size, channels)`.
+    """
+    size = columns.train_size
+    resizing = {"interpolation": columns.interpolation, "antialias": columns.antialias}
+    if columns.min_area is not None:
+        height, width = tf.unstack(shape()[:2])
+        window = random_crop_window(height, width, seed, min_area=columns.min_area)
+        image = resize(pixels(window), size, size, **resizing)
+    else:
+        image = pixels()
+        if tuple(image.shape[:2]) != (size, size):
+            image = resize(image, size, size, **resizing)
+    # From here on the size is known, which makes augmentation faster.
+    known = (size, size, image.shape[-1])
+    image = tf.ensure_shape(image, known)
+    if columns.rotate or columns.scale or columns.shear:
+        image = random_affine(
+            image, seed, degrees=columns.rotate, scale=columns.scale, shear=columns.shear
+        )
+    if columns.padding:
+        image = pad_and_crop(image, seed, padding=columns.padding)
+    if columns.flip:
+        image = flip(image, seed)
+    if columns.rand_ops:
+        image = rand_augment(
+            image,
+            seed,
+            num_ops=columns.rand_ops,
+            magnitude=columns.rand_magnitude,
+            magnitude_std=columns.rand_std,
+        )
+    if columns.color_jitter:
+        strength = dict.fromkeys(("brightness", "contrast", "saturation"), columns.color_jitter)
+        image = color_jitter(image, seed, **strength)
+    if columns.erasing:  # last, so that the noise stays noise
+        image = random_erasing(image, seed, probability=columns.erasing)
+    return tf.ensure_shape(image, known)
+
+
+def require_channels(columns: Any, channels: int) -> None:
+    """Refuse augmentations that need colours for images that have none.
+
+    Args:
+        columns: see `augment`.
+        channels: of the images.
+
+    Raises:
+        InputError: by the name of the column.
+    """
+    for name in _OF_COLOUR:
+        if getattr(columns, name) and channels != 3:
+            raise InputError(
+                f"`{name}` needs images of 3 channels, these have {channels}. "
+                f"Received: {name}={getattr(columns, name)}"
+            )
 
 
 def rand_augment(
@@ -34,7 +122,7 @@ def rand_augment(
         seed: int [2].
         num_ops: operations drawn.
         magnitude: mean of the level, 0-10.
-        magnitude_std: its standard deviation.
+        magnitude_std: standard deviation of the level.
         increasing: higher levels always change more ("inc1"); else posterize, solarize, colour,
             contrast, brightness and sharpness follow the older, mixed scales.
         fill: pixel value of what moves in from outside; by default ImageNet's mean.

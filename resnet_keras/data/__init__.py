@@ -1,27 +1,32 @@
-"""TFDS data sets or folders of images -> batches of `(uint8 images, labels)`."""
+"""Data sets of TFDS and folders of images, as batches of `(uint8 images, labels)`."""
 
 from resnet_keras.data.archives import Expected
 from resnet_keras.data.batches import evaluation_batches, training_batches
 from resnet_keras.data.builders import Digits
-from resnet_keras.data.files import Files, naming_files
+from resnet_keras.data.files import Files, FileSplit
 from resnet_keras.data.folders import open_folder
-from resnet_keras.data.images import Split, decode, evaluation_image, read_image, sample
+from resnet_keras.data.images import decode, evaluation_image, read_image
 from resnet_keras.data.preparation import prepare
-from resnet_keras.data.sets import Source
+from resnet_keras.data.reading import reading
+from resnet_keras.data.records import RecordSplit
+from resnet_keras.data.sources import Source
+from resnet_keras.data.splits import ArraySplit, Split
 
 __all__ = [
+    "ArraySplit",
     "Digits",
     "Expected",
+    "FileSplit",
     "Files",
+    "RecordSplit",
     "Source",
     "Split",
     "decode",
     "evaluation_batches",
     "evaluation_image",
-    "naming_files",
     "open_folder",
     "prepare",
     "read_image",
-    "sample",
+    "reading",
     "training_batches",
 ]

@@ -1,4 +1,4 @@
-"""TFDS' own builders by name, and what their features mean."""
+"""Find a TFDS builder by name, and its features that are the image and the label."""
 
 import contextlib
 import difflib
@@ -16,8 +16,8 @@ from resnet_keras.errors import InputError
 class Digits(tfds.core.GeneratorBasedBuilder):
     """scikit-learn's handwritten digits: 1797 grey images of 8x8, no download.
 
-    The last 360 are the test images: in the order of the UCI source they are by other writers
-    than the first 1437.
+    The last 360 are the test images: in the order of the UCI source, they were written by other
+    people than the first 1437.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -51,7 +51,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 @contextlib.contextmanager
 def _nothing_left() -> Iterator[None]:
-    """TFDS makes a temporary folder for each builder that is not prepared yet, and leaves it."""
+    """Delete the temporary folder that TFDS makes for each builder not prepared yet, and leaves."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
@@ -62,16 +62,16 @@ def _nothing_left() -> Iterator[None]:
 
 
 def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
-    """TFDS' builder of a data set.
+    """Find TFDS' builder of a data set.
 
     Raises:
-        InputError: no such data set, or one of many that must be told apart.
+        InputError: no such data set, or a name that several data sets share.
     """
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     if dataset == "digits":
         with _nothing_left():
             return Digits(data_dir=data_dir)
-    # Without the community's, for which TFDS asks the network.
+    # Without those of the community, for which TFDS asks the network.
     known = tfds.list_builders(with_community_datasets=False)
     prepared = Path(data_dir or tfds.core.constants.DATA_DIR) / dataset
     if dataset.split("/")[0] in known or prepared.is_dir():
@@ -80,37 +80,38 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
                 builder = tfds.builder(dataset, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError):
             pass  # no such configuration, or a folder that holds something else
-        except FileNotFoundError as error:  # TFDS' packages lack files of some
+        except FileNotFoundError as error:  # TFDS' packages lack files of some data sets
             raise InputError(
-                f"the tensorflow-datasets that is installed cannot open {dataset}; install a "
-                f"version that can, or take another data set ({str(error).rpartition('] ')[2]}). "
-                f"Received: dataset={dataset!r}"
+                f"the installed version of tensorflow-datasets cannot open {dataset} "
+                f"({str(error).rpartition('] ')[2]}). Install another version, or choose another "
+                f"data set. Received: dataset={dataset!r}"
             ) from None
         else:
             _demand_corruption(dataset, builder)
             return builder
-    near = difflib.get_close_matches(dataset, sorted({"digits", *known}))  # it is registered, too
-    hint = f"; near it: {', '.join(near)}" if near else ""
+    # A set, because `digits` is registered, too.
+    near = difflib.get_close_matches(dataset, sorted({"digits", *known}))
+    hint = f"; similar names: {', '.join(near)}" if near else ""
     raise InputError(
-        "no such data set: give `digits`, `folder:PATH` or a name of TFDS"
+        "no such data set: give `digits`, a name of TFDS, or images of your own as `folder:PATH`"
         f"{hint}. Received: dataset={dataset!r}"
     )
 
 
-def _demand_corruption(dataset: str, builder) -> None:
-    """The corrupted ImageNet is 95 data sets; TFDS would take the mildest noise for it."""
+def _demand_corruption(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
+    """Refuse the corrupted ImageNet, 95 data sets: TFDS would choose the mildest noise."""
     if builder.name == "imagenet2012_corrupted" and "/" not in dataset:
         raise InputError(
-            f"{dataset} is {len(builder.BUILDER_CONFIGS)} data sets: name one, such as "
+            f"{dataset} is {len(builder.BUILDER_CONFIGS)} data sets: name one of them, such as "
             f"{dataset}/gaussian_noise_3. Received: dataset={dataset!r}"
         )
 
 
 def image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """The names of the image's and the label's feature.
+    """Find the names of the features that are the image and the label.
 
     Raises:
-        InputError: the data set has none, or several labels for an image.
+        InputError: there are none, or an image has several labels.
     """
     features = builder.info.features
     of = {
@@ -125,12 +126,12 @@ def image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     ]
     if of[tfds.features.Image] and several:
         raise InputError(
-            f"{builder.name} has several right classes for an image ({', '.join(several)}); "
+            f"{builder.name} has several correct classes for an image ({', '.join(several)}), but "
             f"top-1 needs one. Received: dataset={builder.name!r}"
         )
     if not all(of.values()):
         raise InputError(
-            f"{builder.name} has no labelled images. Received: dataset={builder.name!r}"
+            f"{builder.name} has no images with labels. Received: dataset={builder.name!r}"
         )
     label = of[tfds.features.ClassLabel]
     return of[tfds.features.Image][0], "label" if "label" in label else label[0]

@@ -1,31 +1,27 @@
-"""Image files in a tf.data graph: the bytes that were checked, or an error with the name."""
+"""A split of image files: the bytes that were checked, or an error that names the file."""
 
-import contextlib
 import dataclasses
-import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.formats import tidy
-from resnet_keras.data.records import damaged
-from resnet_keras.errors import InputError
+from resnet_keras.data.splits import IndexedSplit
 
-_CHANGED = "this image has changed since it was checked:"
-# What an operation of TensorFlow says about a file, and the assertion below.
-_MISSING_FILE = re.compile(r"(?:^|: |\}\} )(/[^\n]*); (\w[^\n;]*)$", re.MULTILINE)
-_CHANGED_FILE = re.compile(rf"\[{_CHANGED}\] \[([^\n]*)\]$", re.MULTILINE)
+# What the graph says before the path of a file whose bytes are others than those checked.
+CHANGED = "this image has changed since it was checked:"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Files:
     """Files that were decoded once and found good.
 
     Attributes:
-        paths: strings `(n,)`, absolute.
-        labels: int64 `(n,)`.
-        fingerprints: int64 `(n,)`, of their bytes.
+        paths: bytes `(n,)`, absolute paths.
+        labels: int64 `(n,)`, numbers of the classes.
+        fingerprints: int64 `(n,)`, of the files' bytes.
         plain: bool `(n,)`, whether TensorFlow decodes them without `tidy`.
     """
 
@@ -35,62 +31,62 @@ class Files:
     plain: np.ndarray
 
 
-def fingerprint(data) -> tf.Tensor:
-    """A number, int64, that tells a file's bytes from others."""
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FileSplit(IndexedSplit):
+    """Images in files of any of the formats that `tidy` reads.
+
+    Attributes:
+        files: in the order of the split.
+    """
+
+    files: Files
+
+    @property
+    def examples(self) -> int:
+        """The number of images."""
+        return len(self.files.paths)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Path of each image."""
+        return tuple(path.decode(errors="surrogateescape") for path in self.files.paths.tolist())
+
+    def _contents(self) -> Iterable[np.ndarray]:
+        return self.files.labels, self.files.fingerprints
+
+    def _only(self, numbers: np.ndarray) -> Self:
+        columns = (getattr(self.files, field.name) for field in dataclasses.fields(Files))
+        return dataclasses.replace(self, files=Files(*(column[numbers] for column in columns)))
+
+    def reader(self) -> Callable:
+        """See `IndexedSplit`; gives the bytes of a file.
+
+        They are compared with those that were checked before an image is decoded, so that no
+        decoder fails without telling which file it was.
+        """
+        files = self.files
+        paths, plain = tf.constant(files.paths), tf.constant(files.plain)
+        numbers = tf.constant(np.stack([files.labels, files.fingerprints], 1))
+
+        def read(index):
+            path = tf.gather(paths, index)
+            label, expected = tf.unstack(tf.gather(numbers, index))
+            data = tf.io.read_file(path)
+            same = tf.debugging.Assert(fingerprint(data) == expected, [CHANGED, path])
+            with tf.control_dependencies([same]):
+                data = tf.identity(data)
+            if not files.plain.all():
+                data = tf.cond(tf.gather(plain, index), lambda: data, lambda: _tidy_in_graph(data))
+            return data, label
+
+        return read
+
+
+def fingerprint(data: tf.Tensor | bytes) -> tf.Tensor:
+    """Hash a file's bytes to a number, int64."""
     return tf.strings.to_hash_bucket_fast(data, 2**62)
 
 
-def reader(files: Files) -> Callable:
-    """A graph function from the number of a file to `(encoded image, label)`.
-
-    Before an image is decoded its bytes are compared with those that were checked, so that no
-    decoder fails without saying on which file.
-    """
-    paths, plain = tf.constant(files.paths), tf.constant(files.plain)
-    numbers = tf.constant(np.stack([files.labels, files.fingerprints], 1))
-
-    def read(index):
-        path = tf.gather(paths, index)
-        label, expected = tf.unstack(tf.gather(numbers, index))
-        data = tf.io.read_file(path)
-        same = tf.debugging.Assert(fingerprint(data) == expected, [_CHANGED, path])
-        with tf.control_dependencies([same]):
-            data = tf.identity(data)
-        if not files.plain.all():
-            data = tf.cond(tf.gather(plain, index), lambda: data, lambda: _tidy_in_graph(data))
-        return data, label
-
-    return read
-
-
-def _tidy_in_graph(data) -> tf.Tensor:
+def _tidy_in_graph(data: tf.Tensor) -> tf.Tensor:
     tidied = tf.numpy_function(tidy, [data], tf.string, stateful=False)
     return tf.ensure_shape(tidied, ())
-
-
-@contextlib.contextmanager
-def naming_files(records: Collection[str] = ()) -> Iterator[None]:
-    """Around what draws batches: an error about a file of data becomes one line that names it.
-
-    Args:
-        records: paths of the files of records that may be read.
-
-    Raises:
-        InputError: a file is gone, cannot be read, or is not what it was.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if broken := damaged(records, error.message):
-            raise InputError(
-                f"{broken} is damaged. Put a whole copy there, or delete its folder and prepare "
-                "the data set again; then go on."
-            ) from None
-        if changed := _CHANGED_FILE.search(error.message):
-            path, reason = changed[1], "has changed since it was checked"
-        elif missing := _MISSING_FILE.search(error.message):
-            path, reason = missing[1], f"cannot be read any more ({missing[2].lower()})"
-        else:
-            raise
-        kind = "file" if path in records else "image"
-        raise InputError(f"the {kind} {path} {reason}. Fix it, then go on.") from None

@@ -1,4 +1,4 @@
-"""Any JPEG, PNG, BMP, GIF or WebP -> bytes that TensorFlow decodes to the right pixels."""
+"""Any JPEG, PNG, BMP, GIF or WebP file, as bytes that TensorFlow decodes to the right pixels."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-# Twice Pillow's own limit, where it takes a file for a decompression bomb.
+# Twice Pillow's own limit: there it takes a file for a decompression bomb.
 MOST_PIXELS = 178_956_970
 MOST_BYTES = 2**29
 
@@ -17,25 +17,25 @@ _ORIENTATION = 0x0112  # EXIF 2.3, table 4
 
 
 class UnreadableError(Exception):
-    """A file that is no image; the message is the reason, in a few words."""
+    """A file is not an image; the message is the reason, in a few words."""
 
 
 def tidy(data: bytes) -> bytes:
-    """Give an image in a form that TensorFlow reads as Pillow would: JPEG or PNG, 8 bits.
+    """Turn an image into a JPEG or PNG of 8 bits that TensorFlow reads as Pillow would.
 
-    Most images are that already and come back as they are. Others are written anew without loss,
-    in RGB: a rotation in the EXIF is applied; alpha is dropped, as Pillow's `convert("RGB")`
-    drops it; of an animation the first frame is taken; 16 bits become 8 by `/ 257`, rounded
-    (65535 is white), where Pillow would cut a grey image at 255.
+    Most images are one already and are returned as they are. Others are rewritten without loss, in
+    RGB: a rotation in the EXIF is applied; alpha is dropped, as Pillow's `convert("RGB")` drops it;
+    the first frame of an animation is taken; 16 bits become 8 by `/ 257`, rounded (65535 is white),
+    where Pillow would cut a grey image at 255.
 
     Args:
-        data: a whole file.
+        data: contents of a file.
 
     Returns:
         `data` itself, or a PNG.
 
     Raises:
-        UnreadableError: empty, truncated, no image, or too large.
+        UnreadableError: empty, truncated, not an image, or too large.
     """
     image = _open(data)
     try:
@@ -72,7 +72,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _reason(data: bytes, error: Exception) -> str:
-    """What is wrong with a file that Pillow does not read."""
+    """Say what is wrong with a file that Pillow does not read."""
     if not data.startswith(_SIGNATURES):
         return "not an image"
     cut = isinstance(error, Image.UnidentifiedImageError | EOFError)
@@ -80,26 +80,26 @@ def _reason(data: bytes, error: Exception) -> str:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion, without its warning about palettes with transparency."""
+    """Convert as Pillow does, without its warning about palettes with transparency."""
     return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
 
 
 def _deep(data: bytes) -> bool:
-    """Whether a file is a PNG of 16 bits a channel: so says the 25th byte."""
+    """Tell whether a file is a PNG of 16 bits per channel: its 25th byte is the depth."""
     return data.startswith(_SIGNATURES[1]) and data[24] == 16
 
 
 def _eight_bits(data: bytes) -> np.ndarray:
-    """The pixels of a PNG of 16 bits; 65535 becomes 255."""
+    """Decode a PNG of 16 bits; 65535 becomes 255."""
     try:
         deep = tf.io.decode_png(data, 3, tf.uint16).numpy()
-    except tf.errors.InvalidArgumentError:  # Pillow leaves some checksums alone
+    except tf.errors.InvalidArgumentError:  # Pillow does not look at some checksums
         raise UnreadableError("damaged") from None
     return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _tensorflow_decodes(data: bytes) -> bool:
-    """Whether TensorFlow reads what Pillow has read; it lacks arithmetic coding, for one."""
+    """Tell whether TensorFlow reads what Pillow has read; it lacks arithmetic coding, for one."""
     try:
         tf.io.decode_image(data, 3, expand_animations=False)
     except tf.errors.InvalidArgumentError:

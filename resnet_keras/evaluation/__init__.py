@@ -13,7 +13,7 @@ from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
 from resnet_keras.evaluation.predictions import Gallery, Predictions, digest, load_predictions
-from resnet_keras.files import folder_of
+from resnet_keras.files import local_path
 from resnet_keras.model_files import ModelFile, open_model_file, say_what_is_made_up
 
 __all__ = [
@@ -201,7 +201,7 @@ def _open(model_file: ModelFile, *, dataset, data_dir, split, skip_bad) -> data.
             f"{model_file.path} knows {len(metadata.labels)} classes, {dataset} has "
             f"{len(opened.labels)}."
         )
-    if folder_of(dataset) and metadata.labels and opened.labels != metadata.labels:
+    if local_path(dataset) and metadata.labels and opened.labels != metadata.labels:
         other = next(a for a, b in zip(opened.labels, metadata.labels, strict=True) if a != b)
         raise InputError(f"{model_file.path} knows no class {other!r}, which {dataset} has.")
     return opened
@@ -213,7 +213,7 @@ def _batches(model_file: ModelFile, opened: data.Split, batch_size: int) -> Iter
     batches = data.evaluation_batches(
         opened, model_file.metadata.preprocessing, batch_size=batch_size
     )
-    with data.naming_files(opened.record_files):
+    with data.reading(opened):
         yield from batches.as_numpy_iterator()
 
 
@@ -264,6 +264,4 @@ def _tell(image: np.ndarray) -> bytes:
 
 
 def _paths(opened: data.Split) -> np.ndarray | None:
-    if opened.files is None:
-        return None
-    return np.array([p.decode(errors="surrogateescape") for p in opened.files.paths.tolist()])
+    return None if opened.paths is None else np.array(opened.paths)

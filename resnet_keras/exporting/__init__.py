@@ -323,10 +323,10 @@ def _calibration_images(
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.Source(dataset, "train", data_dir=data_dir, skip_bad=skip_bad).open()
     require_channels(original, split, dataset)
-    some = data.sample(split, CALIBRATION_IMAGES, seed=seed)
+    some = split.sample(CALIBRATION_IMAGES, seed=seed)
     say(f"calibrating on {some.examples} training images of {dataset}")
     batches = data.evaluation_batches(some, original.metadata.preprocessing, batch_size=32)
-    with data.naming_files(some.record_files):
+    with data.reading(some):
         kept = [images for images, _ in batches.as_numpy_iterator()]
     kept = np.concatenate(kept)[:CALIBRATION_IMAGES]
     if len(kept) < LEAST_IMAGES:

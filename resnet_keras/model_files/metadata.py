@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_keras.console import shortened
 from resnet_keras.errors import InputError
-from resnet_keras.files import folder_of, write_text
+from resnet_keras.files import local_path, write_text
 from resnet_keras.preprocessing import Preprocessing
 
 
@@ -39,7 +39,7 @@ class Metadata:
     def public(self) -> str:
         """JSON to travel inside a file: without the name of a folder of this machine."""
         fields = self.to_json()
-        return json.dumps(fields | {"dataset": None} if folder_of(self.dataset) else fields)
+        return json.dumps(fields | {"dataset": None} if local_path(self.dataset) else fields)
 
 
 def read_metadata(model_file: Path) -> Metadata | None:

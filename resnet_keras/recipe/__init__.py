@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from resnet_keras.errors import InputError
-from resnet_keras.files import folder_of
+from resnet_keras.files import local_path
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation, Network, Optimization, Run
 from resnet_keras.recipe.command import parse
@@ -67,7 +67,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
             self.profiled()
         self.interval()
         self._check_schedule()
-        if self.holdout and folder_of(self.dataset) is not None:
+        if self.holdout and local_path(self.dataset) is not None:
             _refuse("holdout", "must be 0 for a folder, which keeps its own test", self.holdout)
         if self.dataset in KNOWN and self.examples() < 1:
             _refuse("holdout", f"must be below {KNOWN[self.dataset][0]}", self.holdout)

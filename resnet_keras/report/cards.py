@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.files import folder_of
+from resnet_keras.files import local_path
 from resnet_keras.model_files import Metadata
 from resnet_keras.report.text import milliseconds, percent, public
 
@@ -192,7 +192,7 @@ def _classes(metadata: Metadata, most: int = 100) -> list[str]:
 
 
 def _is_public(dataset: str | None) -> bool:
-    return dataset is not None and folder_of(dataset) is None
+    return dataset is not None and local_path(dataset) is None
 
 
 def _line(words: str) -> str:

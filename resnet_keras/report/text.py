@@ -3,7 +3,7 @@
 import html
 import unicodedata
 
-from resnet_keras.files import folder_of
+from resnet_keras.files import local_path
 
 
 def escape(words: object) -> str:
@@ -17,7 +17,7 @@ def escape(words: object) -> str:
 
 def public(dataset: str) -> str:
     """A data set's name for others: a folder's without the way to it."""
-    folder = folder_of(dataset)
+    folder = local_path(dataset)
     return dataset if folder is None else folder.absolute().name
 
 

@@ -14,13 +14,6 @@ from resnet_keras.recipe import Recipe
 from resnet_keras.training import tracking, watch
 from resnet_keras.training.machine import Replicas, StoppedTogether
 
-# Fields of a recipe that are arguments of `data.training_batches`, by the same names.
-PIXELS = (
-    *("repeats", "min_area", "rotate", "scale", "shear", "padding", "flip", "rand_ops"),
-    *("rand_magnitude", "rand_std", "color_jitter", "erasing", "mixup", "cutmix"),
-    *("interpolation", "antialias"),
-)
-
 
 def fit(
     recipe: Recipe,
@@ -62,7 +55,7 @@ def fit(
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
-            stack.enter_context(data.naming_files(train.record_files + test.record_files))
+            stack.enter_context(data.reading(train, test))
             watching = [watch.Average()] if recipe.ema else []
             if replicas.process == 0:
                 watching += _shown(recipe, place, folder, stack)
@@ -106,12 +99,11 @@ def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> No
     epoch, end, steps = place.next_epochs()
     batches = data.training_batches(
         train,
-        size=recipe.train_size,
+        recipe,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         start=place.step,
         rows=replicas.rows(recipe.batch_size, recipe.accumulate),
-        **{name: getattr(recipe, name) for name in PIXELS},
     )
     # JAX shares out whole batches only: the last one must be filled.
     whole = keras.backend.backend() == "jax" and replicas.count > 1

@@ -1,0 +1,204 @@
+"""The images of one split, in an order that is a function of the seed alone."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from resnet_keras.data.sources import Source
+
+PARALLEL: dict[str, Any] = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """The order of training images: endless, and a new one each epoch.
+
+    An epoch consists of whole batches: its last one is filled from the next epoch's order.
+
+    Attributes:
+        seed: of the shuffling.
+        batch_size: images in a step.
+        rows: int64 `(n,)`, ascending: which images of each step are drawn, counted from 0.
+        start: number of the first step.
+        repeats: how often each image comes, one copy behind the other. An epoch has as many steps
+            as without repeats.
+    """
+
+    seed: int
+    batch_size: int
+    rows: np.ndarray
+    start: int = 0
+    repeats: int = 1
+
+    def per_epoch(self, examples: int) -> int:
+        """Images in an epoch of whole batches, repeats included, of a split of `examples`."""
+        return math.ceil(examples / self.batch_size) * self.batch_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Split(abc.ABC):
+    """One split of a data set; a subclass for each way in which images are kept.
+
+    Attributes:
+        labels: names of the classes, in the order of their numbers.
+        channels: 1 or 3.
+        skipped: `(path, reason)` of the bad files that were left out.
+        source: the `Source` that the split was opened from.
+    """
+
+    labels: tuple[str, ...]
+    channels: int
+    skipped: tuple[tuple[str, str], ...] = ()
+    source: Source | None = None
+
+    @property
+    @abc.abstractmethod
+    def examples(self) -> int:
+        """The number of images."""
+
+    @property
+    def record_files(self) -> tuple[str, ...]:
+        """Paths of the TFRecord files that images are read from."""
+        return ()
+
+    @property
+    def paths(self) -> tuple[str, ...] | None:
+        """Path of each image, where images are files."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """A text that is equal for equal images with equal labels in the same order."""
+        number = zlib.crc32("\n".join(self.labels).encode(errors="surrogateescape"))
+        for array in self._contents():
+            number = zlib.crc32(np.ascontiguousarray(array), number)  # without a copy
+        return f"{self.examples:,} of {len(self.labels):,} classes (checksum {number:08x})"
+
+    @abc.abstractmethod
+    def _contents(self) -> Iterable[np.ndarray]:
+        """Arrays that differ where images, labels or their order differ."""
+
+    @abc.abstractmethod
+    def sample(self, examples: int, *, seed: int) -> Self:
+        """Draw some of the images; they stay in order.
+
+        Args:
+            examples: how many; if the split has fewer, all.
+            seed: of the draw.
+
+        Returns:
+            A split with these images only.
+        """
+
+    @abc.abstractmethod
+    def endless(self, transform: Callable, order: Order) -> tf.data.Dataset:
+        """Give what `transform` makes of training images, without end.
+
+        Args:
+            transform: of `(image, label, epoch, position in the epoch)`, a graph function. Images
+                are uint8 `(height, width, channels)`, or the bytes of a file (a string tensor).
+            order: of the images.
+        """
+
+    @abc.abstractmethod
+    def once(self, transform: Callable, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """Give what `transform` makes of each image, once and in order.
+
+        Args:
+            transform: of `(image, label)`, a graph function; images as in `endless`.
+            share: `(number, of)`: only every `of`-th image, from `number` on.
+        """
+
+
+class IndexedSplit(Split):
+    """A split whose images can be read in any order, by their number."""
+
+    @abc.abstractmethod
+    def reader(self) -> Callable:
+        """Give a graph function from the number of an image to `(image, label)`."""
+
+    @abc.abstractmethod
+    def _only(self, numbers: np.ndarray) -> Self:
+        """The split with these images only."""
+
+    def sample(self, examples: int, *, seed: int) -> Self:
+        """See `Split`."""
+        drawn = np.random.default_rng(seed).permutation(self.examples)[:examples]
+        return self._only(np.sort(drawn))
+
+    def endless(self, transform: Callable, order: Order) -> tf.data.Dataset:
+        """See `Split`."""
+        read, rows = self.reader(), order.rows
+        per_epoch = order.per_epoch(self.examples)
+
+        def draw(place):
+            number = place // len(rows) * order.batch_size + tf.gather(rows, place % len(rows))
+            epoch, position = number // per_epoch, number % per_epoch
+            place = position // order.repeats
+            # Beyond the end of an epoch's order come the first images of the next one's.
+            index = tf.random.experimental.index_shuffle(
+                place % self.examples,
+                seed=tf.stack([tf.cast(order.seed, tf.int64), epoch + place // self.examples]),
+                max_index=self.examples - 1,
+            )
+            return transform(*read(index), epoch, position)
+
+        places = tf.data.Dataset.range(order.start * len(rows), np.iinfo(np.int64).max)
+        # Read and transformed in one function: handing images from thread to thread takes time.
+        return places.map(draw, **PARALLEL)
+
+    def once(self, transform: Callable, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+        """See `Split`."""
+        read, (number, of) = self.reader(), share
+        numbers = tf.data.Dataset.range(number, self.examples, of)
+        return numbers.map(lambda index: transform(*read(index)), **PARALLEL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ArraySplit(IndexedSplit):
+    """Images in memory, decoded.
+
+    Attributes:
+        arrays: the images, uint8 `(n, height, width, channels)`, and the numbers of their classes,
+            int64 `(n,)`.
+    """
+
+    arrays: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def examples(self) -> int:
+        """The number of images."""
+        return len(self.arrays[0])
+
+    def _contents(self) -> Iterable[np.ndarray]:
+        return self.arrays
+
+    def _only(self, numbers: np.ndarray) -> Self:
+        images, labels = self.arrays
+        return dataclasses.replace(self, arrays=(images[numbers], labels[numbers]))
+
+    def reader(self) -> Callable:
+        """See `IndexedSplit`."""
+        images, labels = (tf.constant(array) for array in self.arrays)
+        return lambda index: (tf.gather(images, index), tf.gather(labels, index))
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Turn off tf.data's tuning thread; `AUTOTUNE` then means one thread per core.
+
+    That thread sleeps for up to as long as its iterator has lived, and the iterator's end waits for
+    it: half of a short `fit` was spent so. It asks the wall clock; where that jumps, it never
+    wakes.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
