@@ -7,6 +7,8 @@ import importlib
 import os
 from typing import Any
 
+from resnet_keras.optimizers import OPTIMIZERS
+
 # Since 1.29 onnxruntime tells Microsoft what runs, from its import on, if it is not told not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -21,8 +23,7 @@ _MODULES = {
     "load_weights": "weights",
     "Spec": "specs",
     "SPECS": "specs",
-    "SGD": "optimizers",
-    "LAMB": "optimizers",
+    **{choice.name: "optimizers" for choice in OPTIMIZERS.values()},
     "Preprocessing": "preprocessing",
     "Recipe": "recipe",
     "train": "training",

@@ -59,12 +59,14 @@ def variables(**values):
     return [keras.Variable(np.array(v, "float64"), name=name) for name, v in values.items()]
 
 
-def steps(optimizer, gradients, start=1.0):
+def steps(optimizer, gradients, variable=None, start=1.0):
     """Follow one scalar parameter through a list of gradients."""
-    (variable,) = variables(kernel=[start])
+    if variable is None:
+        (variable,) = variables(kernel=[start])
     optimizer.build([variable])
     path = []
     for gradient in gradients:
+        optimizer.scale_loss(np.float32(1))  # as a training step does
         optimizer.apply([np.array([gradient])])
         path.append(float(np.asarray(variable)[0]))
     return path
@@ -151,15 +153,15 @@ def test_micro_batches_make_the_step_of_their_mean():
 
 
 def test_average_of_the_weights():
+    (variable,) = variables(kernel=[1.0])
     optimizer = SGD(1.0, ema=0.75)
-    path = steps(optimizer, [0.5, 0.25, -1.0])
+    path = steps(optimizer, [0.5, 0.25, -1.0], variable)
     average = path[0]  # the first step copies
     for weight in path[1:]:
         average = 0.75 * average + 0.25 * weight
-    (variable,) = optimizer._trainable_variables
-    optimizer.exchange()
+    optimizer.swap_averages()
     assert float(np.asarray(variable)[0]) == average
-    optimizer.exchange()
+    optimizer.swap_averages()
     assert float(np.asarray(variable)[0]) == path[-1]
 
 
@@ -182,6 +184,7 @@ def test_moving_loss_scale():
     optimizer.build([variable])
     scales = []
     for gradient in (1, 1, 1, 1, 1, BAD, 1, 1, 1, BAD, BAD, BAD, BAD, BAD):
+        optimizer.scale_loss(np.float32(1))
         optimizer.apply([np.array([gradient], "float64")])
         scales.append(float(np.asarray(optimizer.scale)))
     assert scales == [4, 4, 8, 8, 8, 4, 4, 4, 8, 4, 2, 1, 1, 1]
@@ -215,21 +218,21 @@ def test_fit_follows_the_same_arithmetic():
         w = w - rate * b
         path.append(w)
     assert model.get_weights()[0][:, 0] == pytest.approx(w, abs=1e-6)
-    optimizer.exchange()
+    optimizer.swap_averages()
     assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
 
 
 def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
-    from resnet_keras.training.building import follow_on_jax
+    from resnet_keras.training.building import average_statistics_on_jax
 
     rng = np.random.default_rng(0)
     norm = keras.layers.BatchNormalization(momentum=0.5)
     model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
     optimizer = SGD(0.1, ema=0.75, loss_scale=2.0**15)
-    follow_on_jax(model)
+    average_statistics_on_jax(model)
     model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
     optimizer.build(model.trainable_variables)
-    optimizer.follow(model.non_trainable_variables)
+    optimizer.also_average(model.non_trainable_variables)
     seen = []
     # The third step's gradient is not finite in float32; what batch norm sees of it is.
     for size in (1.0, 1.0, 1e36, 1.0):
@@ -240,10 +243,10 @@ def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
     for weights in (seen[1], seen[3]):
         average = [0.75 * a + 0.25 * w for a, w in zip(average, weights, strict=True)]
     assert int(np.asarray(optimizer.updates)) == 3
-    optimizer.exchange()
+    optimizer.swap_averages()
     for ours, expected in zip(model.get_weights(), average, strict=True):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    optimizer.exchange()
+    optimizer.swap_averages()
     for ours, expected in zip(model.get_weights(), seen[3], strict=True):
         assert np.array_equal(ours, expected)
     assert not np.allclose(seen[2][2], seen[1][2])  # it moved the statistics themselves
@@ -278,13 +281,13 @@ def test_configuration_makes_the_same_optimizer(kind):
     again = kind.from_config(first.get_config())
     for name, value in arguments.items():
         assert value != signature[name].default
-        attribute = "l2" if name == "weight_decay" else name  # Keras' own decay has that name
-        assert getattr(first, attribute) == getattr(again, attribute) == value
+        assert getattr(first, name) == getattr(again, name) == value
     ends = []
     for optimizer in (first, again):
         pair = variables(kernel=[1.0, -2.0], bias=[0.5])
         optimizer.build(pair)
         for gradients in GRADIENTS[1:] * 2:  # two micro-batches a step
+            optimizer.scale_loss(np.float32(1))
             optimizer.apply([8.0 * np.array(g) for g in gradients])
         ends.append([np.array(v).tolist() for v in optimizer.variables + pair])
     assert ends[0] == ends[1]

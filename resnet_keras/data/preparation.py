@@ -1,7 +1,6 @@
 """Preparing data sets: their files are checked, then TFDS builds, then the result is counted."""
 
 import os
-import re
 import shutil
 import struct
 import tarfile
@@ -13,7 +12,6 @@ from typing import Any
 
 import requests  # TFDS downloads with it
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import checksums, download_manager
 
 from resnet_keras.console import say
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION, Expected, check_archives
@@ -21,6 +19,7 @@ from resnet_keras.data.builders import find_builder, image_and_label
 from resnet_keras.data.folders import open_folder
 from resnet_keras.errors import InputError
 from resnet_keras.files import folder_of, whole
+from resnet_keras.internals.tfds import NonMatchingChecksumError, is_unfinished, url_info
 
 # Which of ImageNet's archives the builders of TFDS read.
 _IMAGENET_ARCHIVES = {
@@ -36,9 +35,6 @@ _NOT_DOWNLOADED = (
     urllib.error.URLError,
     ConnectionError,
 )
-
-# How TFDS names a folder that it is about to fill (its `file_utils.incomplete_dir`).
-_UNFINISHED = re.compile(r"incomplete\.[A-Z0-9]{6}_\d+\.\d+\.\d+")
 
 # Times in the gzip headers of the files that Zalando published; Debian's package kept the bodies
 # and replaced the headers.
@@ -133,7 +129,7 @@ def _check_imagenet(builder, folder: Path, expected: Expected, verify: bool) -> 
     names = _IMAGENET_ARCHIVES[builder.name]
     _, label = image_and_label(builder)
     check_archives(folder, names, builder.info.features[label].names, expected, verify)
-    root = Path(builder._data_dir_root).absolute()
+    root = _root(builder).absolute()
     there = next(path for path in (root, *root.parents) if path.exists())
     free, needed = shutil.disk_usage(there).free, sum(expected.bytes[name] for name in names)
     if free < needed:
@@ -165,13 +161,18 @@ def _name_leftovers(builder) -> None:
     """Name what an interrupted preparation left; another one may be filling it just now."""
     parent = Path(builder.data_dir).parent
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-        if _UNFINISHED.fullmatch(path.name):
+        if is_unfinished(path):
             say(f"{path} is left of a preparation that was stopped: delete it")
+
+
+def _root(builder) -> Path:
+    """The folder of all prepared data sets; in it lies `name/config/version`."""
+    return Path(builder.data_dir).parents[builder.info.full_name.count("/")]
 
 
 def _own_folder(builder) -> Path:
     """Where TFDS looks for files that the user has fetched."""
-    return Path(builder._data_dir_root) / "downloads" / "manual"
+    return _root(builder) / "downloads" / "manual"
 
 
 def _files(builder) -> dict[str, tuple[str, Any]]:
@@ -195,7 +196,7 @@ def _build(builder, folder: Path) -> None:
     config = tfds.download.DownloadConfig(manual_dir=folder if folder.exists() else None)
     try:
         builder.download_and_prepare(download_config=config)
-    except download_manager.NonMatchingChecksumError as error:
+    except NonMatchingChecksumError as error:
         raise InputError(
             f"a file of {builder.name} is not the published one; take it away and start again: "
             f"{str(error).splitlines()[0]}"
@@ -216,7 +217,7 @@ def _check_files(folder: Path, files: dict[str, tuple[str, Any]]) -> None:
     for name, (_, wanted) in files.items():
         if not (folder / name).exists():
             continue
-        found = checksums.compute_url_info(folder / name)
+        found = url_info(folder / name)
         if found != wanted:
             raise InputError(
                 f"{folder / name} is not the published file, whose checksum is {wanted.checksum} "
@@ -232,7 +233,7 @@ def _missing(
     why: str = "its files are not here and cannot be downloaded. Put",
 ) -> InputError:
     wanted = ", ".join(f"{name} ({int(info.size):,} bytes)" for name, (_, info) in files.items())
-    root = builder._data_dir_root
+    root = _root(builder)
     return InputError(
         f"{builder.name} is not prepared in {root}, and {why} into {folder}: "
         f"{wanted or 'what its page tells'}. Then: "
