@@ -1,58 +1,86 @@
-"""A model -> a clone of other layers with the same work; the one without batch norm is here."""
+"""A model -> a clone of other layers that computes the same; `fold`: one without batch norm."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from resnet_keras.internals.keras import calls, producer, readers
 
-def cloned(model: keras.Model, clone: Callable, call: Callable | None = None) -> keras.Model:
-    """A model of the same graph and other layers.
+
+def cloned(
+    model: keras.Model,
+    clone: Callable[[keras.Layer], keras.Layer],
+    call: Callable[..., Any] | None = None,
+) -> keras.Model:
+    """Make a model of the same graph with other layers.
 
     Args:
-        model: of one input and one output.
-        clone: a layer to the one in its place. What a graph has beside layers (`x + y`, of
-            `keras.ops`) has no weights and is in both.
+        model: with one input and one output.
+        clone: returns the layer that takes the place of the given one. Operations that are not
+            layers (`x + y`, those of `keras.ops`) have no weights and stay.
         call: `(layer, *inputs, **arguments)` to outputs; by default it calls the layer.
 
     Returns:
-        A model that is not compiled, and has not the weights.
+        A model that is not compiled and has new weights.
+
+    Raises:
+        RuntimeError: Keras did not call `clone` and `call` for every layer.
     """
     # Keras clones how a model was compiled, too; the graph alone is not compiled.
     # By its ends, because a Sequential has no `input`.
     graph = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return keras.models.clone_model(
-        graph,
-        clone_function=lambda part: clone(part) if isinstance(part, keras.Layer) else part,
-        call_function=call,
-    )
+    clones: dict[str, keras.Layer] = {}
+    called: set[int] = set()
+
+    def make(part: keras.Operation) -> keras.Operation:
+        if not isinstance(part, keras.Layer):
+            return part
+        clones[part.name] = clone(part)
+        return clones[part.name]
+
+    def note(layer: keras.Operation, *inputs: Any, **arguments: Any) -> Any:
+        called.add(id(layer))
+        return call(layer, *inputs, **arguments) if call else layer(*inputs, **arguments)
+
+    result = keras.models.clone_model(graph, clone_function=make, call_function=note)
+    for layer in graph.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        if layer.name not in clones or id(clones[layer.name]) not in called:
+            raise RuntimeError(
+                "`keras.models.clone_model` did not call `clone_function` and `call_function` for "
+                f"the layer {layer.name}. Received: Keras {keras.__version__}"
+            )
+    return result
 
 
 def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
-    """A clone without batch norm: each one becomes the bias and scale of its convolution.
+    """Make a clone without batch norm: each becomes the scale and bias of its convolution.
 
     In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
     is computed in float64, so that the clone differs by float32's rounding alone. A batch norm that
-    is not of the channels of one convolution stays.
+    does not follow a convolution, channel by channel, stays.
 
     Args:
         model: any, of stock layers or our batch norm.
-        rescale_rows: give each `Rescaling` its numbers anew for every place of a row: the same
-            products and sums, but three numbers at a time are slow in TensorFlow, TFLite and ONNX
-            Runtime alike.
+        rescale_rows: repeat the numbers of each `Rescaling` for every place of a row: the products
+            and sums are the same, but three numbers at a time are slow in TensorFlow, TFLite and
+            ONNX Runtime alike.
 
     Returns:
         A float32 model that computes the same in inference; its layers keep their names.
     """
-    norms = {}  # convolution -> the batch norm behind it
+    norms: dict[keras.Layer, keras.Layer] = {}  # convolution -> the batch norm after it
     for layer in model.layers:
         if convolution := _convolution_before(layer):
             norms[convolution] = layer
     gone = {norm.name for norm in norms.values()}
-    clones = {}
+    clones: dict[keras.Layer, keras.Layer] = {}
 
-    def clone(layer):
+    def clone(layer: keras.Layer) -> keras.Layer:
         config = {**layer.get_config(), "dtype": "float32"}
         if layer in norms:
             config["use_bias"] = True
@@ -62,38 +90,38 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
         clones[layer] = type(layer).from_config(config)
         return clones[layer]
 
-    def call(layer, inputs, *others, **arguments):
+    def call(layer: keras.Operation, inputs: Any, *others: Any, **arguments: Any) -> Any:
         return inputs if layer.name in gone else layer(inputs, *others, **arguments)
 
-    clone = cloned(model, clone, call)
+    folded = cloned(model, clone, call)
     for layer, copy in clones.items():
         if layer.name not in gone:
             weights = layer.get_weights()
             copy.set_weights(_folded(weights, norms[layer]) if layer in norms else weights)
-    return clone
+    return folded
 
 
-def _convolution_before(norm) -> keras.layers.Conv2D | None:
-    """The linear convolution that a batch norm alone reads; None where there is none."""
-    if not isinstance(norm, keras.layers.BatchNormalization) or len(norm._inbound_nodes) != 1:
+def _convolution_before(norm: keras.Layer) -> keras.layers.Conv2D | None:
+    """The linear convolution whose output only this batch norm reads; None where there is none."""
+    if not isinstance(norm, keras.layers.BatchNormalization) or calls(norm) != 1:
         return None
-    layer = norm.input._keras_history.operation
-    if type(layer) is not keras.layers.Conv2D or len(layer._outbound_nodes) != 1:
+    layer = producer(norm.input)
+    if type(layer) is not keras.layers.Conv2D or readers(layer) != 1:
         return None
     channels = 3 if layer.data_format == "channels_last" else 1
     linear = layer.activation is keras.activations.linear
     return layer if linear and norm.axis % 4 == channels else None
 
 
-def _rows(numbers, shape: tuple[int | None, ...]):
-    """Numbers of channels for every place of a row, `(width, channels)`; others as they are."""
+def _rows(numbers: Any, shape: tuple[int | None, ...]) -> Any:
+    """Numbers of channels for every place of a row, `(width, channels)`; others unchanged."""
     if len(shape) != 4 or shape[2] is None or np.shape(numbers) != shape[3:]:
         return numbers
     return np.tile(numbers, (shape[2], 1)).tolist()
 
 
-def _folded(weights: list[np.ndarray], norm) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that does the work of its batch norm, too."""
+def _folded(weights: list[np.ndarray], norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
+    """Kernel and bias of a convolution that does the work of its batch norm too."""
     kernel, bias = weights if len(weights) == 2 else (weights[0], 0.0)
     gamma, beta, mean, variance = (
         np.float64(ops.convert_to_numpy(variable))

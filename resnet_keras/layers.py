@@ -1,21 +1,24 @@
-"""The fast training clones of Keras' layers; `export` swaps the stock layers back in."""
+"""Faster layers for training; `export` puts the stock layers back in."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-# Height and width of the largest map whose weight gradient oneDNN's kernels are slow at.
+# Height and width of the largest map on which oneDNN's kernels for weight gradients are slow.
 _SMALL = 14
 
 
 class Conv2D(keras.layers.Conv2D):
-    """A convolution whose weight gradient, on small maps, is made of matrix products.
+    """A convolution that computes its weight gradient, on small maps, by matrix products.
 
     On a CPU, oneDNN 3.7 in TensorFlow 2.21 has half to a third of a matrix product's speed there:
-    in bfloat16, and in every type where the kernel has strides. Everything else, other backends
-    and other devices among it, is the stock layer.
+    in bfloat16, and in every type where the convolution has strides. In all other cases, on other
+    backends and on other devices, this is the stock layer.
     """
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve `(n, h, w, c)` with `(height, width, c, filters)`."""
         if not self._is_slow(inputs):
             return super().convolution_op(inputs, kernel)
@@ -42,15 +45,15 @@ class Conv2D(keras.layers.Conv2D):
 
         return convolution(tf.cast(inputs, self.compute_dtype), tf.cast(kernel, self.compute_dtype))
 
-    def _is_slow(self, inputs) -> bool:
-        """Whether the kernel of the weight gradient is slower than products, and these know it."""
+    def _is_slow(self, inputs: Any) -> bool:
+        """Whether oneDNN's weight gradient is slower than products that can compute it."""
         if keras.backend.backend() != "tensorflow":
             return False
         import tensorflow as tf
 
         if tf.config.list_physical_devices("GPU"):
             return False
-        # Where it pads, products are made for strides of 1 and odd kernels only.
+        # With padding, the products are for strides of 1 and odd kernels only.
         same_around = self.strides == (1, 1) and all(n % 2 for n in self.kernel_size)
         unpadded = self.padding == "valid" or self.kernel_size == (1, 1)
         known = self.groups == 1 and self.dilation_rate == (1, 1) and (unpadded or same_around)
@@ -59,25 +62,31 @@ class Conv2D(keras.layers.Conv2D):
         return known and small and (self.compute_dtype == "bfloat16" or self.strides != (1, 1))
 
 
-def _kernel_gradient(images, upstream, shape, strides, padding):
-    """The gradient of a convolution's kernel: for each of its places, one matrix product.
+def _kernel_gradient(
+    images: Any,
+    upstream: Any,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+) -> Any:
+    """Compute the gradient of a convolution's kernel: one matrix product for each of its places.
 
     Args:
         images: `(n, h, w, c)`.
         upstream: `(n, rows, columns, filters)`, the gradient of the outputs.
         shape: of the kernel, `(height, width, c, filters)`.
         strides: of rows and of columns.
-        padding: zeros above and below, and at the left and the right.
+        padding: number of zeros above and below, and of those on the left and on the right.
 
     Returns:
-        Of `shape` and the dtype of `images`.
+        A tensor of `shape` and of the dtype of `images`.
     """
     import tensorflow as tf
 
     height, width, channels, filters = shape
     rows, columns = upstream.shape[1:3]
-    # Rows and columns in groups of a stride: what a place of the kernel sees is then one slice
-    # without gaps. TensorFlow's slices with gaps cost more than the products.
+    # Rows and columns in groups of a stride: a place of the kernel then reads one slice without
+    # gaps. TensorFlow's slices with gaps cost more than the products.
     (down, right), (top, left) = strides, padding
     bottom = top + -(images.shape[1] + 2 * top) % down
     end = left + -(images.shape[2] + 2 * left) % right
@@ -101,27 +110,41 @@ class BatchNormalization(keras.layers.BatchNormalization):
     It differs from the stock layer in training only:
 
     - the running variance is the unbiased one (divided by n - 1), as in PyTorch and cuDNN;
-    - on TensorFlow, float32 and halves run in the one kernel FusedBatchNormV3;
+    - on TensorFlow, float32, float16 and bfloat16 run in one kernel, FusedBatchNormV3;
     - under a strategy the running statistics are the mean over the replicas, in every replica, so
-      that what was evaluated is what is saved (stock Keras lets each replica keep its own).
+      that what was evaluated is what is saved (in stock Keras each replica keeps its own).
 
     Args:
-        replicas: number of replicas that `synchronized` statistics run over.
-        **arguments: those of `keras.layers.BatchNormalization`; `axis` must be the last one.
+        replicas: number of replicas over which the batch's statistics are computed where they are
+            `synchronized`.
+        **arguments: of `keras.layers.BatchNormalization`; `axis` must be the last one.
     """
 
-    def __init__(self, *, replicas: int = 1, **arguments):
+    def __init__(self, *, replicas: int = 1, **arguments: Any):
         super().__init__(**arguments)
         self.replicas = replicas
 
-    def add_weight(self, *args, trainable: bool = True, **kwargs):
-        """Create a variable; those of the statistics are averaged over the replicas."""
+    def build(self, input_shape: Any) -> None:
+        """Create the variables.
+
+        Raises:
+            RuntimeError: Keras created the statistics without `add_weight`.
+        """
+        super().build(input_shape)
+        if {self.moving_mean.aggregation, self.moving_variance.aggregation} != {"mean"}:
+            raise RuntimeError(
+                "the running statistics would differ between replicas: Keras created them without "
+                f"`add_weight(trainable=False)`. Received: Keras {keras.__version__}"
+            )
+
+    def add_weight(self, *args: Any, trainable: bool = True, **kwargs: Any) -> keras.Variable:
+        """Create a variable; the running statistics are averaged over the replicas."""
         if not trainable:
             kwargs["aggregation"] = "mean"
         return super().add_weight(*args, trainable=trainable, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
-        """Normalise `(n, h, w, c)`; in training by the batch's statistics, recorded."""
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalise `(n, h, w, c)`; in training by the batch's statistics, which are recorded."""
         if not training or not self.trainable:
             return super().call(inputs, training=False)
         if self._fusable():
@@ -133,17 +156,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
 
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "replicas": self.replicas}
 
     def _fusable(self) -> bool:
-        """Whether FusedBatchNormV3 computes what is asked for: it knows no float64, no replicas."""
+        """Whether FusedBatchNormV3 can compute it, which has no float64 and sees one replica."""
         fusable = self.compute_dtype in ("float32", "float16", "bfloat16")
         return keras.backend.backend() == "tensorflow" and fusable and not self.synchronized
 
-    def _fused(self, inputs):
-        """Outputs, batch mean and unbiased batch variance, from one kernel."""
+    def _fused(self, inputs: Any) -> tuple[Any, Any, Any]:
+        """Outputs, mean and unbiased variance of the batch, from one kernel."""
         import tensorflow as tf  # not above: with the JAX backend there may be no TensorFlow
 
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -157,7 +180,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         return outputs, mean, variance
 
-    def _composed(self, inputs):
+    def _composed(self, inputs: Any) -> tuple[Any, Any, Any]:
         """The same from separate operations."""
         wide = self.variable_dtype
         axes = tuple(range(len(inputs.shape) - 1))
@@ -166,6 +189,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         scale = self.gamma * ops.rsqrt(variance + self.epsilon)
         outputs = (x - mean) * scale + self.beta
         examples = ops.cast(ops.prod(ops.shape(inputs)[:-1]) * self.replicas, wide)
-        # One value alone has no other variance than 0.
+        # The variance of a single value is 0.
         unbiased = variance * (examples / ops.maximum(examples - 1.0, 1.0))
         return ops.cast(outputs, self.compute_dtype), mean, unbiased

@@ -13,6 +13,7 @@ from functools import partial
 
 import keras
 
+from resnet_keras.internals.keras import producer
 from resnet_keras.specs import SPECS, Spec
 
 # Mean and standard deviation of the training pixels, RGB, 0-255: ImageNet's as every published
@@ -259,7 +260,7 @@ def count(model: keras.Model) -> dict[str, int]:
             relu += outputs
         elif isinstance(layer, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
             # The tables count what is pooled, not the zeros around it.
-            source = layer.input._keras_history.operation
+            source = producer(layer.input)
             padded = isinstance(source, keras.layers.ZeroPadding2D)
             pool += _size(source.input if padded else layer.input)
         elif isinstance(layer, keras.layers.GlobalAveragePooling2D):

@@ -19,6 +19,7 @@ from keras import ops
 from resnet_keras.clones import cloned, fold
 from resnet_keras.errors import InputError
 from resnet_keras.files import sha256, write_text
+from resnet_keras.internals.keras import producer
 
 # How slowly a range moves, once it has seen some batches.
 MOMENTUM = 0.99
@@ -159,7 +160,7 @@ def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
     rounded = (*kinds, keras.layers.Activation, keras.layers.GlobalAveragePooling2D)
     # A ReLU is one operator with what is before it.
     fused = {
-        layer.input._keras_history.operation.name
+        producer(layer.input).name
         for layer in folded.layers
         if isinstance(layer, keras.layers.Activation)
     }

@@ -85,6 +85,18 @@ def test_somebody_elses_network_folds_where_it_can(kind, tmp_path):
         np.testing.assert_allclose(predict(IMAGES), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("ignored", ["clone_function", "call_function"])
+def test_a_clone_that_keras_makes_another_way_is_refused(ignored, monkeypatch):
+    pixels = keras.Input((8, 8, 3))
+    model = keras.Model(pixels, layers.BatchNormalization(name="norm")(convolution()(pixels)))
+    real = keras.models.clone_model
+    monkeypatch.setattr(
+        keras.models, "clone_model", lambda graph, **given: real(graph, **given | {ignored: None})
+    )
+    with pytest.raises(RuntimeError, match="`call_function` for the layer conv2d.*Keras"):
+        fold(model)
+
+
 @pytest.mark.parametrize("which", ["small", "digits"])
 def test_ours_folds_wholly(which, digits_run, data_dir):
     if which == "small":

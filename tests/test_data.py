@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from resnet_keras.data.images import decode, shape_of
 
 from resnet_keras import augmentations, data
+from resnet_keras.data.images import decode, shape_of
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 

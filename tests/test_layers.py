@@ -66,6 +66,15 @@ def test_one_value_a_channel_has_no_variance():
     assert np.array_equal(layer.moving_mean, np.full(7, 1.5))
 
 
+def test_statistics_that_keras_creates_another_way_are_refused():
+    class Moved(BatchNormalization):
+        def add_weight(self, *args, **kwargs):
+            return keras.layers.Layer.add_weight(self, *args, **kwargs)
+
+    with pytest.raises(RuntimeError, match="differ between replicas.*Received: Keras"):
+        Moved().build(IMAGES.shape)
+
+
 @pytest.mark.parametrize(
     ("dtype", "arguments"),
     [

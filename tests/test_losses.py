@@ -1,10 +1,13 @@
 """Losses are the papers' formulas, in NumPy's float64, for class numbers and mixed labels."""
 
+from typing import get_args, get_type_hints
+
 import keras
 import numpy as np
 import pytest
 
-from resnet_keras.losses import Accuracy, CrossEntropy
+from resnet_keras import Recipe
+from resnet_keras.losses import LOSSES, Accuracy, CrossEntropy
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 4, (6, 10))
@@ -89,6 +92,15 @@ def test_compiled_and_saved():
         sigmoid_by_hand(0.9 * np.eye(4)[y] + 0.025, logits), rel=1e-5
     )
     assert found["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == y))
+
+
+def test_a_recipe_names_its_loss():
+    assert set(get_args(get_type_hints(Recipe)["loss"])) == set(LOSSES)
+    for name, by_hand in {"softmax": softmax_by_hand, "sigmoid": sigmoid_by_hand}.items():
+        recipe = Recipe(model="resnet18", dataset="cifar10", loss=name, label_smoothing=0.1)
+        expected = by_hand(0.9 * MIXED + 0.01, LOGITS)
+        found = float(LOSSES[name](recipe)(MIXED, LOGITS.astype("float32")))
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_impossible_smoothing_is_refused():

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_keras.optimizers import LAMB, SGD, Optimizer, Table
+import resnet_keras
+from resnet_keras import Recipe, optimizers
+from resnet_keras.optimizers import LAMB, OPTIMIZERS, SGD, Optimizer, Table
 
 # In a process of its own, because the float type is a setting of the whole process.
 STEPS = """
@@ -59,12 +61,14 @@ def variables(**values):
     return [keras.Variable(np.array(v, "float64"), name=name) for name, v in values.items()]
 
 
-def steps(optimizer, gradients, start=1.0):
+def steps(optimizer, gradients, variable=None, start=1.0):
     """Follow one scalar parameter through a list of gradients."""
-    (variable,) = variables(kernel=[start])
+    if variable is None:
+        (variable,) = variables(kernel=[start])
     optimizer.build([variable])
     path = []
     for gradient in gradients:
+        optimizer.scale_loss(np.float32(1))  # as a training step does
         optimizer.apply([np.array([gradient])])
         path.append(float(np.asarray(variable)[0]))
     return path
@@ -151,15 +155,15 @@ def test_micro_batches_make_the_step_of_their_mean():
 
 
 def test_average_of_the_weights():
+    (variable,) = variables(kernel=[1.0])
     optimizer = SGD(1.0, ema=0.75)
-    path = steps(optimizer, [0.5, 0.25, -1.0])
+    path = steps(optimizer, [0.5, 0.25, -1.0], variable)
     average = path[0]  # the first step copies
     for weight in path[1:]:
         average = 0.75 * average + 0.25 * weight
-    (variable,) = optimizer._trainable_variables
-    optimizer.exchange()
+    optimizer.swap_averages()
     assert float(np.asarray(variable)[0]) == average
-    optimizer.exchange()
+    optimizer.swap_averages()
     assert float(np.asarray(variable)[0]) == path[-1]
 
 
@@ -182,6 +186,7 @@ def test_moving_loss_scale():
     optimizer.build([variable])
     scales = []
     for gradient in (1, 1, 1, 1, 1, BAD, 1, 1, 1, BAD, BAD, BAD, BAD, BAD):
+        optimizer.scale_loss(np.float32(1))
         optimizer.apply([np.array([gradient], "float64")])
         scales.append(float(np.asarray(optimizer.scale)))
     assert scales == [4, 4, 8, 8, 8, 4, 4, 4, 8, 4, 2, 1, 1, 1]
@@ -215,21 +220,21 @@ def test_fit_follows_the_same_arithmetic():
         w = w - rate * b
         path.append(w)
     assert model.get_weights()[0][:, 0] == pytest.approx(w, abs=1e-6)
-    optimizer.exchange()
+    optimizer.swap_averages()
     assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
 
 
 def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
-    from resnet_keras.training.building import follow_on_jax
+    from resnet_keras.training.building import average_statistics_on_jax
 
     rng = np.random.default_rng(0)
     norm = keras.layers.BatchNormalization(momentum=0.5)
     model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
     optimizer = SGD(0.1, ema=0.75, loss_scale=2.0**15)
-    follow_on_jax(model)
+    average_statistics_on_jax(model)
     model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
     optimizer.build(model.trainable_variables)
-    optimizer.follow(model.non_trainable_variables)
+    optimizer.also_average(model.non_trainable_variables)
     seen = []
     # The third step's gradient is not finite in float32; what batch norm sees of it is.
     for size in (1.0, 1.0, 1e36, 1.0):
@@ -240,18 +245,128 @@ def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
     for weights in (seen[1], seen[3]):
         average = [0.75 * a + 0.25 * w for a, w in zip(average, weights, strict=True)]
     assert int(np.asarray(optimizer.updates)) == 3
-    optimizer.exchange()
+    optimizer.swap_averages()
     for ours, expected in zip(model.get_weights(), average, strict=True):
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    optimizer.exchange()
+    optimizer.swap_averages()
     for ours, expected in zip(model.get_weights(), seen[3], strict=True):
         assert np.array_equal(ours, expected)
     assert not np.allclose(seen[2][2], seen[1][2])  # it moved the statistics themselves
 
 
+def line(optimizer):
+    """A model y = w . x, compiled with the loss mean(y), and its data: the gradient is 0.5."""
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")]
+    )
+    model.compile(optimizer, lambda y, p: p, auto_scale_loss=False)
+    return model, np.full((4, 1), 0.5, "float32"), np.zeros((4, 1), "float32")
+
+
+class WithoutApply(SGD):
+    """What a Keras makes of SGD that calls something else than `apply`."""
+
+    apply = keras.optimizers.Optimizer.apply
+
+
+class WithoutScaleLoss(SGD):
+    """What a Keras makes of SGD that calls something else than `scale_loss`."""
+
+    def scale_loss(self, loss):
+        return keras.optimizers.Optimizer.scale_loss(self, loss)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "missing"),
+    [(WithoutApply(0.1), "called `update_step`, not `WithoutApply.apply`"),
+     (WithoutScaleLoss(0.1, loss_scale=8.0), "`scale_loss` was not called before `apply`")],
+)  # fmt: skip
+def test_fit_raises_where_keras_does_not_call_a_hook(optimizer, missing):
+    model, x, y = line(optimizer)
+    with pytest.raises(RuntimeError, match=missing):
+        model.fit(x, y, verbose=0)
+    assert float(np.asarray(optimizer.iterations)) == 0
+    if keras.backend.backend() == "tensorflow":  # JAX's are gone with the step
+        assert np.array_equal(model.get_weights()[0], [[1.0]])
+
+
+def test_each_step_needs_a_scaled_loss_of_its_own():
+    (variable,) = variables(kernel=[1.0])
+    optimizer = SGD(1.0, loss_scale=4.0)
+    optimizer.build([variable])
+    optimizer.scale_loss(np.float32(1))
+    optimizer.apply([np.array([1.0])])
+    with pytest.raises(RuntimeError, match=r"`scale_loss`.*loss_scale=4.0"):
+        optimizer.apply([np.array([1.0])])
+    assert float(np.asarray(variable)[0]) == 0.75
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="on TensorFlow a step sees them")
+def test_fit_raises_where_jax_would_not_average_the_statistics():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+    model.compile(SGD(0.1, ema=0.75), "mse", auto_scale_loss=False)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.also_average(model.non_trainable_variables)
+    x = np.zeros((4, 3), "float32")
+    with pytest.raises(RuntimeError, match="`averaging_statelessly`.*ema=0.75"):
+        model.fit(x, x, verbose=0)
+
+
+def test_a_variable_without_gradient_keeps_its_value():
+    pair = variables(kernel=[1.0], bias=[2.0])
+    optimizer = SGD(0.5, momentum=0.5, weight_decay=0.5)
+    with pytest.warns(UserWarning, match="no gradient for kernel"):
+        optimizer.apply([None, np.array([1.0])], pair)
+    assert [float(np.asarray(v)[0]) for v in pair] == [1.0, 1.0]
+    with pytest.raises(ValueError, match="Received: None for every variable"):
+        optimizer.apply([None, None])
+
+
+def test_gradients_of_other_variables_are_refused():
+    one, other = variables(kernel=[1.0], bias=[2.0])
+    optimizer = SGD(0.5)
+    with pytest.raises(ValueError, match="not built"):
+        optimizer.apply([np.array([1.0])])
+    optimizer.build([one])
+    with pytest.raises(ValueError, match="1 variables. Received: 2 gradients"):
+        optimizer.apply([np.array([1.0])] * 2)
+    with pytest.raises(ValueError, match="built with. Received: bias"):
+        optimizer.apply([np.array([1.0])], [other])
+    assert float(np.asarray(one)[0]) == 1.0
+
+
+def test_a_variable_whose_gradient_is_its_value_is_refused():
+    (variable,) = variables(kernel=[1.0])
+    variable.overwrite_with_gradient = True
+    with pytest.raises(ValueError, match="float8.*Received: kernel"):
+        SGD(0.5).build([variable])
+
+
+def test_constraints_hold_for_weights_and_averages():
+    (variable,) = variables(kernel=[1.0])
+    variable.constraint = keras.constraints.NonNeg()
+    optimizer = SGD(1.0, ema=0.5)
+    path = steps(optimizer, [0.5, 3.0], variable)
+    assert path == [0.5, 0.0]
+    optimizer.swap_averages()
+    assert float(np.asarray(variable)[0]) == 0.25
+
+
+def test_learning_rate_can_be_set():
+    optimizer = SGD(0.5)
+    optimizer.learning_rate = 0.25
+    assert float(np.asarray(optimizer.learning_rate)) == 0.25
+    assert steps(optimizer, [1.0]) == [0.75]
+    scheduled = SGD(Table([0.5, 0.25]), accumulate=2)
+    assert steps(scheduled, [1.0, 1.0]) == [1.0, 0.5]
+    assert float(scheduled.learning_rate) == 0.25
+    scheduled.learning_rate = Table([0.5, 0.125])
+    assert float(scheduled.learning_rate) == 0.125
+
+
 def test_jax_computes_the_same(run_python):
     done = run_python(
-        "-m", "pytest", "-q", __file__, "-k", "hand or algorithm or scale or fit",
+        "-m", "pytest", "-q", __file__, "-k", "hand or algorithm or scale or fit or constraints",
         KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -278,17 +393,43 @@ def test_configuration_makes_the_same_optimizer(kind):
     again = kind.from_config(first.get_config())
     for name, value in arguments.items():
         assert value != signature[name].default
-        attribute = "l2" if name == "weight_decay" else name  # Keras' own decay has that name
-        assert getattr(first, attribute) == getattr(again, attribute) == value
+        assert getattr(first, name) == getattr(again, name) == value
     ends = []
     for optimizer in (first, again):
         pair = variables(kernel=[1.0, -2.0], bias=[0.5])
         optimizer.build(pair)
         for gradients in GRADIENTS[1:] * 2:  # two micro-batches a step
+            optimizer.scale_loss(np.float32(1))
             optimizer.apply([8.0 * np.array(g) for g in gradients])
         ends.append([np.array(v).tolist() for v in optimizer.variables + pair])
     assert ends[0] == ends[1]
     assert ends[0][-1] != [0.5]  # it moved
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_row_tells_the_arguments_of_its_class_and_its_moments(name):
+    choice = OPTIMIZERS[name]
+    kind = getattr(optimizers, choice.name)
+    assert kind in OWN and set(choice.arguments) == set(OWN[kind])
+    shared = len(_built(Optimizer(0.1)).variables)
+    for momentum in (0.0, 0.9):
+        recipe = Recipe(model="resnet18", dataset="cifar10", optimizer=name, momentum=momentum)
+        arguments = {argument: getattr(recipe, argument) for argument in choice.arguments}
+        kept = len(_built(kind(0.1, **arguments)).variables) - shared
+        assert kept == choice.moments(recipe)
+
+
+def _built(optimizer):
+    optimizer.build(variables(kernel=[1.0]))
+    return optimizer
+
+
+def test_every_optimizer_is_public():
+    for choice in OPTIMIZERS.values():
+        assert getattr(resnet_keras, choice.name) is getattr(optimizers, choice.name)
+        assert choice.name in resnet_keras.__all__ and choice.name in dir(optimizers)
+    with pytest.raises(AttributeError, match="no attribute 'Adamm'"):
+        _ = optimizers.Adamm
 
 
 def test_lamb_cuts_the_gradient_where_it_is_told():

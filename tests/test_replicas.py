@@ -45,13 +45,13 @@ def train(strategy, case):
         model.compile(make(), loss, jit_compile=False, auto_scale_loss=False)
         optimizer = model.optimizer
         optimizer.build(model.trainable_variables)
-        optimizer.follow(model.non_trainable_variables)
+        optimizer.also_average(model.non_trainable_variables)
     start = [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.trainable_variables]
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16 // accumulate)
     history = model.fit(batches, verbose=0, shuffle=False).history
     moved = far(start, [keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables])
     last = model.get_weights()
-    optimizer.exchange()
+    optimizer.swap_averages()
     averages = model.get_weights() if optimizer.ema else last
     return moved, last, averages, history["loss"][0]
 
@@ -171,7 +171,7 @@ with two.scope():
     model = keras.Sequential(layers)
     model.compile(SGD(0.125, ema=0.5), "mse", jit_compile=False, auto_scale_loss=False)
     model.optimizer.build(model.trainable_variables)
-    model.optimizer.follow(model.non_trainable_variables)
+    model.optimizer.also_average(model.non_trainable_variables)
 x, y = rows.reshape(-1, 1, 1, 3), rng.normal(size=(16, 1)).astype("float32")
 batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
 model.fit(batches, verbose=0, shuffle=False)
@@ -189,7 +189,7 @@ again.set_weights(model.get_weights())
 again.compile(loss="mse")
 assert abs(again.evaluate(x, y, verbose=0) - under) < 1e-6 * under
 with two.scope():  # as a callback of fit would
-    model.optimizer.exchange()
+    model.optimizer.swap_averages()
 all_equal(model, model.optimizer)
 assert np.abs(copies(norm.moving_mean)[1] - average).max() < 1e-5
 """

@@ -126,10 +126,10 @@ def test_a_run_that_nobody_listens_to_any_more_saves_and_stops(start, tmp_path):
 def test_a_signal_says_what_it_waits_for(tmp_path, capfd):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    place = watch.Place(step=0, accumulate=1, steps_per_epoch=1, total=2, rows=[])
+    place = watch.Position(step=0, accumulate=1, steps_per_epoch=1, total=2, rows=[])
     said = []
     for events in ((), ("on_test_begin",), ("on_test_begin", "on_test_end")):
-        keep = watch.Keep(place, tmp_path, (1, "steps"), [], None, {}, None)
+        keep = watch.Backups(place, tmp_path, (1, "steps"), [], None, {}, None)
         keep.set_model(model)
         for event in events:
             getattr(keep, event)()

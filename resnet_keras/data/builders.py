@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from resnet_keras.errors import InputError
+from resnet_keras.internals.tfds import default_data_dir
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -73,7 +74,7 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
             return Digits(data_dir=data_dir)
     # Without those of the community, for which TFDS asks the network.
     known = tfds.list_builders(with_community_datasets=False)
-    prepared = Path(data_dir or tfds.core.constants.DATA_DIR) / dataset
+    prepared = Path(data_dir or default_data_dir()) / dataset
     if dataset.split("/")[0] in known or prepared.is_dir():
         try:
             with _nothing_left():

@@ -11,11 +11,11 @@ from typing import Any
 
 import requests  # TFDS downloads with it
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import checksums, download_manager
 
 from resnet_keras.data.archives import TRAIN, VALIDATION
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
+from resnet_keras.internals.tfds import NonMatchingChecksumError, url_info
 
 # Which of ImageNet's archives the builders of TFDS read.
 IMAGENET_ARCHIVES = {
@@ -94,7 +94,7 @@ def build_from(builder: tfds.core.DatasetBuilder, folder: Path) -> None:
     config = tfds.download.DownloadConfig(manual_dir=folder if folder.exists() else None)
     try:
         builder.download_and_prepare(download_config=config)
-    except download_manager.NonMatchingChecksumError as error:
+    except NonMatchingChecksumError as error:
         raise InputError(
             f"a file of {builder.name} is not the published one. Remove it, then run the same "
             f"command again. Received: {str(error).splitlines()[0].rstrip(':')}"
@@ -115,7 +115,7 @@ def _check_files(folder: Path, files: dict[str, tuple[str, Any]]) -> None:
     for name, (_, wanted) in files.items():
         if not (folder / name).exists():
             continue
-        found = checksums.compute_url_info(folder / name)
+        found = url_info(folder / name)
         if found != wanted:
             raise InputError(
                 f"{folder / name} is not the published file, which has {int(wanted.size):,} bytes "

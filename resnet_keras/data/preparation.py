@@ -1,7 +1,6 @@
 """Prepare a data set: check its files, let TFDS build it, and count the result."""
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,7 @@ from resnet_keras.data.building import (
 from resnet_keras.data.sources import Source
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
-
-# How TFDS names a folder that it is about to fill (its `file_utils.incomplete_dir`).
-_UNFINISHED = re.compile(r"incomplete\.[A-Z0-9]{6}_\d+\.\d+\.\d+")
+from resnet_keras.internals.tfds import is_unfinished
 
 
 def prepare(
@@ -117,5 +114,5 @@ def _name_leftovers(builder: tfds.core.DatasetBuilder) -> None:
     """
     parent = Path(builder.data_dir).parent
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-        if _UNFINISHED.fullmatch(path.name):
+        if is_unfinished(path):
             say(f"{path} is left over from an interrupted preparation: delete it")

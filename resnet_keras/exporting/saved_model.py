@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from resnet_keras import data
+from resnet_keras.internals.tensorflow import parse_saved_model
 from resnet_keras.model_files import Metadata, label_lines
 
 # How many classes `serve_bytes` answers.
@@ -51,10 +52,7 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> N
 
 def operators(path: Path) -> dict[str, int]:
     """How often each operation stands in what the signature `serve` computes."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    (meta,) = content.meta_graphs
+    (meta,) = parse_saved_model(path).meta_graphs
     functions = {function.signature.name: function for function in meta.graph_def.library.function}
     counts = Counter()
 

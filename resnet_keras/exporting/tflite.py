@@ -17,6 +17,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.exporting import saved_model, tflite_metadata
 from resnet_keras.exporting.errors import IMAGES, LayerErrors
 from resnet_keras.exporting.plain import layer_of
+from resnet_keras.internals import tensorflow as internals
 from resnet_keras.model_files import Metadata, label_lines
 
 _TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
@@ -97,24 +98,21 @@ def _convert(folder, model, quantize, images, io, keep_float) -> tuple[bytes, di
 
 def _int8(converter, model, images, io, keep_float) -> tuple[bytes, dict[str, float]]:
     """Calibrate once, then quantize twice: for the file, and beside float to see the errors."""
-    from tensorflow.lite.python.convert import mlir_quantize
-
     converter.representative_dataset = lambda: (
         [image[None].astype(np.float32)] for image in images
     )
     # What `tf.lite.experimental.QuantizationDebugger` does, without the interpreter that
     # TensorFlow no longer wants to be used; the ranges can be fixed in between.
-    converter._experimental_calibrate_only = True
-    content = schema.ModelT.InitFromPackedBuf(converter.convert(), 0)
+    content = schema.ModelT.InitFromPackedBuf(internals.calibrated(converter), 0)
     _set_pixel_ranges(content, model)
     calibrated = _pack(content)
     kept = _tensors_of(content, model, keep_float)
     kind = _TYPES[io]
     with without_noise():
-        quantized = mlir_quantize(
+        quantized = internals.quantized(
             calibrated, input_data_type=kind, output_data_type=kind, denylisted_nodes=kept
         )
-        doubled = mlir_quantize(calibrated, enable_numeric_verify=True, denylisted_nodes=kept)
+        doubled = internals.quantized(calibrated, enable_numeric_verify=True, denylisted_nodes=kept)
     return quantized, _errors(doubled, model, images)
 
 
@@ -184,7 +182,7 @@ def _errors(doubled: bytes, model, images) -> dict[str, float]:
     details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     pairs = [
         operator["inputs"]
-        for operator in interpreter._get_ops_details()
+        for operator in internals.operator_details(interpreter)
         if operator["op_name"] == "NumericVerify"
     ]
     names = [layer.name for layer in model.layers]

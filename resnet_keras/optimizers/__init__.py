@@ -1,9 +1,11 @@
 """SGD and LAMB as the papers' code computes them, on any number of replicas.
 
-Names are loaded when they are first used: a recipe looks at `OPTIMIZERS` before Keras is loaded.
+A new optimizer is one module here and one row of `OPTIMIZERS`. Classes are loaded when they are
+first used: a recipe reads the rows before Keras is loaded.
 """
 
 import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
@@ -11,23 +13,23 @@ class Choice(NamedTuple):
     """What a recipe has to know of an optimizer.
 
     Attributes:
-        name: of the class, which is in the module of the recipe's name: `optimizers/sgd.py`.
-        arguments: the columns of a recipe that are arguments of this class.
-        moments: arrays of the weights' size that it keeps.
+        name: of the class; its module has the recipe's name for it: `optimizers/sgd.py`.
+        arguments: the columns of a recipe that are arguments of this class alone.
+        moments: given a recipe, how many arrays of the weights' size the optimizer keeps.
     """
 
     name: str
     arguments: tuple[str, ...]
-    moments: int
+    moments: Callable[[Any], int]
 
 
 OPTIMIZERS = {
-    "sgd": Choice("SGD", ("momentum", "nesterov"), moments=1),
-    "lamb": Choice("LAMB", ("beta_1", "beta_2", "epsilon"), moments=2),
+    "sgd": Choice("SGD", ("momentum", "nesterov"), moments=lambda recipe: recipe.momentum > 0),
+    "lamb": Choice("LAMB", ("beta_1", "beta_2", "epsilon"), moments=lambda recipe: 2),
 }
 
 _MODULES = {choice.name: module for module, choice in OPTIMIZERS.items()}
-_MODULES |= {"Optimizer": "step", "Table": "table"}
+_MODULES |= {"Optimizer": "optimizer", "Table": "table"}
 
 __all__ = ["OPTIMIZERS", *sorted(_MODULES)]
 

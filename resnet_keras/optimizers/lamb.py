@@ -2,40 +2,41 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from resnet_keras.optimizers.step import Optimizer, norm
+from resnet_keras.optimizers.optimizer import Optimizer, norm
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
 class LAMB(Optimizer):
     """LAMB (You et al. 2019, algorithm 2) as "ResNet strikes back" trained with it.
 
-    That is timm's, which follows NVIDIA's: the gradient of all parameters together is cut to
+    That is timm's, which follows NVIDIA's: the gradient of all parameters together is clipped to
     `clip_norm`; moments are Adam's, bias-corrected, epsilon outside the root; the decay is
     added to the update; and the update of a parameter that decays is scaled to the norm of the
-    parameter (phi is the identity; 1 where either norm is 0). One that does not decay, takes
-    Adam's step. A step left out does not count in the bias correction.
+    parameter (phi is the identity; 1 where either norm is 0). A parameter that does not decay
+    takes Adam's step. A step that was discarded does not count in the bias correction.
 
     Args:
-        learning_rate: a float, or a schedule.
-        weight_decay: added to the update of every parameter that is not excluded.
+        learning_rate: a float, 0 or more, or a schedule.
+        weight_decay: factor of the parameter that is added to its update, unless it is excluded.
         beta_1: decay of the mean of gradients, in [0, 1).
         beta_2: decay of the mean of their squares, in [0, 1).
-        epsilon: added to the root of the latter.
-        exclude: words; a parameter whose path has one of them is not decayed.
-        clip_norm: None: the gradient is not cut.
-        **arguments: those of `Optimizer`.
+        epsilon: added to the root of that mean, 0 or more.
+        exclude: words; a parameter whose path contains one of them is not decayed.
+        clip_norm: upper limit of the norm of the gradient; None: no limit.
+        **arguments: of `Optimizer`.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
         self,
-        learning_rate=0.005,
+        learning_rate: Any = 0.005,
         *,
         weight_decay: float = 0.01,
         beta_1: float = 0.9,
@@ -43,10 +44,10 @@ class LAMB(Optimizer):
         epsilon: float = 1e-6,
         exclude: Sequence[str] = ("bias", "gamma", "beta"),
         clip_norm: float | None = 1.0,
-        **arguments,
+        **arguments: Any,
     ):
         arguments |= {"weight_decay": weight_decay, "exclude": exclude, "clip_norm": clip_norm}
-        super().__init__(learning_rate, **{"name": "lamb", **arguments})
+        super().__init__(learning_rate, **arguments)
         for name, value in {"beta_1": beta_1, "beta_2": beta_2}.items():
             if not 0 <= value < 1:
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}")
@@ -55,32 +56,28 @@ class LAMB(Optimizer):
         self.beta_1, self.beta_2 = beta_1, beta_2
         self.epsilon = epsilon
 
-    def build(self, variables):
-        """Create two moments a variable."""
+    def build(self, variables) -> None:
+        """Create two moments for each variable."""
         if self.built:
             return
         super().build(variables)
-        self.means = self._slots("mean", variables)
-        self.squares = self._slots("square", variables)
+        self.means = self.add_slots("mean", variables)
+        self.squares = self.add_slots("square", variables)
 
-    def move(self, place, gradient, variable, rate):
-        """Compute one variable's step; see `Optimizer.move`."""
-        mean = self.beta_1 * self.means[place] + (1 - self.beta_1) * gradient
-        square = self.beta_2 * self.squares[place] + (1 - self.beta_2) * ops.square(gradient)
+    def compute_update(self, index: int, gradient: Any, variable: Any, learning_rate: Any):
+        """Compute one variable's step; see `Optimizer.compute_update`."""
+        mean = self.beta_1 * self.means[index] + (1 - self.beta_1) * gradient
+        square = self.beta_2 * self.squares[index] + (1 - self.beta_2) * ops.square(gradient)
         root = ops.sqrt(square / self._correction(self.beta_2, gradient.dtype))
         step = mean / self._correction(self.beta_1, gradient.dtype) / (root + self.epsilon)
-        if self.l2 and self.decayed[place]:
-            step = step + self.l2 * variable
+        if self.weight_decay and self.decayed[index]:
+            step = step + self.weight_decay * variable
             size, length = norm([variable]), norm([step])
             step = ops.where(ops.minimum(size, length) > 0, size / length, 1.0) * step
-        return variable - rate * step, [(self.means[place], mean), (self.squares[place], square)]
+        moments = [(self.means[index], mean), (self.squares[index], square)]
+        return variable - learning_rate * step, moments
 
-    def _correction(self, beta: float, dtype):
+    def _correction(self, beta: float, dtype: str) -> Any:
         """1 - beta ** steps, exact in float32 too, where .999 is not."""
         steps = ops.cast(self.updates + 1, dtype)
         return -ops.expm1(steps * math.log(beta)) if beta else ops.ones_like(steps)
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
-        return super().get_config() | own

@@ -1,19 +1,39 @@
 """Recipe -> the compiled network, with its optimizer and its loss."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.recipe import Recipe
 
+if TYPE_CHECKING:
+    import keras
 
-def compiled(recipe: Recipe, train, policy: str, replicas: int, fresh: bool):
-    """The model of a recipe, compiled, and its metrics; to be called in the scope.
+    from resnet_keras.data import Split
+    from resnet_keras.optimizers import Optimizer
 
-    It has the recipe's `weights` if the run is a `fresh` one: a backup has better ones, and the
-    checkpoint may be gone.
+
+def compiled(
+    recipe: Recipe, train: "Split", policy: str, replicas: int, fresh: bool
+) -> "tuple[keras.Model, list[keras.metrics.Metric]]":
+    """Build and compile the model of a recipe, to be called in the strategy's scope.
+
+    Args:
+        recipe: what to build.
+        train: the images to train on.
+        policy: "float32", "mixed_bfloat16" or "mixed_float16".
+        replicas: number of replicas that share a batch.
+        fresh: load the recipe's `weights`. A run that is resumed has better ones in its backup,
+            and the checkpoint may be gone.
+
+    Returns:
+        The model, and the metrics that it was compiled with.
+
+    Raises:
+        InputError: the network cannot be built, or the weights do not fit it.
     """
-    from resnet_keras.losses import Accuracy, CrossEntropy
+    from resnet_keras.losses import LOSSES, Accuracy
     from resnet_keras.quantize import aware
     from resnet_keras.weights import load_weights
 
@@ -22,23 +42,23 @@ def compiled(recipe: Recipe, train, policy: str, replicas: int, fresh: bool):
         say(load_weights(model, recipe.weights, skip_head=recipe.skip_head))
     if recipe.quantize:
         model = aware(model)
-    metrics = [Accuracy()]
-    follow_on_jax(model)
+    metrics: list[keras.metrics.Metric] = [Accuracy()]
+    average_statistics_on_jax(model)
     model.compile(
         optimizer(recipe, train.examples, policy),
-        CrossEntropy(sigmoid=recipe.loss == "sigmoid", label_smoothing=recipe.label_smoothing),
-        weighted_metrics=metrics,  # images that fill a batch weigh nothing
-        auto_scale_loss=False,  # our optimizers scale it themselves, and hear every replica
+        LOSSES[recipe.loss](recipe),
+        weighted_metrics=metrics,  # images that only fill a batch have weight 0
+        auto_scale_loss=False,  # our optimizers scale it themselves, and check every replica
     )
     # Now, so that a backup finds its variables.
     model.optimizer.build(model.trainable_variables)
     if recipe.ema:
-        model.optimizer.follow(model.non_trainable_variables)
+        model.optimizer.also_average(model.non_trainable_variables)
     return model, metrics
 
 
-def optimizer(recipe: Recipe, examples: int, policy: str):
-    """The optimizer of a recipe."""
+def optimizer(recipe: Recipe, examples: int, policy: str) -> "Optimizer":
+    """Make the optimizer of a recipe, for a data set of `examples` training images."""
     from resnet_keras import optimizers
 
     steps = recipe.steps_per_epoch(examples)
@@ -58,17 +78,21 @@ def optimizer(recipe: Recipe, examples: int, policy: str):
     )
 
 
-def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
-    """The network of a recipe, as training wants it: logits, fast layers."""
+def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1) -> "keras.Model":
+    """Build the network of a recipe as training wants it: it returns logits, its layers are fast.
+
+    Raises:
+        InputError: such a network cannot be built.
+    """
     import keras
 
     from resnet_keras.layers import BatchNormalization, Conv2D
     from resnet_keras.models import ResNet, freeze
 
     if keras.backend.backend() == "jax":
-        replicas = 1  # a batch is one array there, whose statistics are all replicas' anyway
+        replicas = 1  # there a batch is one array, whose statistics are those of all replicas
     synchronized = recipe.sync_batch_norm and replicas > 1
-    # One size is faster; with two the network is built for any.
+    # With one size the network is faster; with two it is built for any size.
     size = recipe.train_size if recipe.train_size == recipe.eval_size else None
     try:
         model = ResNet(
@@ -80,7 +104,7 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
             std=recipe.std,
             drop_path=recipe.drop_path,
             norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
-            # Those of int8 are layers of their own.
+            # The int8 clone has convolutions of its own.
             conv=keras.layers.Conv2D if recipe.quantize else Conv2D,
         )
         freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
@@ -89,8 +113,11 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
     return model
 
 
-def follow_on_jax(model) -> None:
-    """On JAX, let each step move the averages of batch norm's statistics, too."""
+def average_statistics_on_jax(model: "keras.Model") -> None:
+    """On JAX, let each step update the averages of batch norm's statistics too.
+
+    To be called before `compile`. On other backends nothing happens: the step sees the statistics.
+    """
     import keras
 
     if keras.backend.backend() != "jax":
@@ -98,9 +125,10 @@ def follow_on_jax(model) -> None:
     step = model.train_step
 
     def train_step(state, data):
-        logs, (trainable, others, optimizer, metrics) = step(state, data)
+        with model.optimizer.averaging_statelessly():
+            logs, (trainable, others, optimizer, metrics) = step(state, data)
         values = {id(v): x for v, x in zip(model.non_trainable_variables, others, strict=True)}
-        optimizer = model.optimizer.follow_stateless(state[2], optimizer, values)
+        optimizer = model.optimizer.average_statelessly(state[2], optimizer, values)
         return logs, (trainable, others, optimizer, metrics)
 
     model.train_step = train_step

@@ -13,6 +13,7 @@ from resnet_keras.console import say, signals_to
 from resnet_keras.recipe import Recipe
 from resnet_keras.training import tracking, watch
 from resnet_keras.training.machine import Replicas, StoppedTogether
+from resnet_keras.training.progress import ProgressBar
 
 
 def fit(
@@ -49,19 +50,19 @@ def fit(
     step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
     steps = recipe.steps_per_epoch(train.examples)
     total = recipe.total_steps(train.examples)
-    place = watch.Place(step, recipe.accumulate, steps, total, rows)
+    place = watch.Position(step, recipe.accumulate, steps, total, rows)
     every = recipe.interval()
-    keep = watch.Keep(place, folder / "backup", every, metrics, replicas, settled, saved)
+    keep = watch.Backups(place, folder / "backup", every, metrics, replicas, settled, saved)
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
             stack.enter_context(data.reading(train, test))
-            watching = [watch.Average()] if recipe.ema else []
+            watching = [watch.ValidateAverages()] if recipe.ema else []
             if replicas.process == 0:
                 watching += _shown(recipe, place, folder, stack)
             callbacks = [
-                watch.Count(place),
-                watch.Row(place, partial(recipe.learning_rate_at, steps_per_epoch=steps)),
+                watch.StepCounter(place),
+                watch.EpochRow(place, partial(recipe.learning_rate_at, steps_per_epoch=steps)),
                 *watching,
                 keep,
             ]
@@ -77,21 +78,25 @@ def fit(
         )
         raise SystemExit(1) from None
     if recipe.ema:
-        model.optimizer.exchange()
+        model.optimizer.swap_averages()
     return place.rows
 
 
-def _shown(recipe: Recipe, place: watch.Place, folder: Path, stack: ExitStack) -> list:
+def _shown(recipe: Recipe, place: watch.Position, folder: Path, stack: ExitStack) -> list:
     """The callbacks that show the run: in its folder, on the screen, elsewhere."""
     watch.write_rows(folder / "log.csv", place.rows)
-    profile = watch.Profile(place, recipe.profiled(), folder / "tensorboard")
+    profile = watch.Profiler(place, recipe.profiled(), folder / "tensorboard")
     stack.callback(profile.close)
     report = stack.enter_context(tracking.reporting(recipe, folder))
-    return [
-        watch.Log(place, folder / "log.csv", report),
-        watch.Progress(place, recipe.batch_size // recipe.accumulate),
+    shown: list[keras.callbacks.Callback] = [
+        watch.LogWriter(place, folder / "log.csv", report),
         profile,
     ]
+    if recipe.verbose:
+        bar = ProgressBar(place, recipe.batch_size // recipe.accumulate)
+        stack.callback(bar.close)
+        shown.append(bar)
+    return shown
 
 
 def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> None:
@@ -121,5 +126,5 @@ def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> No
         validation_data=test_batches,
         callbacks=callbacks,
         shuffle=False,  # the data are shuffled already
-        verbose=int(recipe.verbose and replicas.process == 0),
+        verbose=0,  # the bar is ours
     )

@@ -48,7 +48,7 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     activations = sum(math.prod(shape[1:]) for shape in _kept(model, recipe.train_size))
     half = policy.startswith("mixed")
     # Weights, gradients, moments; sums of micro-batches; averages; weights in half precision.
-    moments = OPTIMIZERS[recipe.optimizer].moments
+    moments = OPTIMIZERS[recipe.optimizer].moments(recipe)
     copies = 2 + moments + (recipe.accumulate > 1) + bool(recipe.ema)
     fixed = round((copies + half / 2) * 4 * model.count_params())
     images = recipe.batch_size // recipe.accumulate // replicas
@@ -121,10 +121,9 @@ def available(replicas: int = 1) -> int | None:
         import tensorflow as tf
 
         if tf.config.list_physical_devices("GPU"):
-            from tensorflow.python.client import device_lib
+            from resnet_keras.internals.tensorflow import gpu_memory
 
-            gpus = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
-            return min(d.memory_limit for d in gpus)
+            return min(gpu_memory())
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *group_limits()]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:

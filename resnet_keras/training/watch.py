@@ -1,11 +1,10 @@
-"""What watches a run: log, progress bar, backups, signals, a stop at the first NaN."""
+"""Keras callbacks of a run: its log, backups, signals, profile, and a stop at the first NaN."""
 
 import contextlib
 import csv
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,18 +22,18 @@ from resnet_keras.training.tracking import Report, profiling
 
 
 class Diverged(Exception):
-    """The loss is no number any more."""
+    """The loss or a weight is NaN or infinite."""
 
 
-class Place:
-    """Where a run stands, shared by those who watch it.
+class Position:
+    """Where a run stands; shared by its callbacks.
 
     Attributes:
-        batch: batches done; several make a step where gradients are accumulated.
-        accumulate: how many.
-        steps_per_epoch: steps in an epoch.
-        total: steps of the whole run.
-        rows: of `log.csv`, one an epoch.
+        batch: number of batches done.
+        accumulate: number of batches that make a step.
+        steps_per_epoch: number of steps in an epoch.
+        total: number of steps of the whole run.
+        rows: of `log.csv`, one per epoch.
     """
 
     def __init__(self, step: int, accumulate: int, steps_per_epoch: int, total: int, rows: list):
@@ -46,7 +45,7 @@ class Place:
 
     @property
     def step(self) -> int:
-        """Training steps done."""
+        """Number of training steps done."""
         return self.batch // self.accumulate
 
     @property
@@ -56,11 +55,11 @@ class Place:
 
     @property
     def within_epoch(self) -> bool:
-        """Whether the epoch goes on after this step; the run's last one may be short."""
+        """Whether more steps of this epoch follow; the run's last epoch may be short."""
         return self.step % self.steps_per_epoch != 0 and self.step < self.total
 
     def next_epochs(self) -> tuple[int, int, int]:
-        """What to fit next: first epoch, the one behind the last, and steps in each."""
+        """What to fit next: the first epoch, the one after the last, and the steps in each."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         whole = self.total // self.steps_per_epoch
         if not done and epoch < whole:
@@ -69,87 +68,91 @@ class Place:
         return epoch, epoch + 1, end - self.step
 
 
-class Count(keras.callbacks.Callback):
-    """Counts, and stops where the loss is no number. The first of the callbacks."""
+class StepCounter(keras.callbacks.Callback):
+    """Counts batches, and stops where the loss is NaN or infinite. The first of the callbacks."""
 
-    def __init__(self, place: Place):
+    def __init__(self, position: Position):
         super().__init__()
-        self.place = place
+        self.position = position
 
     def on_train_batch_end(self, batch, logs=None):
-        """One batch more."""
-        self.place.batch += 1
-        # The running mean: once not a number, it stays so.
+        """Count a batch.
+
+        Raises:
+            Diverged: the loss is NaN or infinite.
+        """
+        self.position.batch += 1
+        # The running mean over the epoch: once it is NaN, it stays NaN.
         if not np.isfinite(float(logs["loss"])):
-            raise Diverged(f"the loss is not finite at step {self.place.step}")
+            raise Diverged(f"the loss is NaN or infinite at step {self.position.step}")
 
 
-class Average(keras.callbacks.Callback):
+class ValidateAverages(keras.callbacks.Callback):
     """Validates the running average of the weights, which is what will be saved."""
 
     def on_test_begin(self, logs=None):
-        """Take the averages."""
-        self.model.optimizer.exchange()
+        """Put the averages into the model."""
+        self.model.optimizer.swap_averages()
 
     def on_test_end(self, logs=None):
-        """Take the weights again."""
-        self.model.optimizer.exchange()
+        """Put the weights back."""
+        self.model.optimizer.swap_averages()
 
 
-class Row(keras.callbacks.Callback):
-    """Adds a row to the log, once an epoch; in every process."""
+class EpochRow(keras.callbacks.Callback):
+    """Adds a row to the log after each epoch; in every process."""
 
-    def __init__(self, place: Place, rate: Callable[[int], float]):
+    def __init__(self, position: Position, learning_rate: Callable[[int], float]):
         super().__init__()
-        self.place, self.rate = place, rate
+        self.position, self.learning_rate = position, learning_rate
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Look at the clock."""
+        """Note the time."""
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         """Add a row."""
-        row = {"epoch": epoch + 1, "learning_rate": self.rate(self.place.step - 1)}
+        row = {"epoch": epoch + 1, "learning_rate": self.learning_rate(self.position.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
         seconds = time.perf_counter() - self.start
-        if self.place.rows and self.place.rows[-1]["epoch"] == row["epoch"]:
-            # Of a shorter run, which ended within this epoch.
-            seconds += self.place.rows.pop()["seconds"]
-        self.place.rows.append(row | {"seconds": round(seconds, 2)})
+        if self.position.rows and self.position.rows[-1]["epoch"] == row["epoch"]:
+            # The row of a shorter run, which ended within this epoch.
+            seconds += self.position.rows.pop()["seconds"]
+        self.position.rows.append(row | {"seconds": round(seconds, 2)})
 
 
-class Log(keras.callbacks.Callback):
-    """Shows each row: `log.csv`, written whole or not at all, and the recipe's logger."""
+class LogWriter(keras.callbacks.Callback):
+    """Writes the rows to `log.csv`, whole or not at all, and to the recipe's logger."""
 
-    def __init__(self, place: Place, path: Path, report: Report):
+    def __init__(self, position: Position, path: Path, report: Report):
         super().__init__()
-        self.place, self.path, self.report = place, path, report
+        self.position, self.path, self.report = position, path, report
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write."""
-        write_rows(self.path, self.place.rows)
-        row = self.place.rows[-1]
+        """Write the row of an epoch."""
+        write_rows(self.path, self.position.rows)
+        row = self.position.rows[-1]
         self.report(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
 
 
-class Profile(keras.callbacks.Callback):
-    """Traces some steps."""
+class Profiler(keras.callbacks.Callback):
+    """Traces some steps for TensorBoard's profiler."""
 
-    def __init__(self, place: Place, steps: range, folder: Path):
+    def __init__(self, position: Position, steps: range, folder: Path):
         super().__init__()
-        self.place, self.steps, self.folder = place, steps, folder
+        self.position, self.steps, self.folder = position, steps, folder
         self.open = contextlib.ExitStack()
         self.running = False
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Start before the first of the steps, or where the run goes on among them."""
-        if not self.running and self.place.step in self.steps:
+        """Start before the first of the steps, or where the run is resumed among them."""
+        if not self.running and self.position.step in self.steps:
             self.open.enter_context(profiling(self.folder))
             self.running = True
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop behind the last."""
-        if self.running and self.place.step not in self.steps:
+        """Stop after the last."""
+        if self.running and self.position.step not in self.steps:
             self.close()
 
     def close(self) -> None:
@@ -158,16 +161,25 @@ class Profile(keras.callbacks.Callback):
         self.running = False
 
 
-class Keep(keras.callbacks.Callback):
-    """Backups: of everything that the next step depends on, every so many steps or seconds.
+class Backups(keras.callbacks.Callback):
+    """Backs up everything that the next step depends on, and stops on a signal.
 
     Of several processes the first one writes, and a signal to one of them stops all at the same
     step.
+
+    Args:
+        position: where the run stands.
+        folder: of the backups.
+        every: the interval, as a number and "steps" or "seconds".
+        metrics: that the model was compiled with.
+        replicas: among which this process has some.
+        settled: what a resumed run must share with this one, for the notes of the backups.
+        saved: the backup that the run was resumed from, as `restore` returned it; None: a new run.
     """
 
     def __init__(
         self,
-        place: Place,
+        position: Position,
         folder: Path,
         every: tuple[int, str],
         metrics: list,
@@ -176,35 +188,35 @@ class Keep(keras.callbacks.Callback):
         saved: backup.Saved | None,
     ):
         super().__init__()
-        self.place, self.folder, self.replicas = place, folder, replicas
+        self.position, self.folder, self.replicas = position, folder, replicas
         self.compiled, self.settled = metrics, settled
         self.number, self.unit = every
         self.saved_at = time.monotonic()
-        self.saved_step = place.step
-        self.signal = self.stop = 0  # what this process heard; what all of them know
-        self.doing = "step"  # what ends before a signal is heard
-        self.resumed = saved and saved.arrays  # has the metrics within the epoch
-        self.sums = {}  # the metrics of an epoch that is at its end, or at that of the run
+        self.saved_step = position.step
+        self.signal = self.stop = 0  # what this process has received; what all of them know of
+        self.doing = "step"  # what is finished before the run stops
+        self.resumed = saved.arrays if saved else None  # the metrics within the epoch
+        self.sums: dict[str, np.ndarray] = {}  # the metrics when the validation began
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Keras has just set the metrics to zero; in a resumed epoch they go on."""
-        if self.resumed and self.place.within_epoch:
+        """Restore the metrics of a resumed epoch, which Keras has just set to zero."""
+        if self.resumed and self.position.within_epoch:
             for name, variable in self._metrics().items():
                 variable.assign(self.resumed[name])
         self.resumed, self.sums = None, {}
 
     def on_test_begin(self, logs=None):
-        """Note the metrics before the validation counts with them: a longer run may go on here."""
+        """Note the metrics before the validation uses them: a longer run may be resumed here."""
         self.sums = _values(self._metrics())
         self.doing = "validation"
 
     def on_test_end(self, logs=None):
-        """The next step follows, or the end of the epoch, which saves."""
+        """Note that the validation is over."""
         self.doing = "step"
 
     def on_train_batch_end(self, batch, logs=None):
-        """Save within an epoch; at its end `on_epoch_end` does, when the log has its row."""
-        if self.place.at_step_end and self.place.within_epoch and self._due():
+        """Save within an epoch; `on_epoch_end` saves at its end, when the log has its row."""
+        if self.position.at_step_end and self.position.within_epoch and self._due():
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -214,37 +226,51 @@ class Keep(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Save the end of the training."""
-        if self.saved_step != self.place.step:
+        if self.saved_step != self.position.step:
             self.save()
 
     def save(self) -> None:
-        """Write a backup; then stop, if a signal asked for it."""
+        """Write a backup; then stop, if a signal was received.
+
+        Raises:
+            Diverged: a weight is NaN or infinite; no backup is written.
+            StoppedTogether: a signal was received.
+        """
         if self.replicas.process == 0:
             self._write()
-        self.saved_at, self.saved_step = time.monotonic(), self.place.step
+        self.saved_at, self.saved_step = time.monotonic(), self.position.step
         if self.stop:
             raise StoppedTogether(self.stop)
 
     def _write(self) -> None:
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()  # within an epoch the variables are empty
+        counted = int(_value(self.model.optimizer.iterations))
+        if counted != self.position.step:
+            raise RuntimeError(
+                f"the optimizer has made {counted} steps, the run {self.position.step}: Keras' "
+                f"training step did not call `Optimizer.apply`. Received: Keras {keras.__version__}"
+            )
         arrays = _values(state(self.model, self.compiled)) | self.sums
         for name, array in arrays.items():
-            # The loss tells one step late; what is lost already would replace a good backup.
+            # The loss is one step behind the weights: here a backup of lost weights would replace
+            # a good one.
             if name.startswith("model/") and not np.isfinite(array).all():
-                raise Diverged(f"{name.split('/', 2)[2]} is not finite at step {self.place.step}")
-        notes = {"rows": self.place.rows, **self.settled}
-        backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
+                raise Diverged(
+                    f"{name.split('/', 2)[2]} is NaN or infinite at step {self.position.step}"
+                )
+        notes = {"rows": self.position.rows, **self.settled}
+        backup.save(self.folder, backup.Saved(self.position.step, arrays, notes))
 
     def on_signal(self, number, frame) -> None:
-        """Note a signal; the end of the step saves and stops. The second one stops at once.
+        """Note a signal: the run saves and stops after this step. A second one stops it at once.
 
-        A validation goes on to its end: its row is the epoch's.
+        A validation is finished first, because the epoch's row has its numbers.
         """
         if self.signal:
             stop(number, frame)
         self.signal = number
-        # Not `print`: the signal may have come within another one.
+        # Not `print`, which the signal may have interrupted.
         os.write(2, f"\n{signal.Signals(number).name}: saving after this {self.doing}\n".encode())
 
     def _due(self) -> bool:
@@ -252,7 +278,7 @@ class Keep(keras.callbacks.Callback):
         if self.stop:
             return True
         if self.unit == "steps":
-            return self.place.step % self.number == 0
+            return self.position.step % self.number == 0
         return time.monotonic() - self.saved_at >= self.number
 
     def _metrics(self) -> dict[str, keras.Variable]:
@@ -261,18 +287,18 @@ class Keep(keras.callbacks.Callback):
 
 
 def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> backup.Saved:
-    """Put a backup into a model; `Keep` puts the metrics there, when their epoch begins.
+    """Put a backup into a model, except the metrics: `Backups` does, when their epoch begins.
 
     Args:
         saved: the backup.
         model: compiled, its optimizer built.
-        metrics: it was compiled with.
+        metrics: that it was compiled with.
 
     Returns:
         The backup with the arrays of the metrics alone: the others are not needed any more.
 
     Raises:
-        InputError: the model has other variables; none is changed.
+        InputError: the model has other variables; none was changed.
     """
     variables = state(model, metrics)
     found = {name: array.shape for name, array in saved.arrays.items()}
@@ -280,7 +306,7 @@ def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> backup.Sa
     if odd := sorted(found.items() ^ wanted.items()):
         raise InputError(
             "the backups are of another network, or of another version of this program or of "
-            f"Keras: go on with that one, or take another --run-dir. Received: {odd[0][0]}"
+            f"Keras: resume with that one, or choose another --run-dir. Received: {odd[0][0]}"
         )
     later = {}
     for name, variable in variables.items():
@@ -292,17 +318,17 @@ def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> backup.Sa
 
 
 def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
-    """Every variable that the next step reads, by a name that a new process gives it, too.
+    """Collect every variable that the next step reads, by names that are the same in all processes.
 
     Args:
         model: compiled.
-        metrics: it was compiled with; Keras lists them as the model's after the first step only.
+        metrics: that it was compiled with; Keras adds them to the model's after the first step.
 
     Returns:
         `model/00000/conv1_conv/kernel`, `optimizer/...`, `metric/...`.
     """
     metrics = {metric.name: metric for metric in (*model.metrics, *metrics)}
-    metrics.pop("compile_metrics", None)  # what holds the compiled ones
+    metrics.pop("compile_metrics", None)  # the container of the compiled ones
     counted = {id(v) for metric in metrics.values() for v in metric.variables}
     kinds = {
         "model": [v for v in model.variables if id(v) not in counted],
@@ -310,7 +336,7 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
         "metric": [v for name in sorted(metrics) for v in metrics[name].variables],
     }
     return {
-        # Keras counts some names over the whole process: `seed_generator_24/...`.
+        # Keras numbers some names over the whole process: `seed_generator_24/...`.
         f"{kind}/{number:05d}/{re.sub(r'_[0-9]+(?=/)', '', variable.path)}": variable
         for kind, variables in kinds.items()
         for number, variable in enumerate(variables)
@@ -318,49 +344,12 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
 
 
 def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
-    # Read first: what lives on several replicas is no array by itself.
-    to_numpy, read = keras.ops.convert_to_numpy, keras.ops.convert_to_tensor
-    return {name: to_numpy(read(variable)) for name, variable in variables.items()}
+    return {name: _value(variable) for name, variable in variables.items()}
 
 
-class Progress(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar of an epoch, with images a second; above it the time left of the run."""
-
-    def __init__(self, place: Place, batch_size: int):
-        super().__init__()
-        self.place, self.batch_size = place, batch_size
-        self.start, self.first_step = time.perf_counter(), place.step
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Say which epoch, and how long the rest will take at the speed so far."""
-        self._reset_progbar()
-        self._maybe_init_progbar()
-        if not self.verbose:
-            return
-        done = self.place.step - self.first_step
-        left = ""
-        if done:
-            rest = self.place.total - self.place.step
-            left = f", {_clock((time.perf_counter() - self.start) / done * rest)} left"
-        epochs = -(-self.place.total // self.place.steps_per_epoch)
-        print(f"Epoch {epoch + 1}/{epochs}{left}", flush=True)
-
-    def _maybe_init_progbar(self):
-        if self.progbar is None:
-            # Without a terminal, one line an epoch.
-            self.verbose = self.verbose and (1 if sys.stdout.isatty() else 2)
-            self.progbar = _Bar(self.batch_size, self.target, self.verbose)
-
-
-class _Bar(keras.utils.Progbar):
-    """Keras' bar, with images a second where it has milliseconds a step."""
-
-    def __init__(self, batch_size, target, verbose):
-        super().__init__(target, width=10, verbose=verbose, stateless_metrics=set())
-        self.batch_size = batch_size
-
-    def _format_time(self, time_per_unit, unit_name):
-        return f" {self.batch_size / max(time_per_unit, 1e-9):.0f} images/s"
+def _value(variable: Any) -> np.ndarray:
+    # A tensor first: a variable that lives on several replicas is not an array.
+    return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -369,9 +358,3 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["epoch"])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

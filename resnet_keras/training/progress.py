@@ -1,0 +1,119 @@
+"""The progress of a training on the screen: a bar on a terminal, elsewhere one line per epoch."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+import keras
+
+if TYPE_CHECKING:
+    from resnet_keras.training.watch import Position
+
+# Seconds between two drawings of the bar.
+_INTERVAL = 0.1
+
+# Characters of the longest bar.
+_WIDTH = 20
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows the epoch, the speed, the time left of the run and the metrics.
+
+    Args:
+        position: where the run stands; it counts each batch before this callback is called.
+        batch_size: number of images in a batch (a micro-batch where gradients are accumulated).
+        stream: where to write; by default stdout.
+    """
+
+    def __init__(self, position: "Position", batch_size: int, stream: TextIO | None = None):
+        super().__init__()
+        self.position, self.batch_size = position, batch_size
+        self.stream = stream or sys.stdout
+        # When the first batch of all was done, which includes the compilation, and its step.
+        self.first: tuple[float, int] | None = None
+        self.drawn = 0.0  # when
+        self.is_open = False  # whether the line on the terminal is not ended yet
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Start to measure the speed."""
+        self.epoch, self.batches = epoch, 0
+        self.since = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Draw the bar, unless it was drawn just now."""
+        now = self.last = time.perf_counter()
+        self.batches += 1
+        if self.batches == 1:
+            self.after_first = now
+        if self.first is None:
+            self.first = now, self.position.step
+        if self.stream.isatty() and now - self.drawn >= _INTERVAL:
+            self.drawn, self.is_open = now, True
+            columns = os.get_terminal_size(self.stream.fileno()).columns or 80
+            self._write(f"\r{self._bar(logs or {}, columns - 1)}\x1b[K")
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Write the line of the epoch, in the place of the bar."""
+        metrics = [f"{name} {_number(float(value))}" for name, value in (logs or {}).items()]
+        line = f"{self._epoch()}: {', '.join([self._speed(), *metrics, *self._left()])}"
+        self._write(f"\r{line}\x1b[K\n" if self.is_open else f"{line}\n")
+        self.is_open = False
+
+    def close(self) -> None:
+        """End the line of the bar, so that what is written next has a line of its own."""
+        if self.is_open:
+            self._write("\n")
+            self.is_open = False
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+    def _bar(self, logs: Mapping[str, Any], columns: int) -> str:
+        """The line of an epoch that is not at its end, of at most `columns` characters."""
+        place = self.position
+        before = self.epoch * place.steps_per_epoch
+        steps = min(place.steps_per_epoch, place.total - before)
+        done = place.step - before
+        metrics = [f"{name} {_number(float(value))}" for name, value in logs.items()]
+        counts = f"{done:>{len(str(steps))}}/{steps}"
+        numbers = ", ".join([counts, self._speed(), *self._left(), *metrics])
+        free = columns - len(f"{self._epoch()} [] {numbers}")
+        width = min(_WIDTH, free // 5 * 5)  # so that it seldom changes
+        bar = f"[{'#' * (width * done // steps):.<{width}}] " if width > 0 else ""
+        return f"{self._epoch()} {bar}{numbers}"[:columns]
+
+    def _epoch(self) -> str:
+        epochs = -(-self.position.total // self.position.steps_per_epoch)
+        return f"Epoch {self.epoch + 1}/{epochs}"
+
+    def _speed(self) -> str:
+        """Of the epoch's training, without the first batch, which includes the compilation."""
+        batches, since = self.batches - 1, self.after_first
+        if not batches:
+            batches, since = 1, self.since
+        seconds = max(self.last - since, 1e-9)
+        return f"{batches * self.batch_size / seconds:.0f} images/s"
+
+    def _left(self) -> list[str]:
+        """The time left of the run at its speed so far; nothing at its end."""
+        if self.first is None:
+            return []
+        since, first = self.first
+        done, rest = self.position.step - first, self.position.total - self.position.step
+        if not (done and rest):
+            return []
+        return [f"{_clock((time.perf_counter() - since) / done * rest)} left"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,100 @@
+"""The bar shows where a run stands: on a real terminal of 80 columns, and without one."""
+
+import fcntl
+import io
+import os
+import re
+import struct
+import termios
+import time
+
+import pytest
+
+from resnet_keras.training.progress import ProgressBar
+from resnet_keras.training.watch import Position
+
+LOGS = {"accuracy": 0.5, "loss": 0.0001234}
+VALIDATED = LOGS | {"val_accuracy": 0.25, "val_loss": 1.5}
+
+
+@pytest.fixture
+def terminal():
+    """A stream on a terminal of 80 columns, and what reads its screen."""
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with open(writer, "w", encoding="utf-8") as stream:
+        yield stream, lambda: os.read(reader, 1 << 16).decode()
+    os.close(reader)
+
+
+def batches(bar, number, seconds=0.0):
+    for batch in range(number):
+        time.sleep(seconds)
+        bar.position.batch += 1
+        bar.on_train_batch_end(batch, LOGS)
+
+
+def run_of_two_epochs(stream):
+    """4 steps of 2 batches, then 3: the last epoch is shorter."""
+    bar = ProgressBar(Position(0, 2, 4, 7, []), batch_size=8, stream=stream)
+    bar.on_epoch_begin(0)
+    batches(bar, 8, seconds=0.01)
+    bar.on_epoch_end(0, VALIDATED)
+    bar.on_epoch_begin(1)
+    batches(bar, 6)
+    bar.on_epoch_end(1, VALIDATED)
+    bar.close()
+
+
+METRICS = "accuracy 0.5000, loss 1.23e-04, val_accuracy 0.2500, val_loss 1.5000"
+
+
+def test_without_a_terminal_there_is_a_line_for_each_epoch():
+    stream = io.StringIO()
+    run_of_two_epochs(stream)
+    first, second = stream.getvalue().splitlines()
+    # 7 batches of 8 images, each after 10 ms at least: the first one is not counted.
+    speed = int(re.fullmatch(rf"Epoch 1/2: (\d+) images/s, {METRICS}, 0:0\d left", first)[1])
+    assert 80 < speed <= 800
+    assert re.fullmatch(rf"Epoch 2/2: \d+ images/s, {METRICS}", second)
+
+
+def test_a_terminal_has_a_bar_that_fits(terminal):
+    stream, read = terminal
+    bar = ProgressBar(Position(0, 1, 45, 450, []), batch_size=64, stream=stream)
+    bar.on_epoch_begin(0)
+    batches(bar, 1)
+    assert re.fullmatch(
+        r"\rEpoch 1/10 \[\.+\]  1/45, \d+ images/s, accuracy 0.5000, loss 1.23e-04\x1b\[K", read()
+    )
+    batches(bar, 29)  # drawn a moment ago
+    bar.drawn = 0
+    batches(bar, 1)
+    drawn = read()
+    assert len(drawn) - len("\r\x1b[K") <= 79
+    assert re.match(r"\rEpoch 1/10 \[#+\.+\] 31/45, \d+ images/s, 0:0\d left, accuracy", drawn)
+    assert drawn.count("\r") == 1
+    bar.on_epoch_end(0, VALIDATED)
+    line = read()
+    assert line.startswith("\rEpoch 1/10: ") and line.endswith("\x1b[K\r\n")
+
+
+def test_a_bar_that_is_left_open_is_ended(terminal):
+    stream, read = terminal
+    bar = ProgressBar(Position(0, 1, 4, 8, []), batch_size=8, stream=stream)
+    bar.on_epoch_begin(0)
+    batches(bar, 1)
+    read()
+    bar.close()
+    bar.close()
+    assert read() == "\r\n"
+
+
+def test_the_time_left_is_at_the_speed_so_far():
+    bar = ProgressBar(Position(100, 1, 50, 4000, []), batch_size=8, stream=io.StringIO())
+    bar.on_epoch_begin(2)
+    time.sleep(0.3)  # the compilation, which is not counted
+    batches(bar, 11, seconds=0.02)  # 20 ms a step at least, and 3889 steps are left
+    bar.on_epoch_end(2, {})
+    minutes, seconds = re.search(r", (\d+):(\d\d) left", bar.stream.getvalue()).groups()
+    assert 3889 * 0.02 - 1 <= 60 * int(minutes) + int(seconds) < 3889 * 0.2
