@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from resnet_keras import SPECS, ResNet
 from resnet_keras.weights import convert, load_weights, save_torch
-from resnet_keras.weights.files import Contents, read
+from resnet_keras.weights.formats import Contents, read
 from resnet_keras.weights.names import recognise, spec_name
 
 REFERENCES = {

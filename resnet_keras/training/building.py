@@ -63,7 +63,7 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
     import keras
 
     from resnet_keras.layers import BatchNormalization, Conv2D
-    from resnet_keras.models import ResNet, freeze
+    from resnet_keras.models import Head, Normalisation, build, freeze
 
     if keras.backend.backend() == "jax":
         replicas = 1  # a batch is one array there, whose statistics are all replicas' anyway
@@ -71,13 +71,11 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1):
     # One size is faster; with two the network is built for any.
     size = recipe.train_size if recipe.train_size == recipe.eval_size else None
     try:
-        model = ResNet(
+        model = build(
             recipe.model,
             input_shape=(size, size, channels),
-            classes=classes,
-            classifier_activation=None,
-            mean=recipe.mean,
-            std=recipe.std,
+            head=Head(classes=classes, activation=None),
+            normalisation=Normalisation(recipe.mean, recipe.std),
             drop_path=recipe.drop_path,
             norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
             # Those of int8 are layers of their own.

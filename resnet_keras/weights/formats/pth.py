@@ -4,13 +4,36 @@ import io
 import mmap
 import struct
 import zipfile
+from typing import Any
 
 import numpy as np
 
-from resnet_keras.weights.pickles import Refused, Storage, unpickle
+from resnet_keras.weights.formats.pickles import Storage, Tensor, unpickle
+from resnet_keras.weights.formats.refused import Refused
 
 # The first pickle of torch.save's older format (torch/serialization.py, MAGIC_NUMBER).
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+# Where training scripts put the state dict: OpenMMLab, Lightning and timm; torchvision; timm's EMA.
+_WRAPPERS = ("state_dict", "model", "state_dict_ema")
+
+
+def recognises(path: str, head: bytes) -> bool:
+    """Whether a file may have this format: anything may, the older one begins with any pickle."""
+    return True
+
+
+def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    """The tensors of the state dict that `torch.save` saved; memory-mapped."""
+    root = read_pth(path)
+    for _ in range(2):  # a dict can hold itself
+        if isinstance(root, dict):
+            root = next((root[k] for k in _WRAPPERS if isinstance(root.get(k), dict)), root)
+    tensors = root.items() if isinstance(root, dict) else ()
+    arrays = {str(key): value.array() for key, value in tensors if isinstance(value, Tensor)}
+    if not arrays:
+        raise Refused(f"has no state dict in it. Received: a {type(root).__name__}")
+    return arrays, {}
 
 
 def read_pth(path: str) -> object:
