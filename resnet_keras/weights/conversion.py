@@ -116,7 +116,7 @@ def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
             if key.endswith("running_var"):
                 counter = key.replace("running_var", "num_batches_tracked")
                 tensors[counter] = np.zeros((), np.int64)
-    with whole(path) as temporary:
+    with whole(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 

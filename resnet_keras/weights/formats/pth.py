@@ -87,7 +87,7 @@ def _read_zip(path: str, data: mmap.mmap) -> object:
         storages[key] = Storage(dtype, numel, values)
         return storages[key]
 
-    return unpickle(io.BytesIO(_stored(raw, entries[program])), storage)
+    return unpickle(io.BytesIO(_stored(raw, entries[program]).tobytes()), storage)
 
 
 def _stored(raw: np.ndarray, entry: zipfile.ZipInfo) -> np.ndarray:
@@ -120,6 +120,8 @@ def _read_legacy(data: mmap.mmap) -> object:
     unpickle(data, None)  # byte order and sizes of the machine; the data is little endian always
     root = unpickle(data, storage)
     keys = unpickle(data, None)
+    if type(keys) is not list:
+        raise TypeError(f"storages listed in a {type(keys).__name__}")
     raw, position = np.frombuffer(data, np.uint8), data.tell()
     for key in keys:
         if type(key) is not str:
