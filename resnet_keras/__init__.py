@@ -16,11 +16,12 @@ __version__ = "0.2.0.dev0"
 
 # Public names, and the modules that define them.
 _MODULES = {
-    "ResNet": "models",
-    "ResNetV1D": "models",
+    "ResNet": "zoo",
+    "ResNetV1D": "zoo",
     "features": "models",
     "freeze": "models",
     "load_weights": "weights",
+    "convert": "weights",
     "Spec": "specs",
     "SPECS": "specs",
     "Preprocessing": "preprocessing",

@@ -40,7 +40,8 @@ def summary(
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
-    from resnet_keras.models import ResNet, count
+    from resnet_keras.models import count
+    from resnet_keras.zoo import ResNet
 
     shape = None if input_size is None else (input_size, input_size, 3)
     try:

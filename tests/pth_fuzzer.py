@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from pth_writer import Call, Global, Persistent, Raw, View, pickled, write_legacy, write_zip
 
 from resnet_keras.errors import InputError
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import read
 
 # What a reader has no business with, as Python's audit events name it.
 FORBIDDEN = {

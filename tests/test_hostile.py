@@ -22,7 +22,7 @@ from runs import forks
 from resnet_keras import ResNet
 from resnet_keras.model_files import Metadata
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import read
 
 WORSE = "\x1b[2J<img src=x onerror=alert(1)>[/b]"
 

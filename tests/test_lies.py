@@ -9,7 +9,7 @@ from resnet_keras import backup
 from resnet_keras.errors import InputError
 from resnet_keras.model_files import Metadata, label_lines, read_metadata
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import read
 
 
 def test_a_label_is_a_line():

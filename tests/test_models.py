@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checkpoints import few
 
-from resnet_keras import SPECS, ResNet, ResNetV1D, Spec, features, freeze
+from resnet_keras import SPECS, ResNet, Spec, features, freeze
 from resnet_keras.models import count
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,7 +61,7 @@ def test_unknown_name_lists_the_names():
 @pytest.mark.parametrize(
     "arguments",
     [{"classes": 0}, {"input_shape": (32, 32)}, {"drop_path": 1.0}, {"output_stride": 4},
-     {"pooling": "sum"}, {"mean": (1.0,)}, {"std": (0.0, 1.0, 1.0)}, {"input_shape": (8, 8, 4)}],
+     {"pooling": "sum"}, {"mean": (1.0,)}, {"std": (0.0, 1.0, 1.0)}, {"input_shape": (8, 8, 0)}],
 )  # fmt: skip
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="Received: "):
@@ -169,6 +170,84 @@ def test_features_of_any_size_share_weights():
     assert pyramid.get_layer("conv1_conv") is model.get_layer("conv1_conv")
     with pytest.raises(ValueError, match="C6"):
         features(model, ("C6",))
+    with pytest.raises(ValueError, match=r"Received: levels=\(\)"):
+        features(model, ())
+
+
+# Channels of P2..P5 (He et al. 2015, table 1) where blocks have the widths 8, 16, 32, 64.
+PYRAMIDS = {"resnet18": (8, 16, 32, 64), "resnetv1d50": (32, 64, 128, 256)}
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_pyramids_have_strides_and_channels_of_their_levels(name, size):
+    pyramid = features(ResNet(few(name), include_top=False, input_shape=(64, 64, 3)))
+    assert {level: x.shape for level, x in pyramid.pyramid_outputs.items()} == {
+        f"P{n}": (None, None, None, width)
+        for n, width in zip(range(2, 6), PYRAMIDS[name], strict=True)
+    }
+    # As KerasHub builds on an image encoder.
+    encoder = keras.Model(pyramid.inputs, pyramid.pyramid_outputs)
+    outputs = encoder([np.zeros((2, *size, 3), "float32")])
+    assert {level: tuple(x.shape) for level, x in outputs.items()} == {
+        f"P{n}": (2, size[0] // 2**n, size[1] // 2**n, width)
+        for n, width in zip(range(2, 6), PYRAMIDS[name], strict=True)
+    }
+
+
+def test_a_pyramid_has_the_classifiers_maps():
+    model = ResNet(few("resnet50"), input_shape=(64, 96, 3))
+    pyramid = features(model, ("C3", "C5"))
+    assert list(pyramid.pyramid_outputs) == ["P3", "P5"]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype("float32")
+    outputs = pyramid(pixels)
+    for level, layer in (("C3", "conv3_block1_out"), ("C5", "conv5_block1_out")):
+        inside = keras.Model(model.input, model.get_layer(layer).output)
+        np.testing.assert_allclose(outputs[level], inside(pixels), rtol=1e-5, atol=1e-6)
+        assert pyramid.pyramid_level_inputs[level.replace("C", "P")] == layer
+
+
+def test_keras_cv_finds_the_levels_by_their_layers():
+    pyramid = features(ResNet(few("resnet18"), input_shape=(None, None, 3)))
+    levels = pyramid.pyramid_level_inputs
+    assert levels == {
+        "P2": "conv2_block2_out", "P3": "conv3_block1_out", "P4": "conv4_block1_out",
+        "P5": "conv5_block1_out",
+    }  # fmt: skip
+    # As keras_cv.utils.train.get_feature_extractor does.
+    outputs = {level: pyramid.get_layer(name).output for level, name in levels.items()}
+    extractor = keras.Model(pyramid.inputs, outputs)
+    assert extractor([np.zeros((1, 64, 64, 3), "float32")])["P5"].shape == (1, 2, 2, 64)
+
+
+@pytest.mark.parametrize("size", [64, None])
+def test_a_pyramid_is_saved_and_loaded(tmp_path, size):
+    pyramid = features(ResNet(few("resnet18"), input_shape=(size, size, 4)), ("C2", "C4"))
+    pyramid.save(tmp_path / "x.keras")
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 4)).astype("float32")
+    for level, truth in pyramid(pixels).items():
+        np.testing.assert_array_equal(loaded(pixels)[level], truth)
+    assert list(loaded.pyramid_outputs) == ["P2", "P4"]
+    assert loaded.pyramid_level_inputs == pyramid.pyramid_level_inputs
+
+
+def test_a_pyramid_keeps_the_type_of_the_images():
+    images = keras.Input((64, 64, 3), dtype="uint8", name="mine")
+    pyramid = features(ResNet(few("resnet18"), input_tensor=images))
+    assert (pyramid.input.dtype, pyramid.input.name) == ("uint8", "mine")
+
+
+def test_a_pyramid_of_two_inputs_is_refused():
+    both = keras.layers.Add()([keras.Input((64, 64, 3)), keras.Input((64, 64, 3))])
+    with pytest.raises(ValueError, match="one input. Received: 2 inputs"):
+        features(ResNet(few("resnet18"), input_tensor=both))
+
+
+def test_a_pyramid_of_the_cifar_networks():
+    pyramid = features(ResNet("resnet20_cifar"), ("C2", "C3", "C4"))
+    shapes = [x.shape for x in pyramid(np.zeros((1, 32, 24, 3), "float32")).values()]
+    assert shapes == [(1, 32, 24, 16), (1, 16, 12, 32), (1, 8, 6, 64)]
 
 
 @pytest.mark.parametrize(
@@ -199,10 +278,6 @@ def test_frozen_statistics_do_not_move(norm_eval):
     assert not moved & frozen
     assert moved & statistics == (set() if norm_eval else statistics - frozen)
     assert "conv3_block1_2_bn/gamma" in moved  # what lies before it waits for it to leave 0
-
-
-def test_v1d_is_a_resnet_with_another_spec():
-    assert count(ResNetV1D(50)) == count(ResNet("resnetv1d50"))
 
 
 def _weight(model, path):

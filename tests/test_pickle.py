@@ -23,8 +23,7 @@ from pth_writer import (
     write_zip,
 )
 
-from resnet_keras.weights import pickles
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import pickles, read
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -15,7 +15,7 @@ from pth_writer import (
     pickled,
 )
 
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import read
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from resnet_keras import ResNet
 from resnet_keras.weights import load_weights, save_torch
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import read
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def hub(tmp_path):
 
 FETCH = """
 import sys
-from resnet_keras.weights.files import read
+from resnet_keras.weights.formats import read
 for url in sys.argv[1:]:
     try:
         print(*sorted(read(url).arrays))

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from resnet_keras import SPECS, ResNet
 from resnet_keras.weights import convert, load_weights, save_torch
-from resnet_keras.weights.files import Contents, read
+from resnet_keras.weights.formats import Contents, read
 from resnet_keras.weights.names import recognise, spec_name
 
 REFERENCES = {
@@ -242,7 +242,7 @@ def test_round_trip_is_byte_equal(tmp_path, name):
 def test_recognises_the_references(reference):
     name, naming = REFERENCES[reference]
     checkpoint = recognise(Contents("x", state(reference), {}))
-    assert checkpoint.spec() == SPECS[name] and checkpoint.naming == naming
+    assert checkpoint.spec() == SPECS[name] and checkpoint.naming.title == naming
     assert spec_name(checkpoint.spec()) == name
 
 
@@ -256,7 +256,7 @@ def test_a_converted_file_is_plain_keras(tmp_path):
     finally:
         keras.config.set_dtype_policy("float32")
     assert report.output == str(tmp_path / "new" / "x.keras")
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.keras"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["x.json", "x.keras"]
     model = keras.saving.load_model(tmp_path / "new" / "x.keras")
     assert not model.compiled and {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}

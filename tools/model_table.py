@@ -33,7 +33,8 @@ def models() -> list[str]:
     load_tensorflow()
     import keras
 
-    from resnet_keras.models import ResNet, count
+    from resnet_keras.models import count
+    from resnet_keras.zoo import ResNet
 
     rows = [
         "| name | image | parameters | multiply-adds | OpenMMLab's FLOPs |",

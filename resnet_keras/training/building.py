@@ -87,7 +87,7 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1) -> "
     import keras
 
     from resnet_keras.layers import BatchNormalization, Conv2D
-    from resnet_keras.models import ResNet, freeze
+    from resnet_keras.models import Head, Normalisation, build, freeze
 
     if keras.backend.backend() == "jax":
         replicas = 1  # there a batch is one array, whose statistics are those of all replicas
@@ -95,13 +95,11 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1) -> "
     # With one size the network is faster; with two it is built for any size.
     size = recipe.train_size if recipe.train_size == recipe.eval_size else None
     try:
-        model = ResNet(
+        model = build(
             recipe.model,
             input_shape=(size, size, channels),
-            classes=classes,
-            classifier_activation=None,
-            mean=recipe.mean,
-            std=recipe.std,
+            head=Head(classes=classes, activation=None),
+            normalisation=Normalisation(recipe.mean, recipe.std),
             drop_path=recipe.drop_path,
             norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
             # The int8 clone has convolutions of its own.

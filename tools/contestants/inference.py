@@ -74,7 +74,8 @@ def _onnx_speed(path: Path, shape: tuple) -> dict:
 
 def tflite_ours(folder: str, quantize: str, version: str) -> dict:
     """Our TFLite file; multiply-adds as `summary` counts them."""
-    from resnet_keras.models import ResNet, count
+    from resnet_keras.models import count
+    from resnet_keras.zoo import ResNet
 
     path = Path(folder) / f"ours-{quantize}-{version}.tflite"
     if not path.exists():
@@ -84,7 +85,8 @@ def tflite_ours(folder: str, quantize: str, version: str) -> dict:
 
 def tflite_applications(folder: str, quantize: str) -> dict:
     """TensorFlow's converter run on keras.applications' ResNet-50, which is version 1."""
-    from resnet_keras.models import ResNet, count
+    from resnet_keras.models import count
+    from resnet_keras.zoo import ResNet
 
     path = Path(folder) / f"theirs-{quantize}.tflite"
     if not path.exists():
@@ -112,7 +114,7 @@ def _spec(version: str):
     """ResNet-50: "1.5", or "1", with the strides in the first convolution of a block."""
     from dataclasses import replace
 
-    from resnet_keras.models import SPECS
+    from resnet_keras.specs import SPECS
 
     return replace(SPECS["resnet50"], stride_in_1x1=version == "1")
 

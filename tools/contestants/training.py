@@ -111,7 +111,8 @@ def matrix_products(net: str, dtype: str, batch: int) -> dict:
     gradients of the inputs and of the weights.
     """
     keras_of(dtype)
-    from resnet_keras.models import ResNet, count
+    from resnet_keras.models import count
+    from resnet_keras.zoo import ResNet
 
     macs = 3 * count(ResNet(net))["macs"]
     import torch

@@ -15,8 +15,8 @@ def our_network(net: str, size: int, classes: int):
     """Ours as `train` builds it, compiled."""
     from resnet_keras.layers import BatchNormalization, Conv2D
     from resnet_keras.losses import CrossEntropy
-    from resnet_keras.models import ResNet
     from resnet_keras.optimizers import SGD
+    from resnet_keras.zoo import ResNet
 
     model = ResNet(
         net,

@@ -10,10 +10,12 @@ import pickletools
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from resnet_keras.weights.formats.refused import Refused
 
 _STORAGES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -56,10 +58,6 @@ _STAND_INS = frozenset(
 )
 
 
-class Refused(ValueError):
-    """What a file is or has that makes it no checkpoint; the message starts with that verb."""
-
-
 class _StandIn(NamedTuple):
     """Takes the place of a harmless object; calls, items and states sent to it are dropped."""
 
@@ -73,6 +71,10 @@ class Storage:
     dtype: np.dtype
     numel: int
     data: np.ndarray | None = None
+
+
+# From the key, dtype and number of values of a storage to the storage.
+FindStorage = Callable[[str, np.dtype, int], Storage]
 
 
 class Tensor(NamedTuple):
@@ -103,29 +105,44 @@ class Tensor(NamedTuple):
         )
 
 
-def unpickle(stream, storage: Callable | None) -> object:
+def unpickle(stream: Any, storage: FindStorage | None) -> object:
     """Interpret one pickle of `stream` and stop behind it.
 
     `storage(key, dtype, numel)` resolves the persistent ids; None where there may be none.
     """
-    stack: list = []
-    marks: list[int] = []
-    memo: dict[int, object] = {}
-
-    def since_mark() -> list:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
+    machine = _Machine(storage)
     for count, (op, arg, _) in enumerate(pickletools.genops(stream)):
         if count == _MOST_OPCODES:
             raise Refused(f"has a pickle larger than any checkpoint's. Received: {count:,} opcodes")
-        match op.name:
+        if op.name == "STOP":
+            return machine.stack.pop()
+        if not (machine.move(op.name, arg) or machine.make(op.name, arg)):
+            raise Refused(f"has a pickle opcode that torch.save never writes. Received: {op.name}")
+    raise EOFError("a pickle without end")  # genops raises before; for the reader
+
+
+class _Machine:
+    """The stack machine that a pickle is a program of."""
+
+    def __init__(self, storage: FindStorage | None):
+        self.storage = storage
+        self.stack: list = []
+        self.marks: list[int] = []
+        self.memo: dict[int, object] = {}
+
+    def since_mark(self) -> list:
+        """Take what lies on the stack above the last mark."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def move(self, name: str, arg: Any) -> bool:
+        """Obey an opcode about the stack and the memo, or a constant; False if it is neither."""
+        stack, marks, memo = self.stack, self.marks, self.memo
+        match name:
             case "PROTO" | "FRAME":
                 pass
-            case "STOP":
-                return stack.pop()
             case "MARK":
                 marks.append(len(stack))
             case "POP" if marks and marks[-1] == len(stack):
@@ -133,13 +150,29 @@ def unpickle(stream, storage: Callable | None) -> object:
             case "POP":
                 stack.pop()
             case "POP_MARK":
-                since_mark()
+                self.since_mark()
             case "DUP":
                 stack.append(stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[arg] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[arg])
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
-                stack.append(op.name == "NEWTRUE")
+                stack.append(name == "NEWTRUE")
+            case name if name in _SCALARS:
+                stack.append(arg)
+            case _:
+                return False
+        return True
+
+    def make(self, name: str, arg: Any) -> bool:
+        """Obey an opcode that makes or fills an object; False if it is none."""
+        stack = self.stack
+        match name:
             case "EMPTY_TUPLE":
                 stack.append(())
             case "EMPTY_DICT":
@@ -147,63 +180,53 @@ def unpickle(stream, storage: Callable | None) -> object:
             case "EMPTY_LIST" | "EMPTY_SET":
                 stack.append([])
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(op.name[-1])
+                size = int(name[-1])
                 stack[-size:] = [tuple(stack[-size:])]
             case "TUPLE":
-                stack.append(tuple(since_mark()))
+                stack.append(tuple(self.since_mark()))
             case "LIST" | "FROZENSET":
-                stack.append(since_mark())
+                stack.append(self.since_mark())
             case "DICT":
-                items = since_mark()
+                items = self.since_mark()
                 stack.append({})
                 _set_items(stack[-1], items)
             case "APPEND":
                 item = stack.pop()
                 _append(stack[-1], [item])
             case "APPENDS" | "ADDITEMS":
-                items = since_mark()
+                items = self.since_mark()
                 _append(stack[-1], items)
             case "SETITEM":
                 items = stack[-2:]
                 del stack[-2:]
                 _set_items(stack[-1], items)
             case "SETITEMS":
-                items = since_mark()
+                items = self.since_mark()
                 _set_items(stack[-1], items)
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[arg] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[arg])
             case "GLOBAL":
                 stack.append(_find(*arg.split(" ", 1)))
             case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_find(module, name))
-            case "REDUCE" | "NEWOBJ":
-                arguments = stack.pop()
-                stack.append(_call(stack.pop(), arguments))
-            case "NEWOBJ_EX":
-                stack.pop()  # keywords: no builder has any
+                found, module = stack.pop(), stack.pop()
+                stack.append(_find(module, found))
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                if name == "NEWOBJ_EX":
+                    stack.pop()  # keywords: no builder has any
                 arguments = stack.pop()
                 stack.append(_call(stack.pop(), arguments))
             case "OBJ":
-                function, *arguments = since_mark()
-                stack.append(_call(function, tuple(arguments)))
+                function, *parts = self.since_mark()
+                stack.append(_call(function, tuple(parts)))
             case "INST":
                 function = _find(*arg.split(" ", 1))
-                stack.append(_call(function, tuple(since_mark())))
+                stack.append(_call(function, tuple(self.since_mark())))
             case "BUILD":
                 # The state of a stand-in, of an OrderedDict (`_metadata`) or of a Parameter.
                 stack.pop()
             case "BINPERSID":
-                stack.append(_persistent(stack.pop(), storage))
-            case name if name in _SCALARS:
-                stack.append(arg)
-            case name:
-                raise Refused(f"has a pickle opcode that torch.save never writes. Received: {name}")
-    raise EOFError("a pickle without end")  # genops raises before; for the reader
+                stack.append(_persistent(stack.pop(), self.storage))
+            case _:
+                return False
+        return True
 
 
 _SCALARS = frozenset(
@@ -245,7 +268,7 @@ def _call(function: object, arguments: object) -> object:
     return function(*arguments)
 
 
-def _persistent(pid: object, storage: Callable | None) -> Storage:
+def _persistent(pid: object, storage: FindStorage | None) -> Storage:
     """Check a persistent id: `("storage", type, key, device, numel)`, legacy with a None behind."""
     match pid:
         case ("storage", np.dtype() as dtype, str() as key, _, int() as numel, *rest) if (

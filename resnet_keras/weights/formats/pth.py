@@ -4,13 +4,36 @@ import io
 import mmap
 import struct
 import zipfile
+from typing import Any
 
 import numpy as np
 
-from resnet_keras.weights.pickles import Refused, Storage, unpickle
+from resnet_keras.weights.formats.pickles import Storage, Tensor, unpickle
+from resnet_keras.weights.formats.refused import Refused
 
 # The first pickle of torch.save's older format (torch/serialization.py, MAGIC_NUMBER).
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+# Where training scripts put the state dict: OpenMMLab, Lightning and timm; torchvision; timm's EMA.
+_WRAPPERS = ("state_dict", "model", "state_dict_ema")
+
+
+def recognises(path: str, head: bytes) -> bool:
+    """Whether a file may have this format: anything may, the older one begins with any pickle."""
+    return True
+
+
+def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    """The tensors of the state dict that `torch.save` saved; memory-mapped."""
+    root = read_pth(path)
+    for _ in range(2):  # a dict can hold itself
+        if isinstance(root, dict):
+            root = next((root[k] for k in _WRAPPERS if isinstance(root.get(k), dict)), root)
+    tensors = root.items() if isinstance(root, dict) else ()
+    arrays = {str(key): value.array() for key, value in tensors if isinstance(value, Tensor)}
+    if not arrays:
+        raise Refused(f"has no state dict in it. Received: a {type(root).__name__}")
+    return arrays, {}
 
 
 def read_pth(path: str) -> object:
@@ -64,7 +87,7 @@ def _read_zip(path: str, data: mmap.mmap) -> object:
         storages[key] = Storage(dtype, numel, values)
         return storages[key]
 
-    return unpickle(io.BytesIO(_stored(raw, entries[program])), storage)
+    return unpickle(io.BytesIO(_stored(raw, entries[program]).tobytes()), storage)
 
 
 def _stored(raw: np.ndarray, entry: zipfile.ZipInfo) -> np.ndarray:
@@ -97,6 +120,8 @@ def _read_legacy(data: mmap.mmap) -> object:
     unpickle(data, None)  # byte order and sizes of the machine; the data is little endian always
     root = unpickle(data, storage)
     keys = unpickle(data, None)
+    if type(keys) is not list:
+        raise TypeError(f"storages listed in a {type(keys).__name__}")
     raw, position = np.frombuffer(data, np.uint8), data.tell()
     for key in keys:
         if type(key) is not str:

@@ -1,0 +1,28 @@
+"""`Spec` -> `keras.Model`, with random weights; its stages and its multiply-adds.
+
+Layer names are those of keras.applications (`conv1_conv`, `conv3_block4_2_bn`, `conv4_block6_out`,
+`avg_pool`, `predictions`) and are a contract: weights transfer by name, `features` and `freeze`
+find their layers by name.
+"""
+
+from resnet_keras.models.building import (
+    BN_EPSILON,
+    Head,
+    Normalisation,
+    build,
+    for_channels,
+)
+from resnet_keras.models.counting import count
+from resnet_keras.models.stages import FeaturePyramid, features, freeze
+
+__all__ = [
+    "BN_EPSILON",
+    "FeaturePyramid",
+    "Head",
+    "Normalisation",
+    "build",
+    "count",
+    "features",
+    "for_channels",
+    "freeze",
+]

@@ -1,0 +1,171 @@
+"""A checkpoint -> a `.keras` model with its metadata; a model -> weights for PyTorch."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors.numpy import save_file
+
+from resnet_keras.errors import InputError
+from resnet_keras.files import whole
+from resnet_keras.model_files import Metadata, require_place
+from resnet_keras.models import Head, Normalisation, build, for_channels
+from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.specs import SPECS, Spec
+from resnet_keras.weights.loading import (
+    Report,
+    fill,
+    model_style,
+    recognised,
+    taken_for_a_resnet,
+    wide,
+)
+from resnet_keras.weights.names import Checkpoint, spec_name
+from resnet_keras.weights.names.naming import is_of_a_resnet
+from resnet_keras.weights.names.torch_names import deep_stem, torch_name
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str | Spec | None = None,
+    classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    stride_in_1x1: bool = False,
+) -> Report:
+    """Turn a checkpoint into a `.keras` model, or a model into weights for PyTorch.
+
+    Beside a `.keras` file the metadata is written, `NAME.json`: how images are prepared for it,
+    as the published networks were evaluated. Edit it where its authors did otherwise.
+
+    Args:
+        source: as `path` of `load_weights`.
+        out: `.keras`: float32, stock layers, uncompiled, softmax (a feature map, if the file has no
+            head), reading pixels 0-255. Or `.safetensors`, as `save_torch`. Written whole or
+            not at all.
+        model: a name in `SPECS` or a `Spec`; by default what names and shapes tell.
+        classes: of the head; by default the number that the file has.
+        mean: of the pixels, RGB, 0-255; by default `ResNet`'s, or keras.applications' for its
+            files.
+        std: likewise.
+        stride_in_1x1: the network is in the caffe style, which no PyTorch file tells.
+
+    Returns:
+        What was matched and skipped.
+
+    Raises:
+        InputError: (a ValueError) as `load_weights`; or arguments that don't fit together, or a
+            `NAME.json` that is not metadata and would be replaced. Nothing was written.
+    """
+    out = Path(out)
+    if out.suffix not in (".keras", ".safetensors") or (
+        out.suffix == Path(source).suffix == ".keras"
+    ):
+        raise InputError(
+            f"a checkpoint becomes .keras, a model .safetensors. Received: {source} -> {out}"
+        )
+    if out.suffix == ".keras":
+        require_place(out)
+    checkpoint = recognised(source)
+    with taken_for_a_resnet(source):
+        spec = _spec(checkpoint, model, stride_in_1x1)
+        network = _network(checkpoint, spec, classes, Normalisation(mean, std))
+    report = fill(network, checkpoint, skip_head=False)
+    antialias = checkpoint.naming.antialias
+    del checkpoint  # its memory is wanted for writing
+    if out.suffix == ".keras":
+        with whole(out) as temporary:
+            network.save(temporary)
+        Metadata(_preprocessing(network, antialias)).write(out)
+    else:
+        save_torch(network, out)
+    return replace(report, output=os.fspath(out))
+
+
+def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write a ResNet's weights for PyTorch: float32, torchvision's names (timm's for deep stems).
+
+    `load_state_dict` takes the file strictly. Where `stride_in_1x1` is set, the PyTorch model must
+    stride there too (OpenMMLab's `style="caffe"`).
+
+    Args:
+        model: a model of `ResNet`.
+        path: a `.safetensors` file; its folder is made. Written whole or not at all.
+
+    Raises:
+        InputError: (a ValueError) another suffix, or a layer that no ResNet has.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise InputError(f"weights for PyTorch are a .safetensors file. Received: {path}")
+    avg_down, _ = model_style(model)
+    tensors = {}
+    for layer in model.layers:
+        for variable in layer.weights:
+            if not is_of_a_resnet(layer.name, variable.name):
+                raise InputError(f"a ResNet has no such weights. Received: {variable.path}")
+            # timm's ResNet-D has a pool, which may do nothing, before every shortcut.
+            key = torch_name(layer.name, variable.name, deep_stem, lambda block: bool(avg_down))
+            array = wide(keras.ops.convert_to_numpy(variable))
+            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            tensors[key] = np.ascontiguousarray(array)
+            if key.endswith("running_var"):
+                counter = key.replace("running_var", "num_batches_tracked")
+                tensors[counter] = np.zeros((), np.int64)
+    with whole(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _spec(checkpoint: Checkpoint, model: str | Spec | None, stride_in_1x1: bool) -> Spec:
+    """The network that a file is to be read as."""
+    if isinstance(model, str) and model not in SPECS:
+        raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: model={model!r}")
+    spec = SPECS[model] if isinstance(model, str) else model or checkpoint.spec()
+    if stride_in_1x1 or (checkpoint.naming.stride_in_1x1 and spec.block == "bottleneck"):
+        spec = replace(spec, stride_in_1x1=True)
+    return spec
+
+
+def _network(
+    checkpoint: Checkpoint, spec: Spec, classes: int | None, normalisation: Normalisation
+) -> keras.Model:
+    """An empty float32 model for a file."""
+    naming, head, stem = checkpoint.naming, checkpoint.kernel("predictions"), checkpoint.stem()
+    if classes is not None and (head is None or classes != head[-1]):
+        has = f"a head of {head[-1]} classes" if head else "no head"
+        raise InputError(f"{checkpoint.path} has {has}. Received: classes={classes}")
+    edge = 32 if spec.stem == "cifar" else 224
+    channels = stem[2] if stem else 3
+    mean, std = normalisation.mean, normalisation.std
+    if mean is None and naming.mean is not None:
+        mean = for_channels(naming.mean, channels)
+    if std is None and naming.std is not None:
+        std = for_channels(naming.std, channels)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return build(
+            spec,
+            input_shape=(edge, edge, channels),
+            head=Head(head is not None, head[-1] if head else None),
+            normalisation=Normalisation(mean, std),
+            name=spec_name(spec),
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _preprocessing(network: keras.Model, antialias: bool) -> Preprocessing:
+    """How images are prepared where nobody says it: as the published networks were evaluated.
+
+    That is, for 224 pixels, the short edge becomes 256; small images stay as they are.
+    """
+    height, width = network.input_shape[1:3]
+    edge = min(height, width)
+    return Preprocessing(
+        (height, width), 256 * edge // 224 if edge > 32 else None, antialias=antialias
+    )

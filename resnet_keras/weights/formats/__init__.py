@@ -1,0 +1,108 @@
+"""Any checkpoint file -> its arrays, by the names that the file gives them."""
+
+import os
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from resnet_keras.errors import InputError
+from resnet_keras.weights.formats import h5, hub, keras_archive, pth, safetensors
+from resnet_keras.weights.formats.refused import Refused
+from resnet_keras.weights.text import reason, shortened
+
+# What all tensors of a file may come to, by its size: some share their values.
+_MOST_CLAIMED = 4
+
+# How files begin that are often taken for a checkpoint, and what they are.
+_MISTAKEN = {
+    b"<": "is a web page, not a checkpoint",
+    b"version https://git-lfs": "is a pointer of Git LFS (run: git lfs pull), not a checkpoint",
+}
+
+
+class Format(Protocol):
+    """A way to keep arrays in a file: a module of this package."""
+
+    def recognises(self, path: str, head: bytes) -> bool:
+        """Whether a file has this format; `head` is how it begins."""
+
+    def read(self, path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        """The two dicts of `Contents`. Whatever it raises, the file is damaged or refused."""
+
+
+# The first that recognises a file reads it; the last takes all that is left.
+FORMATS: tuple[Format, ...] = (h5, keras_archive, safetensors, pth)
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        path: as it was given.
+        arrays: by the file's own names, `LAYER/VARIABLE` for Keras; any dtype and strides. Those of
+            `.pth` are memory-mapped.
+        layers: of a `.keras` file, `class_name` and `config` of each layer by name.
+    """
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    layers: dict[str, dict[str, Any]]
+
+
+def read(source: str | os.PathLike[str]) -> Contents:
+    """Read a checkpoint; its first bytes tell the format, not its suffix.
+
+    Args:
+        source: `.pth`, `.safetensors`, `.h5`, `.weights.h5` or `.keras` file, or `hf://org/repo`.
+
+    Returns:
+        What is in it.
+
+    Raises:
+        InputError: (a ValueError) there is no such file, or it is not a checkpoint, damaged, or
+            refused.
+    """
+    source = os.fspath(source)
+    path = hub.download(source) if hub.recognises(source) else source
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise InputError(f"{source} can't be read. Received: {error.strerror}") from error
+    try:
+        arrays, layers = _read(path, head)
+    except Refused as error:
+        raise InputError(f"{source} {reason(error)}") from error
+    except Exception as error:  # a damaged file makes the parsers raise anything
+        raise InputError(
+            f"{source} is truncated, damaged or no checkpoint at all. Received: {reason(error)}"
+        ) from error
+    _require_size(source, arrays, size)
+    return Contents(source, arrays, layers)
+
+
+def _read(path: str, head: bytes) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    """Arrays, and a `.keras` file's layers."""
+    if not head:
+        raise Refused("is empty (a download that failed?). Received: 0 bytes")
+    for beginning, what in _MISTAKEN.items():
+        if head.lstrip().startswith(beginning):
+            raise Refused(f"{what}. Received: {head.lstrip()[:20]!r}")
+    return next(format_ for format_ in FORMATS if format_.recognises(path, head)).read(path)
+
+
+def _require_size(source: str, arrays: dict[str, np.ndarray], size: int) -> None:
+    """Refuse a file whose tensors claim more than it can hold.
+
+    Strides of 0 can claim any shape, and tensors may share their values.
+    """
+    claimed = 0
+    for key, array in arrays.items():
+        claimed += array.nbytes
+        if array.nbytes > size or claimed > _MOST_CLAIMED * size:
+            what = "a tensor" if array.nbytes > size else "tensors that together are"
+            raise InputError(
+                f"{source} has {what} larger than the file. "
+                f"Received: {shortened(repr(key))} of shape {array.shape} in {size} bytes"
+            )

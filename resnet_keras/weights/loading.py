@@ -1,0 +1,244 @@
+"""A checkpoint's values -> a model's variables, once everything in the file is known to fit."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from resnet_keras.errors import InputError
+from resnet_keras.models import for_channels
+from resnet_keras.weights.formats import read
+from resnet_keras.weights.names import Checkpoint, recognise
+from resnet_keras.weights.names.resnet_keras import style
+
+_FLOATS = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
+
+# The first convolution of a network: the one that sees the image's channels.
+_STEMS = ("conv1_conv", "conv1_1_conv")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was read.
+
+    Attributes:
+        source: the file, or `hf://org/repo`.
+        naming: whose names it has: "torchvision" (timm's plain ResNets too), "timm" (c and d
+            variants), "OpenMMLab", "keras.applications" or "resnet_keras".
+        matched: the file's names of what is in the model now.
+        skipped: the file's names of what is not; `num_batches_tracked`, which nobody needs, aside.
+        new: the model's names of what the file did not fill.
+        model: name of the model.
+        output: the file that `convert` wrote.
+        adapted: how the first convolution's kernel was changed for images of another number of
+            channels; None where they have the file's three.
+    """
+
+    source: str
+    naming: str
+    matched: tuple[str, ...]
+    skipped: tuple[str, ...]
+    new: tuple[str, ...]
+    model: str
+    output: str | None = None
+    adapted: str | None = None
+
+    def __str__(self) -> str:
+        """One line."""
+        line = f"{self.source}: {self.naming} names, {len(self.matched)} tensors read"
+        for title, names in (("skipped", self.skipped), ("new", self.new)):
+            if names:
+                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+                line += f"; {title}: {', '.join(names[:4])}{more}"
+        return line + (f"; adapted: {self.adapted}" if self.adapted else "")
+
+
+def load_weights(
+    model: keras.Model, path: str | os.PathLike[str], *, skip_head: bool = False
+) -> Report:
+    """Fill a ResNet from a checkpoint.
+
+    A file for three channels fills a network for another number of them as timm's `in_chans` does:
+    for one channel the kernels of red, green and blue are summed; for N they are repeated, cut to
+    N, and scaled by 3 / N. The report says so.
+
+    Args:
+        model: a model of `ResNet` or `features`, of any floating type; changed in place.
+        path: OpenMMLab's, torchvision's or timm's `.pth` or `.safetensors`; our own `.keras` or
+            `.weights.h5`; `.h5` of keras.applications; or `hf://org/repo`. Floating tensors of any
+            width, shapes `(out, in, height, width)` and `(out, in)` in PyTorch's files.
+        skip_head: leave `predictions` as it is, whatever head the file has or has not.
+
+    Returns:
+        What was matched, skipped and adapted.
+
+    Raises:
+        InputError: (a ValueError) the file can't be read, was refused, or is of another network;
+            the message names the first tensor that does not fit. The model is as before.
+    """
+    return fill(model, recognised(path), skip_head)
+
+
+def recognised(source: str | os.PathLike[str]) -> Checkpoint:
+    """A file's arrays by a network's names."""
+    contents = read(source)
+    with taken_for_a_resnet(source):
+        return recognise(contents)
+
+
+@contextmanager
+def taken_for_a_resnet(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Refuse a file that has a network's names for arrays that no network has."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(
+            f"{source} has a ResNet's names for something else. Received: {error}"
+        ) from error
+
+
+def fill(model: keras.Model, checkpoint: Checkpoint, skip_head: bool) -> Report:
+    """Check everything, then assign."""
+    pairs, new = _match(model, checkpoint, skip_head)
+    used = {key for _, key in pairs}
+    headless = skip_head or all(layer.name != "predictions" for layer in model.layers)
+    skipped = _leftover(checkpoint, used, headless, model.name)
+    _require_style(model, checkpoint)
+    _require_preprocessing(model, checkpoint)
+    adapted = None
+    for variable, key in pairs:
+        value = wide(checkpoint.value(key))
+        if value.shape != variable.shape:  # `_match` lets only the channels of images differ
+            value, how = _adapted(value, variable.shape[2])
+            adapted = f"{key} {how}"
+        variable.assign(value)
+    return Report(
+        checkpoint.path,
+        checkpoint.naming.title,
+        tuple(key for _, key in pairs),
+        skipped,
+        new,
+        model.name,
+        adapted=adapted,
+    )
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    """At least float32."""
+    return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+
+
+def _match(
+    model: keras.Model, checkpoint: Checkpoint, skip_head: bool
+) -> tuple[list[tuple[keras.Variable, str]], tuple[str, ...]]:
+    """Each variable of the model with its key in the file; and the variables that stay."""
+    naming = checkpoint.naming
+    pairs, new = [], []
+    for layer in model.layers:
+        for variable in layer.weights:
+            ours = f"{layer.name}/{variable.name}"
+            if skip_head and layer.name == "predictions":
+                new.append(ours)
+                continue
+            key = naming.key(layer.name, variable.name)
+            if key is None:
+                raise InputError(f"a ResNet has no such weights. Received: {variable.path}")
+            hint = ""
+            if layer.name == "predictions":
+                hint = " (load_weights(..., skip_head=True) keeps the model's)"
+            if key not in checkpoint.arrays:
+                raise InputError(
+                    f"{checkpoint.path} has no {key!r} for {ours} of {model.name}{hint}. "
+                    f"Received: {len(checkpoint.arrays)} tensors, {naming.title} names"
+                )
+            array, shape = checkpoint.arrays[key], tuple(variable.shape)
+            fitting = [naming.shape(shape)]
+            if layer.name in _STEMS and len(shape) == 4:
+                fitting.append(naming.shape((*shape[:2], 3, shape[3])))
+            if array.shape not in fitting or array.dtype not in _FLOATS:
+                raise InputError(
+                    f"{checkpoint.path}: {key!r} must be floating, of shape {fitting[0]}, for "
+                    f"{ours} of {model.name}{hint}. "
+                    f"Received: {array.dtype} of shape {array.shape}"
+                )
+            pairs.append((variable, key))
+    return pairs, tuple(new)
+
+
+def _adapted(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
+    """A kernel for three channels, HWIO, for another number of them; and what was done."""
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True), "from 3 input channels to 1, summed"
+    repeated = np.tile(kernel, (1, 1, math.ceil(channels / 3), 1))[:, :, :channels]
+    how = f"from 3 input channels to {channels}, repeated and scaled by 3/{channels}"
+    return repeated * np.float32(3 / channels), how
+
+
+def _leftover(
+    checkpoint: Checkpoint, used: set[str], headless: bool, model: str
+) -> tuple[str, ...]:
+    """What the file has beyond the model, if that may be."""
+    head, prefix = checkpoint.naming.head, checkpoint.naming.prefix
+    left = [k for k in checkpoint.arrays if k not in used and not k.endswith("num_batches_tracked")]
+    for key in left:
+        # Beside a backbone there are necks and heads of detectors.
+        beside = key.startswith((f"{head}.", f"{head}/")) or not key.startswith(prefix)
+        if not headless or not beside:
+            raise InputError(
+                f"{checkpoint.path} has {key!r}, which {model} has no place for. "
+                f"Received: shape {checkpoint.arrays[key].shape}"
+            )
+    return tuple(left)
+
+
+def model_style(model: keras.Model) -> tuple[bool | None, bool | None]:
+    """`avg_down` and `stride_in_1x1` of a model, as `names.resnet_keras.style`."""
+    layers = {
+        layer.name: {"class_name": type(layer).__name__, "config": layer.get_config()}
+        for layer in model.layers
+        if layer.name.startswith("conv3_block1_")
+    }
+    return style(layers)
+
+
+def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
+    """Refuse what has the right shapes and would compute something else."""
+    naming = checkpoint.naming
+    avg_down, stride_in_1x1 = model_style(model)
+    for field, theirs, ours in (
+        ("avg_down", naming.avg_down, avg_down),
+        ("stride_in_1x1", naming.stride_in_1x1, stride_in_1x1),
+    ):
+        if None not in (theirs, ours) and theirs != ours:
+            raise InputError(
+                f"{checkpoint.path} is of a network with {field}={theirs}, see "
+                f"{naming.key('conv3_block1_0_conv', 'kernel')!r}: build {model.name} from a Spec "
+                f"that says so. Received: {field}={ours}"
+            )
+
+
+def _require_preprocessing(model: keras.Model, checkpoint: Checkpoint) -> None:
+    """Refuse a model that normalises otherwise than all networks of the file's source do."""
+    mean, std = checkpoint.naming.mean, checkpoint.naming.std
+    normalise = {layer.name: layer for layer in model.layers}.get("normalise")
+    if mean is None or std is None or normalise is None:
+        return
+    channels = len(normalise.scale)
+    scale = [1 / s for s in for_channels(std, channels)]
+    offset = [-m * s for m, s in zip(for_channels(mean, channels), scale, strict=True)]
+    if not np.allclose(normalise.scale, scale) or not np.allclose(
+        normalise.offset, offset, atol=0.01
+    ):
+        raise InputError(
+            f"{checkpoint.path} is of {checkpoint.naming.title}, whose networks have a "
+            f"preprocessing of their own: build {model.name} with "
+            f"mean={for_channels(mean, channels)}, std={for_channels(std, channels)}. "
+            f"Received: scale={normalise.scale}, offset={normalise.offset}"
+        )

@@ -1,0 +1,110 @@
+"""Whose names a checkpoint has, and which ResNet it is of."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from resnet_keras.errors import InputError
+from resnet_keras.specs import SPECS, Spec
+from resnet_keras.weights.formats import Contents
+from resnet_keras.weights.names.keras_applications import KerasApplications
+from resnet_keras.weights.names.naming import Naming
+from resnet_keras.weights.names.openmmlab import OpenMMLab
+from resnet_keras.weights.names.resnet_keras import ResNetKeras
+from resnet_keras.weights.names.timm import Timm
+from resnet_keras.weights.names.torchvision import Torchvision
+
+# The first that recognises its names in a file reads it, so those with more to show come first.
+NAMINGS: tuple[type[Naming], ...] = (
+    KerasApplications,
+    ResNetKeras,
+    OpenMMLab,
+    Timm,
+    Torchvision,
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's arrays, and how to find there what the model wants.
+
+    Attributes:
+        path: of the file.
+        arrays: by the file's names.
+        naming: whose names these are.
+    """
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    naming: Naming
+
+    def value(self, key: str) -> np.ndarray:
+        """An array in the model's layout: HWIO, (in, out); a view."""
+        return self.naming.value(self.arrays[key])
+
+    def kernel(self, layer: str) -> tuple[int, ...] | None:
+        """The shape in the model's layout of a layer's kernel; None if the file has none."""
+        key = self.naming.key(layer, "kernel")
+        return self.value(key).shape if key in self.arrays else None
+
+    def stem(self) -> tuple[int, ...] | None:
+        """As `kernel`, of the first convolution."""
+        return self.kernel("conv1_1_conv") or self.kernel("conv1_conv")
+
+    def spec(self) -> Spec:
+        """The ResNet that this file is of, as far as names and shapes tell.
+
+        Raises:
+            InputError: they tell of no ResNet, or leave open which.
+        """
+        depths: list[int] = []
+        while self.kernel(f"conv{len(depths) + 2}_block1_1_conv"):
+            blocks = 1
+            while self.kernel(f"conv{len(depths) + 2}_block{blocks + 1}_1_conv"):
+                blocks += 1
+            depths.append(blocks)
+        stages = range(2, len(depths) + 2)
+        bottleneck = self.kernel("conv2_block1_3_conv") is not None
+        kernels = [self.kernel(f"conv{s}_block1_{1 + bottleneck}_conv") for s in stages]
+        stem = self.stem()
+        widths = tuple(kernel[3] for kernel in kernels if kernel and len(kernel) == 4)
+        if not depths or len(widths) < len(depths) or stem is None or len(stem) != 4:
+            raise InputError(f"{self.path} is of no ResNet. Received: depths={tuple(depths)}")
+        deep = self.kernel("conv1_1_conv") is not None
+        if deep and self.naming.avg_down is None:
+            raise InputError(
+                f"{self.path} does not tell ResNet-C from ResNet-D; name the model. "
+                f"Received: {self.naming.title} names"
+            )
+        projection = any(self.kernel(f"conv{s}_block1_0_conv") for s in stages[1:])
+        return Spec(
+            "bottleneck" if bottleneck else "basic",
+            tuple(depths),
+            widths,
+            stem="deep" if deep else "cifar" if stem[0] == 3 else "conv7",
+            avg_down=bool(self.naming.avg_down),
+            shortcut="projection" if projection or len(depths) == 1 else "pad",
+            stride_in_1x1=bottleneck and bool(self.naming.stride_in_1x1),
+        )
+
+
+def recognise(contents: Contents) -> Checkpoint:
+    """Tell from the names of a file whose they are.
+
+    Raises:
+        InputError: nobody's that is known here.
+    """
+    for kind in NAMINGS:
+        if (naming := kind.recognise(contents)) is not None:
+            return Checkpoint(contents.path, naming.arrays(contents.arrays), naming)
+    signatures = " or ".join(kind.signature for kind in NAMINGS)
+    raise InputError(
+        f"{contents.path} has the names of no ResNet: none of its tensors is {signatures}. "
+        f"Received: {next(iter(contents.arrays), None)!r} ..."
+    )
+
+
+def spec_name(spec: Spec) -> str:
+    """The name in `SPECS` of what `spec` is, caffe style or not; else "resnet"."""
+    plain = replace(spec, stride_in_1x1=False)
+    return next((name for name, row in SPECS.items() if row == plain), "resnet")
