@@ -224,9 +224,8 @@ def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, dat
 
 
 def test_finetuning_for_int8_needs_a_trained_network(tmp_path):
-    recipe = Recipe(model="resnet20_cifar", dataset="digits", quantize=True, run_dir=tmp_path)
-    with pytest.raises(ValueError, match="--weights"):
-        train(recipe)
+    with pytest.raises(InputError, match="`quantize` needs `weights`"):
+        Recipe(model="resnet20_cifar", dataset="digits", quantize=True, run_dir=tmp_path)
 
 
 def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path):
