@@ -101,7 +101,7 @@ def bad_values(kind, field=None):
         kinds = [k for k in typing.get_args(kind) if k is not type(None)]
         return bad_values(kinds[0], field) if len(kinds) == 1 else None
     origin = typing.get_origin(kind)
-    ranged = field in columns() and columns()[field].broken_rule(-2) is not None
+    ranged = field in columns() and columns()[field].broken_rule(-0.5) is not None
     if kind is int:
         return st.one_of(WORDS, FRACTIONS, *([NEGATIVE] if ranged else []))
     if kind is float:

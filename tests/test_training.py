@@ -336,11 +336,9 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
 
 @pytest.mark.parametrize("change", [{"norm_eval": True}, {"freeze": 0}])
 def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
-    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
     ((name, value),) = change.items()
     with pytest.raises(InputError, match=f"--weights. Received: {name}={value}, weights=None"):
-        train(recipe)
-    assert not list(tmp_path.iterdir())
+        Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
 
 
 def test_a_package_that_is_not_installed_ends_no_run():
