@@ -1,11 +1,9 @@
 """ResNet-50 on CIFAR-100 as OpenMMLab trained it: 79.90 % top-1, 95.19 % top-5 published.
 
-Not measured here.
-
     python recipes/cifar100_resnet50.py
 
-Published with 8 GPUs of 16 images each, so batch norm saw 16 images at a time; on fewer GPUs it
-sees more.
+Not measured here. OpenMMLab trained on 8 GPUs with 16 images each, so batch norm saw 16 images at a
+time. On fewer GPUs it sees more.
 """
 
 from resnet_keras import Recipe, train
@@ -13,7 +11,7 @@ from resnet_keras import Recipe, train
 RECIPE = Recipe(
     model="resnet50_cifar",
     dataset="cifar100",
-    train_size=32, padding=4, flip=True,      # zeros around the raw image, then a random crop
+    train_size=32, padding=4, flip=True,      # zeros around the image, then a random crop
     eval_size=32,
     mean=(129.304, 124.070, 112.434), std=(68.170, 65.392, 70.418),
     optimizer="sgd", momentum=0.9,

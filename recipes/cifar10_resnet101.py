@@ -1,11 +1,9 @@
 """ResNet-101 on CIFAR-10 as OpenMMLab trained it: 95.58 % top-1, 99.87 % top-5 published.
 
-Not measured here.
-
     python recipes/cifar10_resnet101.py
 
-Published with 8 GPUs of 16 images each, so batch norm saw 16 images at a time; on fewer GPUs it
-sees more.
+Not measured here. OpenMMLab trained on 8 GPUs with 16 images each, so batch norm saw 16 images at a
+time. On fewer GPUs it sees more.
 """
 
 from dataclasses import replace

@@ -1,11 +1,9 @@
 """ResNet-18 on CIFAR-10 as OpenMMLab trained it: 94.82 % top-1, 99.87 % top-5 published.
 
-Not measured here.
-
     python recipes/cifar10_resnet18.py
 
-Published with 8 GPUs of 16 images each, so batch norm saw 16 images at a time; on fewer GPUs it
-sees more.
+Not measured here. OpenMMLab trained on 8 GPUs with 16 images each, so batch norm saw 16 images at a
+time. On fewer GPUs it sees more.
 """
 
 from resnet_keras import Recipe, train
@@ -13,7 +11,7 @@ from resnet_keras import Recipe, train
 RECIPE = Recipe(
     model="resnet18_cifar",
     dataset="cifar10",
-    train_size=32, padding=4, flip=True,      # zeros around the raw image, then a random crop
+    train_size=32, padding=4, flip=True,      # zeros around the image, then a random crop
     eval_size=32,
     mean=(125.307, 122.961, 113.8575), std=(51.5865, 50.847, 51.255),
     optimizer="sgd", momentum=0.9,

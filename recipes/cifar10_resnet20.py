@@ -1,12 +1,11 @@
 """ResNet-20 on CIFAR-10 as in the ResNet paper (He et al. 2015, table 6): 91.25 % top-1 published.
 
-Not measured here.
-
     python recipes/cifar10_resnet20.py
 
-Option A shortcuts, 64,000 steps. The paper subtracts the mean of each pixel; here, as in most
-reproductions, pixels are normalised per channel. The paper held out 5,000 training images to set
-the schedule; the published figure is, as here, of a training on all 50,000.
+Not measured here. The network has option A shortcuts and is trained for 64,000 steps. The paper
+subtracts the mean of each pixel; here, as in most reproductions, pixels are normalised per channel.
+To choose the schedule, the paper held out 5,000 training images; the published accuracy is that of
+a training on all 50,000, as here.
 """
 
 from resnet_keras import Recipe, train

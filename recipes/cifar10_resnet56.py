@@ -1,8 +1,8 @@
 """ResNet-56 on CIFAR-10 as in the ResNet paper (He et al. 2015, table 6): 93.03 % top-1 published.
 
-Not measured here.
-
     python recipes/cifar10_resnet56.py
+
+Not measured here.
 """
 
 from dataclasses import replace

@@ -1,15 +1,16 @@
 """ResNet-20 on Fashion-MNIST as Zhong et al. (Random Erasing) trained it: 95.61 % top-1 published.
 
-Not measured here.
-
     python recipes/fashion_mnist_resnet20.py
 
-The images are taken from Debian's package dataset-fashion-mnist where it is installed, else they
-are downloaded. All values are those of the authors' code (github.com/zhunzhong07/Random-Erasing,
-fashionmnist.py). Theirs differs in two ways: the figure is that of the best epoch on the test
-images, where ours is the last epoch's; and its shortcuts project where ours pad with zeros (the
-paper's option A). With Random Erasing (`--erasing 0.5`) 95.98 % are published; theirs fills the box
-with one grey, ours with noise.
+Not measured here. All values are those of the authors' code (github.com/zhunzhong07/Random-Erasing,
+fashionmnist.py). Two things differ: they report the best epoch on the test images, we the last
+epoch; and their shortcuts are projections, ours pad with zeros (option A of the ResNet paper).
+
+They publish 95.98 % with Random Erasing (`--erasing 0.5`), which fills the box with one grey, ours
+with noise.
+
+Images are read from Debian's package dataset-fashion-mnist where it is installed, and downloaded
+otherwise.
 """
 
 from resnet_keras import Recipe, train
@@ -19,7 +20,7 @@ RECIPE = Recipe(
     dataset="fashion_mnist",
     train_size=28, padding=4, flip=True,
     eval_size=28,
-    mean=(33.33,), std=(78.57,),              # as in the original: those of MNIST
+    mean=(33.33,), std=(78.57,),              # those of MNIST, as in their code
     optimizer="sgd", momentum=0.9,
     batch_size=128, learning_rate=0.1,
     weight_decay=5e-4,

@@ -1,8 +1,8 @@
-"""The ResNet-20 of Fashion-MNIST, fine-tuned for int8. The recipe is ours; nobody published one.
+"""ResNet-20 on Fashion-MNIST, fine-tuned for int8. The recipe is ours; nobody published one.
 
     python recipes/fashion_mnist_resnet20_int8.py
 
-Not measured here. It starts from what `python recipes/fashion_mnist_resnet20.py` leaves.
+Not measured here. It starts from the model that `python recipes/fashion_mnist_resnet20.py` trains.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ RECIPE = replace(
     fashion_mnist_resnet20.RECIPE,
     weights="runs/fashion_mnist_resnet20/model.keras",
     quantize=True,
-    precision="float32",                      # finer than the rounding to int8
+    precision="float32",                      # bfloat16 rounds about as coarsely as int8
     learning_rate=0.001,
     weight_decay=0.0,                         # no batch norm is left to make up for it
     epochs=10, schedule="cosine", milestones=(),

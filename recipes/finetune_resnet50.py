@@ -1,9 +1,9 @@
-"""ResNet-50 on a folder of your own images, from somebody's ImageNet weights, with a new head.
+"""ResNet-50 on a folder of your own images, from ImageNet weights and with a new last layer.
 
     python recipes/finetune_resnet50.py --weights resnet50.pth --dataset folder:my_images
 
-Not measured here. The folder has one folder a class, or `train/` and `val/` with one folder a class
-each. The recipe is ours.
+Not measured here; the recipe is ours. The folder has one subfolder for each class, or `train/` and
+`val/` with one subfolder for each class in both.
 """
 
 from resnet_keras import Recipe, train
@@ -11,7 +11,7 @@ from resnet_keras import Recipe, train
 RECIPE = Recipe(
     model="resnet50",
     dataset="folder:images",
-    skip_head=True,                           # a new head, of as many classes as there are folders
+    skip_head=True,                           # a new last layer, for the classes of the folder
     train_size=224, min_area=0.08, flip=True,
     eval_resize=256, eval_size=224, antialias=True,
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375),

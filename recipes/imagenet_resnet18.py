@@ -1,11 +1,9 @@
 """ResNet-18 on ImageNet-1k as OpenMMLab trained it: 69.90 % top-1, 89.43 % top-5 published.
 
-Not measured here.
-
     python recipes/imagenet_resnet18.py --data-dir ~/tensorflow_datasets
 
-Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time; on fewer GPUs it
-sees more.
+Not measured here. OpenMMLab trained on 8 GPUs with 32 images each, so batch norm saw 32 images at a
+time. On fewer GPUs it sees more.
 """
 
 from dataclasses import replace

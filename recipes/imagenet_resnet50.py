@@ -1,11 +1,9 @@
 """ResNet-50 on ImageNet-1k as OpenMMLab trained it: 76.55 % top-1, 93.06 % top-5 published.
 
-Not measured here.
-
     python recipes/imagenet_resnet50.py --data-dir ~/tensorflow_datasets
 
-Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time; on fewer GPUs it
-sees more.
+Not measured here. OpenMMLab trained on 8 GPUs with 32 images each, so batch norm saw 32 images at a
+time. On fewer GPUs it sees more.
 """
 
 from resnet_keras import Recipe, train

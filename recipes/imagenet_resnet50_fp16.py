@@ -1,11 +1,10 @@
 """ResNet-50 on ImageNet-1k in half precision, OpenMMLab: 76.30 % top-1, 93.07 % top-5 published.
 
-Not measured here.
-
     python recipes/imagenet_resnet50_fp16.py --data-dir ~/tensorflow_datasets
 
-Float16 with float32 master weights, the loss scaled by 512; steps whose gradients are not finite
-are skipped. Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time.
+Not measured here. The network computes in float16 with float32 master weights. The loss is scaled
+by 512, and steps with gradients that are not finite are skipped. OpenMMLab trained on 8 GPUs with
+32 images each, so batch norm saw 32 images at a time. On fewer GPUs it sees more.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
 """ResNet-50 on ImageNet-1k, "ResNet strikes back" A3 (Wightman et al.): 78.30 % top-1 published.
 
-Not measured here. The figure is OpenMMLab's, whose configuration this follows: it trains at 224
-pixels, the paper at 160.
-
     python recipes/imagenet_resnet50_rsb_a3.py --data-dir ~/tensorflow_datasets
+
+Not measured here. The published accuracy and all values are those of OpenMMLab's configuration.
+Images are 224 pixels wide in training; the paper's are 160.
 """
 
 from dataclasses import replace

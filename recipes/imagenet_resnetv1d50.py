@@ -1,11 +1,10 @@
 """ResNetV1D-50 on ImageNet-1k as OpenMMLab trained it: 77.54 % top-1, 93.57 % top-5 published.
 
-Not measured here.
-
     python recipes/imagenet_resnetv1d50.py --data-dir ~/tensorflow_datasets
 
-Published with 8 GPUs of 32 images each, so batch norm saw 32 images at a time; on fewer GPUs it
-sees more. Its images were resized with Pillow, the plain rows' with OpenCV.
+Not measured here. OpenMMLab trained on 8 GPUs with 32 images each, so batch norm saw 32 images at a
+time. On fewer GPUs it sees more. Images were resized with Pillow here, but with OpenCV for the
+plain ResNets.
 """
 
 from dataclasses import replace

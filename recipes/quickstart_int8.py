@@ -1,8 +1,8 @@
-"""The quickstart's network, fine-tuned for int8. The recipe is ours; nobody published one.
+"""The ResNet-20 of the quickstart, fine-tuned for int8. The recipe is ours; nobody published one.
 
     python recipes/quickstart_int8.py
 
-Not measured here. It starts from what `python recipes/quickstart.py` leaves.
+Not measured here. It starts from the model that `python recipes/quickstart.py` trains.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ RECIPE = replace(
     quickstart.RECIPE,
     weights="runs/quickstart/model.keras",
     quantize=True,
-    precision="float32",                      # finer than the rounding to int8
+    precision="float32",                      # bfloat16 rounds about as coarsely as int8
     learning_rate=0.001,
     weight_decay=0.0,                         # no batch norm is left to make up for it
     epochs=10, warmup_epochs=0,

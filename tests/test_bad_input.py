@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resnet_keras import recipe as room
 from resnet_keras.__main__ import VERBS
-from resnet_keras.recipe import Recipe
+from resnet_keras.recipe import Recipe, columns
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +101,7 @@ def bad_values(kind, field=None):
         kinds = [k for k in typing.get_args(kind) if k is not type(None)]
         return bad_values(kinds[0], field) if len(kinds) == 1 else None
     origin = typing.get_origin(kind)
-    ranged = field in (*room._ABOVE_0, *room._FROM_0, *room._BELOW_1)
+    ranged = field in columns() and columns()[field].broken_rule(-0.5) is not None
     if kind is int:
         return st.one_of(WORDS, FRACTIONS, *([NEGATIVE] if ranged else []))
     if kind is float:

@@ -1,4 +1,4 @@
-"""The README's tables come from SPECS, recipes and results; a stale one is noticed."""
+"""The tables of README.md and docs/recipes.md come from SPECS, recipes and results."""
 
 import json
 import runpy
@@ -9,30 +9,57 @@ import pytest
 
 TOOL = runpy.run_path("tools/model_table.py")
 README = Path("README.md").read_text()
+ALL = Path("docs/recipes.md").read_text()
 
 
-def test_the_recipes_of_the_readme_are_those_that_there_are():
-    assert TOOL["fill"](README, {"recipes": TOOL["recipes"]()}) == README
+def names(rows):
+    """The recipes of a table's rows, in order."""
+    return [row.split("`")[1] for row in rows if row.startswith("| [`")]
 
 
-def test_rows_that_others_published():
-    rows = {row.split("`")[1]: row for row in TOOL["recipes"]()[2:]}
+def test_the_recipes_on_both_pages_are_up_to_date():
+    assert TOOL["fill"](README, {"recipes": TOOL["selection"]()}) == README
+    assert TOOL["fill"](ALL, {"recipes": TOOL["recipes"]()}) == ALL
+
+
+def test_all_recipes_are_listed_with_what_others_published():
+    table = TOOL["recipes"]()[2:]
+    rows = dict(zip(names(table), table, strict=True))
     assert set(rows) == {path.stem for path in Path("recipes").glob("*.py")}
     assert "| 76.55/93.06 | OpenMMLab |" in rows["imagenet_resnet50"]
     assert "| 93.39 | He et al. |" in rows["cifar10_resnet110"]
     assert "| 95.61 | Zhong et al. |" in rows["fashion_mnist_resnet20"]
     assert "| - | - |" in rows["quickstart"]
+    assert "](../recipes/quickstart.py)" in rows["quickstart"]
+    assert "](../results/quickstart)" in rows["quickstart"]
+
+
+def test_the_readme_has_the_measured_recipes_first_and_names_where_all_are():
+    *table, _, note = TOOL["selection"]()
+    shown = names(table)
+    measured = sorted(path.parent.name for path in Path("results").glob("*/recipe.json"))
+    assert sorted(shown[: len(measured)]) == measured
+    assert all("not measured here" in row for row in table[2 + len(measured) :])
+    assert 0 < len(shown) - len(measured) < 10 and len(set(shown)) == len(shown)
+    everything = len(list(Path("recipes").glob("*.py")))
+    assert "[docs/recipes.md](docs/recipes.md)" in note and f"all {everything}." in note
+    assert "](recipes/quickstart.py)" in table[2] and "](results/quickstart)" in table[2]
+
+
+def test_a_selected_recipe_must_exist(project):
+    with pytest.raises(SystemExit, match="not in recipes/: cifar10_resnet18, "):
+        TOOL["selection"](project("cifar10_resnet20", 0.91))
 
 
 @pytest.mark.slow
-def test_the_whole_check(run_python):
+def test_check_of_both_pages(run_python):
     done = run_python("tools/model_table.py", "--check")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def house(tmp_path):
-    """A recipe and the result of a run of it."""
+def project(tmp_path):
+    """A folder with a recipe; a call adds a run of it and returns the folder."""
     (tmp_path / "recipes").mkdir()
     text = Path("recipes/cifar10_resnet20.py").read_text()
     text = text.replace("Not measured here", "Measured here: 91.00 %")
@@ -50,32 +77,38 @@ def house(tmp_path):
     return add
 
 
-def test_a_result_stands_beside_what_was_published(house):
-    root = house("cifar10_resnet20", 0.91)
-    house("cifar10_resnet20-seed-1", 0.92, seed=1)
-    house("cifar10_resnet20-again", 0.90)
+def test_a_result_stands_beside_what_was_published(project):
+    root = project("cifar10_resnet20", 0.91)
+    project("cifar10_resnet20-seed-1", 0.92, seed=1)
+    project("cifar10_resnet20-again", 0.90)
     (root / "results" / "cifar10_resnet20-again" / "note.txt").write_text("before a fix\n")
     (row,) = TOOL["recipes"](root)[2:]
     assert "| 91.25 | He et al. |" in row
-    assert "[91.00/99.50](results/cifar10_resnet20)" in row
-    assert "[92.00/99.50](results/cifar10_resnet20-seed-1) with seed 1 |" in row
-    assert "[90.00/99.50](results/cifar10_resnet20-again); before a fix<br>" in row
+    assert "[91.00/99.50](../results/cifar10_resnet20)" in row
+    assert "[92.00/99.50](../results/cifar10_resnet20-seed-1) with seed 1 |" in row
+    assert "[90.00/99.50](../results/cifar10_resnet20-again); before a fix<br>" in row
 
 
 @pytest.mark.parametrize(
     ("name", "top1", "changes", "words"),
     [("cifar10_resnet20", 0.9, {}, "does not say 90.00 %"),
      ("cifar10_resnet20", 0.91, {"epochs": 3}, "is not of cifar10_resnet20.py: epochs 3"),
-     ("other", 0.91, {}, "named after no recipe")],
+     ("other", 0.91, {}, "not named after a recipe")],
 )  # fmt: skip
-def test_a_result_that_contradicts_its_recipe_is_refused(house, name, top1, changes, words):
-    root = house(name, top1, **changes)
+def test_a_result_that_contradicts_its_recipe_is_refused(project, name, top1, changes, words):
+    root = project(name, top1, **changes)
     with pytest.raises(SystemExit, match=words):
         TOOL["recipes"](root)
 
 
-def test_a_recipe_that_denies_its_result_is_refused(house):
-    root = house("cifar10_resnet20", 0.91)
+def test_what_the_machine_settles_is_no_difference(project):
+    root = project("cifar10_resnet20", 0.91, precision="mixed_float16", replicas=8, logger="none")
+    (row,) = TOOL["recipes"](root)[2:]
+    assert "[91.00/99.50](../results/cifar10_resnet20) |" in row
+
+
+def test_a_recipe_that_denies_its_result_is_refused(project):
+    root = project("cifar10_resnet20", 0.91)
     shutil.copy("recipes/cifar10_resnet20.py", root / "recipes")
     with pytest.raises(SystemExit, match="says that it is not measured"):
         TOOL["recipes"](root)

@@ -1,7 +1,8 @@
-"""A recipe is a table row: its ranges, its command line, its learning rate."""
+"""A recipe is a row of a table: its columns, what it refuses, its learning rate, its flags."""
 
 import dataclasses
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -10,13 +11,16 @@ from runs import refused_in_one_line
 
 from resnet_keras import Recipe
 from resnet_keras.errors import InputError
+from resnet_keras.optimizers import OPTIMIZERS
+from resnet_keras.recipe import columns, groups
+from resnet_keras.recipe.columns import Column
 
 ROW = Recipe(
     model="resnet50", dataset="imagenet2012", epochs=100, schedule="step", milestones=(30, 60, 90)
 )
 
 
-def test_rate_of_the_imagenet_rows():
+def test_learning_rate_of_the_imagenet_rows():
     # 1,281,167 images in batches of 256: 5005 steps, as OpenMMLab's logs have them.
     assert ROW.steps_per_epoch(1_281_167) == 5005
     knots = {0: 0.1, 30 * 5005 - 1: 0.1, 30 * 5005: 0.01, 60 * 5005: 1e-3, 90 * 5005: 1e-4}
@@ -47,18 +51,18 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_rates_are_those_that_mmengine_sets(name, monkeypatch):
+def test_learning_rates_are_those_that_mmengine_sets(name, monkeypatch):
     monkeypatch.syspath_prepend("recipes")
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
     expected = {int(step): rate for step, rate in MMENGINE[ROWS[name]].items()}
     assert max(expected) == recipe.total_steps(recipe_examples(recipe)) - 1
-    # mmengine multiplies the rate of the moment on and on, which drifts in the last digits.
+    # mmengine multiplies the current value again and again, which drifts in the last digits.
     found = {step: recipe.learning_rate_at(step) for step in expected}
     assert found == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("epochs", "rate"), [(600, 0.005), (300, 0.005), (100, 0.008)])
-def test_the_edges_of_resnet_strikes_back(epochs, rate):
+def test_first_and_last_learning_rates_of_resnet_strikes_back(epochs, rate):
     recipe = Recipe(
         model="resnet50", dataset="imagenet2012", optimizer="lamb", batch_size=2048,
         learning_rate=rate, epochs=epochs, schedule="cosine", schedule_unit="epoch",
@@ -79,7 +83,7 @@ def recipe_examples(recipe):
 CIFAR = Recipe(model="resnet20_cifar", dataset="cifar10", batch_size=128, learning_rate=0.1)
 
 
-def test_rates_of_the_cifar_rows():
+def test_learning_rates_of_the_cifar_rows():
     # OpenMMLab: 391 steps an epoch; x.1 at 100 and 150, or x.2 at 60, 120 and 160.
     ten = dataclasses.replace(CIFAR, epochs=200, milestones=(100, 150))
     assert ten.total_steps(50_000) == 200 * 391
@@ -94,7 +98,7 @@ def test_rates_of_the_cifar_rows():
         )
 
 
-def test_rates_of_the_papers_cifar_rows():
+def test_learning_rates_of_the_papers_cifar_rows():
     # He et al. 2015, section 4.2: by iterations; 110 layers start with .01 for 400 of them.
     paper = dataclasses.replace(CIFAR, steps=64_000, milestones=(32_000, 48_000))
     assert paper.total_steps(50_000) == 64_000
@@ -134,7 +138,7 @@ def test_poly_and_stairs():
      ({"epochs": 120, "momentum": 0.5}, "momentum"), ({"steps": 10**6}, "steps"),
      ({"milestones": (30, 60)}, "milestones"), ({"skip_bad": True}, "skip_bad")],
 )  # fmt: skip
-def test_what_may_change_when_a_run_goes_on(change, field):
+def test_what_may_change_when_a_run_is_resumed(change, field):
     earlier = json.loads(json.dumps(ROW.to_json()))
     assert dataclasses.replace(ROW, **change).conflict(earlier) == field
 
@@ -144,13 +148,13 @@ def test_a_cosine_cannot_be_prolonged():
     assert dataclasses.replace(recipe, epochs=120).conflict(recipe.to_json()) == "epochs"
 
 
-def test_a_run_of_an_older_version_goes_on():
+def test_a_run_without_a_newer_column_is_resumed():
     earlier = {k: v for k, v in ROW.to_json().items() if k not in ("ema", "beta_2", "freeze")}
     assert ROW.conflict(earlier) is None
     assert dataclasses.replace(ROW, ema=0.9).conflict(earlier) == "ema"
 
 
-def test_rate_of_an_unknown_data_set_wants_the_steps():
+def test_a_data_set_of_unknown_size_needs_the_steps():
     recipe = dataclasses.replace(ROW, dataset="imagenette")
     with pytest.raises(InputError, match="steps_per_epoch"):
         recipe.learning_rate_at(0)
@@ -192,14 +196,20 @@ def test_values_of_another_type_are_refused_by_name(change):
         dataclasses.replace(ROW, **change)
 
 
-def test_texts_are_paths_lists_are_tuples_and_whole_numbers_are_numbers():
+def test_texts_become_paths_and_lists_tuples():
     given = {"run_dir": "runs/x", "data_dir": Path("d"), "weights": "w.pth", "mean": [0, 0.5, 1]}
     recipe = dataclasses.replace(ROW, learning_rate=1, **given)
-    assert (recipe.run_dir, recipe.data_dir, recipe.weights) == (
-        Path("runs/x"), Path("d"), Path("w.pth"),
-    )  # fmt: skip
+    assert (recipe.run_dir, recipe.data_dir, recipe.weights) == (Path("runs/x"), Path("d"), "w.pth")
     assert recipe.mean == (0, 0.5, 1) and recipe.learning_rate_at(0) == 1
     assert dataclasses.replace(recipe, run_dir=None).run_dir is None
+
+
+def test_weights_are_a_text_that_json_keeps():
+    for weights in ("hf://timm/resnet50.a1_in1k", "runs/quickstart/model.keras", None):
+        recipe = dataclasses.replace(ROW, weights=weights)
+        read = Recipe(**json.loads(json.dumps(recipe.to_json())))
+        assert read == recipe and read.weights == weights
+    assert dataclasses.replace(ROW, weights=Path("a") / "w.pth").weights == "a/w.pth"
 
 
 def test_command_line_changes_a_recipe(run_python, tmp_path):
@@ -226,7 +236,7 @@ def test_bad_arguments_are_one_line_and_code_2(run_python, arguments):
     assert not done.stdout
 
 
-def test_help_shows_the_claim_and_needs_no_tensorflow(run_python):
+def test_help_needs_no_keras(run_python):
     code = (
         "import runpy, sys; sys.argv = ['recipes/quickstart.py', '--help']\n"
         "try: runpy.run_path('recipes/quickstart.py', run_name='__main__')\n"
@@ -235,8 +245,36 @@ def test_help_shows_the_claim_and_needs_no_tensorflow(run_python):
     )
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
-    assert "handwritten digits" in done.stdout and "--learning-rate" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_help_has_a_group_for_each_group_of_columns(run_python):
+    done = run_python("recipes/quickstart.py", "--help", COLUMNS="80")
+    lines = done.stdout.splitlines()
+    assert "handwritten digits" in lines[0] and "    python recipes/quickstart.py" in lines
+    assert max(map(len, lines)) <= 80
+    headings = re.findall(r"╭─ (\w+) options ─", done.stdout)
+    assert headings == ["network", "augmentation", "optimization", "run"]
+    for heading, names in zip(headings, groups().values(), strict=True):
+        box = done.stdout.split(f"╭─ {heading} options")[1].split("╰")[0]
+        flags = re.findall(r"│ --([\w-]+)", box)
+        assert flags == [name.replace("_", "-") for name in names]
+    assert "SGD: momentum. (default: 0.9)" in done.stdout
+    assert "{sgd,lamb}" in done.stdout and "(default: cosine)" in done.stdout
+
+
+def test_the_command_line_takes_none_and_empty_lists(run_python, tmp_path):
+    row = tmp_path / "row.py"
+    row.write_text(
+        f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from dataclasses import replace\n"
+        "from test_recipe import ROW\n"
+        "print(json.dumps(replace(ROW, min_area=0.1, mean=(1.0,)).parse().to_json()))\n"
+    )
+    flags = ("--schedule", "cosine", "--milestones", "--min-area", "None", "--mean", "None")
+    done = run_python(row, *flags, "--std", "1", "2", "3", "--exclude", "bias", "--flip")
+    recipe = json.loads(done.stdout)
+    assert (recipe["milestones"], recipe["min_area"], recipe["mean"]) == ([], None, None)
+    assert (recipe["std"], recipe["exclude"], recipe["flip"]) == ([1, 2, 3], ["bias"], True)
 
 
 RECIPES = ("quickstart", "fashion_mnist_resnet20", "cifar10_resnet18", "imagenet_resnet50")
@@ -248,7 +286,7 @@ def test_recipe_files_are_recipes(name):
     assert Recipe(**json.loads(json.dumps(recipe.to_json()))).identity() == recipe.identity()
 
 
-def test_what_the_machine_settled_is_no_conflict_of_recipes():
+def test_what_the_machine_settles_is_no_conflict():
     """`train` compares what it came to."""
     for change in ({"precision": "float32"}, {"replicas": 2}):
         changed = dataclasses.replace(ROW, **change)
@@ -262,12 +300,116 @@ def test_what_the_machine_settled_is_no_conflict_of_recipes():
     [{"seed": 2**32}, {"profile": "1:\N{SUPERSCRIPT TWO}"}, {"backup_every": "often"},
      {"backup_every": "0m"}, {"holdout": -1}, {"holdout": 1_281_167}],
 )  # fmt: skip
-def test_what_no_run_can_have_is_refused_before_it(change):
+def test_what_no_run_can_have_is_refused(change):
     ((name, value),) = change.items()
     with pytest.raises(InputError, match=f"`{name}` must be .*Received: {name}={value!r}"):
         dataclasses.replace(ROW, **change)
 
 
-def test_a_folder_holds_nothing_out():
+def test_nothing_is_held_out_of_a_folder():
     with pytest.raises(InputError, match="`holdout` must be 0 for a folder.*Received: holdout=5"):
         dataclasses.replace(ROW, dataset="folder:images", holdout=5)
+
+
+def test_a_recipe_inherits_the_groups_in_order():
+    assert list(groups()) == ["Network", "Augmentation", "Optimization", "Run"]
+    names = [name for group in groups().values() for name in group]
+    assert names == [field.name for field in dataclasses.fields(Recipe)] == list(columns())
+    assert list(ROW.to_json()) == names
+
+
+def test_every_column_has_a_sentence_and_its_table_has_its_default():
+    for name, column in columns().items():
+        assert column.help.endswith((".", "...")) and len(column.help) < 120, name
+        if column.choices is OPTIMIZERS:
+            assert Recipe(model="resnet50", dataset="x").optimizer in column.choices
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "rule"),
+    [({"above": 0}, 1e-9, 0, "above 0"), ({"at_least": 0}, 0, -1, "0 or more"),
+     ({"at_least": 0, "below": 1}, 0, 1, "in [0, 1)"),
+     ({"above": 0, "at_most": 1}, 1, 0, "in (0, 1]"),
+     ({"at_least": -1, "at_most": 4}, 4, 5, "in [-1, 4]"), ({"above": 0}, None, -1, "above 0"),
+     ({"above": 0}, (1, 2), (1, 0), "above 0"), ({"above": 0}, (), (-1,), "above 0"),
+     ({"choices": {"a": 1, "b": 2}}, "b", "c", "one of a, b")],
+)  # fmt: skip
+def test_a_column_says_which_rule_is_broken(column, good, bad, rule):
+    column = Column(help="", **column)
+    assert column.broken_rule(good) is None and column.broken_rule(bad) == rule
+
+
+def test_which_columns_are_free_and_which_the_machine_settles():
+    rules = {name: column.resume for name, column in columns().items() if column.resume != "same"}
+    free = ("data_dir", "run_dir", "backup_every", "logger", "profile", "verbose", "dry_run")
+    assert rules == dict.fromkeys(free, "free") | {"precision": "settled", "replicas": "settled"}
+    assert set(ROW.identity()) == set(ROW.to_json()) - set(free)
+
+
+@pytest.mark.parametrize("field", ["rate_by", "of_a_later_version"])
+def test_a_run_with_an_unknown_column_is_not_resumed(field):
+    words = rf"unknown field `{field}`.*0\.1\.0 cannot be resumed.*Received: {field}='step'"
+    with pytest.raises(InputError, match=words):
+        ROW.conflict(ROW.to_json() | {field: "step"})
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones():
+    words = "`model` must be one of resnet18, .*resnet1202_cifar. Received: model='resnet51'"
+    with pytest.raises(InputError, match=words):
+        Recipe(model="resnet51", dataset="digits")
+
+
+PLAIN = Recipe(model="resnet50", dataset="imagenet2012")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"optimizer": "lamb", "nesterov": True}, "`nesterov` .*, False, with optimizer='lamb'"),
+     ({"optimizer": "lamb", "momentum": 0.5}, "`momentum` .*, 0.9, with optimizer='lamb'"),
+     ({"beta_1": 0.95}, "`beta_1` .*optimizer='sgd'"),
+     ({"epsilon": 1e-8}, "`epsilon` .*optimizer='sgd'. Received: epsilon=1e-08"),
+     ({"momentum": 0.0, "nesterov": True}, "`nesterov` needs `momentum`.*momentum=0.0"),
+     *(({"schedule": schedule, field: value}, f"`{field}` .*default.* with schedule='{schedule}'")
+       for field, value, schedules in [
+           ("milestones", (30,), ("constant", "cosine", "poly")),
+           ("milestone_factor", 0.2, ("constant", "cosine", "poly")),
+           ("power", 2.0, ("constant", "step", "cosine")),
+           ("min_learning_rate", 0.01, ("constant", "step")),
+           ("schedule_unit", "epoch", ("constant", "step"))]
+       for schedule in schedules),
+     ({"quantize": True}, "`quantize` needs `weights`: set --weights. Received: quantize=True, weights=None"),
+     ({"norm_eval": True}, "`norm_eval` needs `weights`"),
+     ({"freeze": 0}, "`freeze` needs `weights`: set --weights. Received: freeze=0"),
+     ({"exclude": ("gama",)}, "`exclude` must be .*'gama' is in none.*exclude=\\('gama',\\)"),
+     ({"exclude": ("bias", "moving_mean")}, "'moving_mean' is in none"),
+     ({"exclude": ("conv5_block4",)}, "'conv5_block4' is in none"),
+     ({"exclude": ("gamma",), "quantize": True, "weights": "w"}, "'gamma' is in none"),
+     ({"mean": ()}, "`mean` must have a number for each channel"),
+     ({"std": ()}, "`std` must have a number for each channel")],
+    ids=str,
+)  # fmt: skip
+def test_columns_that_contradict_each_other_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(PLAIN, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"optimizer": "lamb"}, {"optimizer": "lamb", "beta_1": 0.8, "beta_2": 0.9, "epsilon": 0.0},
+     {"momentum": 0.0}, {"nesterov": True}, {"schedule": "cosine", "min_learning_rate": 0.01},
+     {"schedule": "poly", "power": 2.0, "schedule_unit": "epoch"}, {"schedule": "constant"},
+     {"milestones": (1, 2), "milestone_factor": 0.5}, {"freeze": 4, "weights": "w"},
+     {"quantize": True, "weights": "w", "exclude": ("conv/bias",)},
+     {"exclude": ("bias", "gamma", "beta", "conv5_block3", "predictions")}],
+    ids=str,
+)  # fmt: skip
+def test_columns_that_fit_together_are_not_refused(change):
+    recipe = dataclasses.replace(PLAIN, **change)
+    assert {name: getattr(recipe, name) for name in change} == change
+
+
+def test_sgd_without_momentum_is_a_recipe():
+    from resnet_keras.training.building import optimizer
+
+    config = optimizer(dataclasses.replace(PLAIN, momentum=0.0), 256, "float32").get_config()
+    assert (config["name"], config["momentum"], config["nesterov"]) == ("sgd", 0.0, False)

@@ -224,9 +224,8 @@ def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, dat
 
 
 def test_finetuning_for_int8_needs_a_trained_network(tmp_path):
-    recipe = Recipe(model="resnet20_cifar", dataset="digits", quantize=True, run_dir=tmp_path)
-    with pytest.raises(ValueError, match="--weights"):
-        train(recipe)
+    with pytest.raises(InputError, match="`quantize` needs `weights`"):
+        Recipe(model="resnet20_cifar", dataset="digits", quantize=True, run_dir=tmp_path)
 
 
 def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path):
@@ -337,11 +336,9 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
 
 @pytest.mark.parametrize("change", [{"norm_eval": True}, {"freeze": 0}])
 def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
-    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
     ((name, value),) = change.items()
     with pytest.raises(InputError, match=f"--weights. Received: {name}={value}, weights=None"):
-        train(recipe)
-    assert not list(tmp_path.iterdir())
+        Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
 
 
 def test_a_package_that_is_not_installed_ends_no_run():

@@ -1,10 +1,11 @@
-"""Write the README's tables from SPECS, recipes/ and results/, or check that they are so.
+"""Write the tables of README.md and docs/recipes.md from SPECS, recipes/ and results/.
 
     python tools/model_table.py
     python tools/model_table.py --check
 
-A result is a folder `results/RECIPE` or `results/RECIPE-what-was-different` with the `recipe.json`,
-`log.csv` and `results.json` of a run.
+README.md has the measured recipes and a few others, docs/recipes.md has all. A result is a folder
+`results/RECIPE`, or `results/RECIPE-CHANGE` for a run with other values, with the `recipe.json`,
+`log.csv` and `results.json` of the run.
 """
 
 import argparse
@@ -13,35 +14,48 @@ import json
 import re
 import runpy
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from resnet_keras.console import load_tensorflow
-from resnet_keras.recipe import KNOWN, Recipe
+from resnet_keras.recipe import KNOWN, Recipe, columns
 from resnet_keras.specs import SPECS
 
 ROOT = Path(__file__).parents[1]
 
-# The machine's, not the recipe's.
-FREE = ("replicas", "precision")
-
 PUBLISHED = re.compile(r"([\d.]+) % top-1(?:, ([\d.]+) % top-5)? published")
 BY = ("OpenMMLab", "He et al.", "Zhong et al.", "Wightman et al.")
 
+# Shown in README.md after the measured ones: one of each kind.
+SELECTED = (
+    "cifar10_resnet18",
+    "cifar10_resnet110",
+    "imagenet_resnet50",
+    "imagenet_resnet50_rsb_a1",
+    "imagenet_resnetv1d50",
+    "finetune_resnet50",
+)
+
+HEADER = [
+    "| recipe | published by others, top-1/top-5 in % | by | measured here, top-1/top-5 in % |",
+    "|---|---|---|---|",
+]
+
 
 def models() -> list[str]:
-    """One row a network of SPECS, counted on the network that the builder makes."""
+    """Return the table of the networks, counted on what the builder makes."""
     load_tensorflow()
     import keras
 
+    from resnet_keras import ResNet
     from resnet_keras.models import count
-    from resnet_keras.zoo import ResNet
 
     rows = [
         "| name | image | parameters | multiply-adds | OpenMMLab's FLOPs |",
         "|---|---|---:|---:|---:|",
     ]
     for name in SPECS:
-        # Only the shapes are asked for: no weight is drawn.
+        # Only shapes are needed, no weights.
         with keras.StatelessScope(initialize_variables=False):
             model = ResNet(name)
             counts = count(model)
@@ -58,48 +72,76 @@ def _short(number: int) -> str:
 
 
 def recipes(root: Path = ROOT) -> list[str]:
-    """One row a recipe: what others published for it, and what was measured with it.
+    """Return the table of all recipes: what others published, and what was measured here.
+
+    The links are relative to docs/.
 
     Raises:
-        SystemExit: a result that is no recipe's, or a docstring that says otherwise.
+        SystemExit: a result that belongs to no recipe, or that its recipe's docstring contradicts.
     """
+    return [*HEADER, *(row for row, _ in _rows(root, "../").values())]
+
+
+def selection(root: Path = ROOT) -> list[str]:
+    """Return the table of the measured recipes, then of a few others, with a link to all.
+
+    The links are relative to the root.
+
+    Raises:
+        SystemExit: as `recipes`; or a selected recipe that does not exist.
+    """
+    rows = _rows(root, "")
+    missing = [name for name in SELECTED if name not in rows]
+    if missing:
+        raise SystemExit(f"selected, but not in recipes/: {', '.join(missing)}")
+    measured = [name for name, (_, is_measured) in rows.items() if is_measured]
+    shown = [*measured, *(name for name in SELECTED if name not in measured)]
+    note = (
+        f"These are the measured recipes and a selection of the others; "
+        f"[docs/recipes.md](docs/recipes.md) lists all {len(rows)}."
+    )
+    return [*HEADER, *(rows[name][0] for name in shown), "", note]
+
+
+def _rows(root: Path, up: str) -> dict[str, tuple[str, bool]]:
+    """By recipe: its row, whose links begin with `up`, and whether it was measured."""
     files = sorted((root / "recipes").glob("*.py"), key=_place)
     stems = [path.stem for path in files]
     results = sorted((root / "results").glob("*/results.json"))
     owners = {path: _owner(path.parent.name, stems) for path in results}
-    rows = [
-        "| recipe | published by others, top-1/top-5 in % | by | measured here, top-1/top-5 in % |",
-        "|---|---|---|---|",
-    ]
+    rows = {}
     for path in files:
         claim = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
         found = PUBLISHED.search(claim)
         published = "/".join(filter(None, found.groups())) if found else "-"
         by = next((name for name in BY if name in claim), "-") if found else "-"
         own = [result.parent for result, owner in owners.items() if owner == path.stem]
-        measured = "<br>".join(_measured(folder, path, claim) for folder in own)
-        link = f"[`{path.stem}`](recipes/{path.name})"
-        rows.append(f"| {link} | {published} | {by} | {measured or 'not measured here'} |")
+        measured = "<br>".join(_measured(folder, path, claim, up) for folder in own)
+        link = f"[`{path.stem}`]({up}recipes/{path.name})"
+        row = f"| {link} | {published} | {by} | {measured or 'not measured here'} |"
+        rows[path.stem] = row, bool(own)
     return rows
 
 
 def fill(text: str, tables: dict[str, list[str]]) -> str:
-    """A document with the lines between `<!-- NAME -->` and `<!-- /NAME -->` replaced.
+    """Return a document with the lines between `<!-- NAME -->` and `<!-- /NAME -->` replaced.
 
     Raises:
-        SystemExit: it has no such place.
+        SystemExit: the document has no such comments.
     """
     for name, rows in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)", re.S)
         if not pattern.search(text):
-            raise SystemExit(f"no place for the table: <!-- {name} --> and <!-- /{name} -->")
+            raise SystemExit(
+                f"no place for a table: <!-- {name} --> and <!-- /{name} --> are missing"
+            )
         lines = "".join(f"{row}\n" for row in ["", *rows, ""])
         text = pattern.sub(lambda match, lines=lines: match[1] + lines + match[2], text)
     return text
 
 
 def _recipe(path: Path) -> Recipe:
-    """The recipe of a file; it may be a change of another one beside it."""
+    """The recipe in a file, which may import another one beside it."""
     sys.path.insert(0, str(path.parent))
     try:
         return runpy.run_path(str(path))["RECIPE"]
@@ -119,25 +161,18 @@ def _owner(folder: str, stems: list[str]) -> str:
     """The recipe of a result, by the folder's name."""
     fitting = [stem for stem in stems if folder == stem or folder.startswith(f"{stem}-")]
     if not fitting:
-        raise SystemExit(f"results/{folder} is named after no recipe")
+        raise SystemExit(f"results/{folder} is not named after a recipe")
     return max(fitting, key=len)
 
 
-def _measured(folder: Path, recipe: Path, claim: str) -> str:
-    """What a run reached, and in which fields it was not the recipe as it stands."""
+def _measured(folder: Path, recipe: Path, claim: str, up: str) -> str:
+    """What a run reached, and in which columns it differs from the recipe."""
     results = json.loads((folder / "results.json").read_text())
     if "Not measured here" in claim:
         raise SystemExit(
             f"{recipe.name} says that it is not measured, but results/{folder.name} is"
         )
-    theirs = json.loads((folder / "recipe.json").read_text())
-    defaults = Recipe(model="", dataset="").to_json()
-    ours = _recipe(recipe).identity()
-    other = [
-        f"{name} {theirs.get(name, defaults[name])}"
-        for name in ours
-        if name not in FREE and theirs.get(name, defaults[name]) != ours[name]
-    ]
+    other = _differences(folder, recipe)
     accuracy = f"{100 * results['top1']:.2f}/{100 * results['top5']:.2f}"
     plain = folder.name == recipe.stem
     if plain and other:
@@ -145,25 +180,45 @@ def _measured(folder: Path, recipe: Path, claim: str) -> str:
     if plain and f"{100 * results['top1']:.2f} %" not in claim:
         raise SystemExit(f"{recipe.name} does not say {100 * results['top1']:.2f} %, as measured")
     how = f" with {', '.join(other)}" if other else ""
-    note = folder / "note.txt"  # what was different that no field says
+    note = folder / "note.txt"  # a difference that is in no column
     how += f"; {note.read_text().strip()}" if note.exists() else ""
-    return f"[{accuracy}](results/{folder.name}){how}"
+    return f"[{accuracy}]({up}results/{folder.name}){how}"
+
+
+def _differences(folder: Path, recipe: Path) -> list[str]:
+    """The columns in which a run differs from a recipe, but for those of the machine."""
+    theirs = json.loads((folder / "recipe.json").read_text())
+    ours = _recipe(recipe).to_json()
+    defaults = {field.name: field.default for field in fields(Recipe)}
+    defaults |= {name: list(v) for name, v in defaults.items() if isinstance(v, tuple)}
+    return [
+        f"{name} {theirs.get(name, defaults[name])}"
+        for name, column in columns().items()
+        if column.resume == "same" and theirs.get(name, defaults[name]) != ours[name]
+    ]
 
 
 def main() -> None:
-    """Write README.md; with `--check`, only compare, and exit with 1 where it is stale."""
+    """Write the pages; with `--check`, only compare, and exit with 1 if one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    after = fill(before, {"models": models(), "recipes": recipes()})
-    if before == after:
-        return
-    if check:
-        raise SystemExit("README.md is stale: run `python tools/model_table.py`")
-    readme.write_text(after)
-    print("README.md is written", file=sys.stderr)
+    pages = {
+        "README.md": {"models": models(), "recipes": selection()},
+        "docs/recipes.md": {"recipes": recipes()},
+    }
+    stale = []
+    for name, tables in pages.items():
+        before = (ROOT / name).read_text()
+        after = fill(before, tables)
+        if before == after:
+            continue
+        stale.append(name)
+        if not check:
+            (ROOT / name).write_text(after)
+            print(f"{name} is written", file=sys.stderr)
+    if check and stale:
+        raise SystemExit(f"{' and '.join(stale)}: out of date; run `python tools/model_table.py`")
 
 
 if __name__ == "__main__":

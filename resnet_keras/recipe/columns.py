@@ -1,171 +1,322 @@
-"""The columns of a training table, in four groups."""
+"""The columns of a recipe, in four groups.
+
+A new column is one line here: its type, default, sentence for `--help`, range, and whether it may
+change when a run is resumed.
+"""
 
 import dataclasses
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from resnet_keras.optimizers import OPTIMIZERS
+from resnet_keras.specs import SPECS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """What there is to know about a column besides its name, type and default.
+
+    Where a value is a tuple, the bounds are those of each of its numbers. None is within bounds
+    wherever the type allows it.
+
+    Attributes:
+        help: a sentence for `--help`.
+        above: exclusive lower bound.
+        at_least: inclusive lower bound.
+        below: exclusive upper bound.
+        at_most: inclusive upper bound.
+        choices: a table whose keys are the possible values.
+        only: another column and those of its values with which this column has an effect; with
+            any other value, this column must keep its default.
+        needs: another column, which must be set (neither None nor 0) unless this one keeps its
+            default.
+        resume: "same": must not change when a run is resumed. "free": may change, because the
+            result does not depend on it. "settled": as "same"; but where it keeps its default, the
+            machine settles the value, and training compares what it was settled to.
+        metavar: what stands for the value in `--help`; None: derived from the type.
+    """
+
+    help: str
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    choices: Mapping[str, Any] | None = None
+    only: tuple[str, Container[str]] | None = None
+    needs: str | None = None
+    resume: Literal["same", "free", "settled"] = "same"
+    metavar: str | None = None
+
+    def broken_rule(self, value: Any) -> str | None:
+        """Return what a value must be but is not, such as "above 0"; None if nothing is wrong."""
+        if self.choices is not None and value not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        numbers = value if isinstance(value, tuple) else (value,)
+        if all(self._within(number) for number in numbers if number is not None):
+            return None
+        low, high = _first(self.above, self.at_least), _first(self.below, self.at_most)
+        if low is not None and high is not None:
+            left, right = "[("[self.above is not None], "])"[self.below is not None]
+            return f"in {left}{low}, {high}{right}"
+        return f"above {low}" if self.above is not None else f"{low} or more"
+
+    def _within(self, number: float) -> bool:
+        """Whether a number is within the bounds."""
+        return (
+            (self.above is None or number > self.above)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.below is None or number < self.below)
+            and (self.at_most is None or number <= self.at_most)
+        )
+
+
+def _first(*bounds: float | None) -> float | None:
+    """The first bound that is given."""
+    return next((bound for bound in bounds if bound is not None), None)
+
+
+def column(help: str, default: Any = dataclasses.MISSING, **rules: Any) -> Any:
+    """Return a dataclass field that is a column; without a default, it must be given.
+
+    Args:
+        help: a sentence for `--help`.
+        default: the value where none is given.
+        **rules: the other attributes of `Column`.
+    """
+    return dataclasses.field(default=default, metadata={"column": Column(help=help, **rules)})
+
+
+STEP = ("schedule", ("step",))
+CURVES = ("schedule", ("cosine", "poly"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """The network, and what it starts from."""
+    """The network and its initial weights."""
 
-    model: str
-    """Network: a name in SPECS."""
-    weights: str | None = None
-    """Checkpoint to start from."""
-    skip_head: bool = False
-    """Start from `weights` with a new last layer."""
-    freeze: int = -1
-    """Not trained: -1: nothing is; 0: the stem; 1-4: the stem and so many stages."""
-    norm_eval: bool = False
-    """Batch norm keeps the statistics of `weights`."""
-    quantize: bool = False
-    """Fine-tune `weights` for int8: batch norm is folded, all is rounded as the file will be."""
-    drop_path: float = 0.0
-    """Stochastic depth: chance to drop the last block; growing linearly from 0 at the first."""
-    sync_batch_norm: bool = False
-    """Batch-norm statistics over all replicas, rather than over each one's own images."""
-    mean: tuple[float, ...] | None = None
-    """Mean of the pixels, 0-255, per channel; none: the network's default."""
-    std: tuple[float, ...] | None = None
-    """Standard deviation of the pixels, likewise."""
+    model: str = column(
+        "Network: resnet50, resnetv1d50, resnet20_cifar, ...", choices=SPECS, metavar="NAME"
+    )
+    weights: str | None = column(
+        "Weights to start from: a file, a folder or hf://ORG/REPO.", None, metavar="SOURCE"
+    )
+    skip_head: bool = column("Replace the last layer of --weights with a new one.", False)
+    freeze: int = column(
+        "Do not train the first layers. 0: the stem; 1 to 4: the stem and that many stages; "
+        "-1: train everything.",
+        -1, at_least=-1, at_most=4, needs="weights",
+    )  # fmt: skip
+    norm_eval: bool = column("Keep the batch-norm statistics of --weights.", False, needs="weights")
+    quantize: bool = column(
+        "Fine-tune --weights for int8: fold batch norm and round as the exported file will.",
+        False, needs="weights",
+    )  # fmt: skip
+    drop_path: float = column(
+        "Stochastic depth: probability of dropping the last block. It grows linearly from 0 at "
+        "the first.",
+        0.0, at_least=0, below=1,
+    )  # fmt: skip
+    sync_batch_norm: bool = column(
+        "Compute batch-norm statistics over all replicas, not over each one's images.", False
+    )
+    mean: tuple[float, ...] | None = column(
+        "Mean of the pixels (0-255) of each channel. None: the network's default.", None
+    )
+    std: tuple[float, ...] | None = column(
+        "Standard deviation of the pixels of each channel. None: the network's default.",
+        None, above=0,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Which images a training step sees."""
+    """How training images are prepared."""
 
-    train_size: int = 224
-    """Height and width of the training images."""
-    min_area: float | None = None
-    """Random resized crop: smallest share of the area; none: no such crop."""
-    padding: int = 0
-    """Random crop after so many rows and columns of zeros on each side."""
-    flip: bool = False
-    """Random horizontal flip."""
-    rotate: float = 0.0
-    """Random rotation by up to so many degrees."""
-    scale: float = 0.0
-    """Random scaling of each axis by a factor within so much of 1."""
-    shear: float = 0.0
-    """Random shear by up to this share of the height."""
-    color_jitter: float = 0.0
-    """Random brightness, contrast and saturation, each by a factor within so much of 1."""
-    rand_ops: int = 0
-    """RandAugment: operations an image."""
-    rand_magnitude: float = 7.0
-    """RandAugment: mean strength, 0-10."""
-    rand_std: float = 0.5
-    """RandAugment: standard deviation of the strength."""
-    erasing: float = 0.0
-    """Random erasing: chance that a box of an image becomes noise."""
-    mixup: float = 0.0
-    """Mixup: alpha of its Beta distribution; 0: none. With cutmix, half of the batches each."""
-    cutmix: float = 0.0
-    """CutMix: likewise."""
-    repeats: int = 1
-    """Repeated augmentation: times that an image comes in a batch, each time another way."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How images are resized."""
-    antialias: bool = False
-    """Resize as Pillow does (true) or as OpenCV does (false)."""
+    train_size: int = column("Height and width of the training images.", 224, above=0)
+    min_area: float | None = column(
+        "Random resized crop: smallest share of the area. None: no such crop.",
+        None, above=0, at_most=1,
+    )  # fmt: skip
+    padding: int = column(
+        "Pad each side with this many pixels of 0, then crop at random.", 0, at_least=0
+    )
+    flip: bool = column("Flip horizontally at random.", False)
+    rotate: float = column("Rotate at random by up to this many degrees.", 0.0, at_least=0)
+    scale: float = column(
+        "Scale each axis by a random factor that differs from 1 by up to this.", 0.0, at_least=0
+    )
+    shear: float = column("Shear at random by up to this share of the height.", 0.0, at_least=0)
+    color_jitter: float = column(
+        "Change brightness, contrast and saturation by random factors that differ from 1 by up to "
+        "this.",
+        0.0, at_least=0,
+    )  # fmt: skip
+    rand_ops: int = column("RandAugment: operations per image. 0: off.", 0, at_least=0)
+    rand_magnitude: float = column(
+        "RandAugment: mean strength, 0 to 10.", 7.0, at_least=0, at_most=10
+    )
+    rand_std: float = column("RandAugment: standard deviation of the strength.", 0.5, at_least=0)
+    erasing: float = column(
+        "Random erasing: probability of filling a box with noise.", 0.0, at_least=0, at_most=1
+    )
+    mixup: float = column(
+        "Mixup: alpha of its Beta distribution. 0: off. With CutMix, each takes half of the "
+        "batches.",
+        0.0, at_least=0,
+    )  # fmt: skip
+    cutmix: float = column("CutMix: alpha of its Beta distribution. 0: off.", 0.0, at_least=0)
+    repeats: int = column(
+        "Repeated augmentation: copies of each image in a batch, each augmented anew.", 1, above=0
+    )
+    interpolation: Literal["bilinear", "bicubic"] = column(
+        "Interpolation for resizing, also in evaluation.", "bilinear"
+    )
+    antialias: bool = column(
+        "Resize with antialiasing, as Pillow does, or without, as OpenCV does; also in evaluation.",
+        False,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """Loss, optimizer and schedule."""
+    """Loss, optimizer and learning rate."""
 
-    loss: Literal["softmax", "sigmoid"] = "softmax"
-    """Cross-entropy of all classes together, or of each by itself, summed over the classes."""
-    label_smoothing: float = 0.0
-    """Share of each target that is spread over all classes."""
-    optimizer: Literal["sgd", "lamb"] = "sgd"
-    """How gradients become steps."""
-    momentum: float = 0.9
-    """SGD: momentum, in [0, 1)."""
-    nesterov: bool = False
-    """SGD: Nesterov's momentum."""
-    beta_1: float = 0.9
-    """LAMB: decay of the mean of gradients."""
-    beta_2: float = 0.999
-    """LAMB: decay of the mean of their squares."""
-    epsilon: float = 1e-6
-    """LAMB: added to the root of the latter."""
-    batch_size: int = 256
-    """Images in a step, over all replicas."""
-    accumulate: int = 1
-    """Parts in which a step's images are computed, one after the other, to save memory."""
-    learning_rate: float = 0.1
-    """Highest learning rate."""
-    weight_decay: float = 0.0
-    """L2 penalty of every parameter. SGD: in the gradient, as PyTorch; LAMB: in the update."""
-    exclude: tuple[str, ...] = ()
-    """Parameters that do not decay: those whose names have one of these words."""
-    clip_norm: float | None = None
-    """The norm of all gradients together is cut to this."""
-    epochs: int = 100
-    """Passes over the training images."""
-    steps: int | None = None
-    """Steps in all, in the place of `epochs`; milestones are then steps too."""
-    schedule: Literal["constant", "step", "cosine", "poly"] = "step"
-    """How the learning rate falls: never, at milestones, as a half cosine, or as a power."""
-    milestones: tuple[int, ...] = ()
-    """Epochs (steps where `steps` is set) at which the rate falls."""
-    milestone_factor: float = 0.1
-    """What the rate is multiplied with at a milestone."""
-    power: float = 1.0
-    """Power of the poly schedule; 1: linear."""
-    min_learning_rate: float = 0.0
-    """Where cosine and poly end."""
-    schedule_unit: Literal["step", "epoch"] = "step"
-    """Cosine and poly change the rate each step, or each epoch."""
-    warmup_epochs: float = 0.0
-    """The rate first grows for so many epochs, ..."""
-    warmup_steps: int = 0
-    """... or for so many steps: ..."""
-    warmup_curve: Literal["linear", "stairs", "constant"] = "linear"
-    """... each step; each epoch; at its end only."""
-    warmup_start: float | None = None
-    """What it is multiplied with at first; none: one part of its growth."""
-    ema: float = 0.0
-    """Decay of the running average of the weights, which is then the model; 0: none."""
+    loss: Literal["softmax", "sigmoid"] = column(
+        "Cross-entropy: of a softmax over all classes, or of a sigmoid for each class, summed.",
+        "softmax",
+    )
+    label_smoothing: float = column(
+        "Share of each target that is spread over all classes.", 0.0, at_least=0, below=1
+    )
+    optimizer: str = column("Optimizer.", "sgd", choices=OPTIMIZERS)
+    momentum: float = column("momentum.", 0.9, at_least=0, below=1)
+    nesterov: bool = column("Nesterov momentum.", False, needs="momentum")
+    beta_1: float = column("decay of the mean of the gradients.", 0.9, at_least=0, below=1)
+    beta_2: float = column("decay of the mean of their squares.", 0.999, at_least=0, below=1)
+    epsilon: float = column("added to the root of that mean.", 1e-6, at_least=0)
+    batch_size: int = column("Images in a step, over all replicas.", 256, above=0)
+    accumulate: int = column(
+        "Compute each step in this many parts, one after another, to save memory.", 1, above=0
+    )
+    learning_rate: float = column("Peak learning rate.", 0.1, above=0)
+    weight_decay: float = column(
+        "Weight decay. SGD adds it to the gradient, as in PyTorch; LAMB to the update.",
+        0.0, at_least=0,
+    )  # fmt: skip
+    exclude: tuple[str, ...] = column(
+        "No weight decay for variables whose names contain one of these words: bias, gamma, ...",
+        (), metavar="[WORD ...]",
+    )  # fmt: skip
+    clip_norm: float | None = column(
+        "Clip the norm of the whole gradient to this. None: no clipping.", None, above=0
+    )
+    epochs: int = column("Passes over the training images.", 100, above=0)
+    steps: int | None = column(
+        "Number of steps, instead of --epochs. --milestones are then steps, too.", None, above=0
+    )
+    schedule: Literal["constant", "step", "cosine", "poly"] = column(
+        "How the learning rate falls: not at all, at milestones, as half a cosine, or as a power.",
+        "step",
+    )
+    milestones: tuple[int, ...] = column(
+        "Epochs (with --steps: steps) after which the learning rate falls.",
+        (), at_least=1, only=STEP,
+    )  # fmt: skip
+    milestone_factor: float = column(
+        "Multiply the learning rate by this at each milestone.", 0.1, above=0, only=STEP
+    )
+    power: float = column(
+        "Power of the poly schedule. 1: linear.", 1.0, above=0, only=("schedule", ("poly",))
+    )
+    min_learning_rate: float = column(
+        "Learning rate at which cosine and poly end.", 0.0, at_least=0, only=CURVES
+    )
+    schedule_unit: Literal["step", "epoch"] = column(
+        "Cosine and poly lower the learning rate each step or each epoch.", "step", only=CURVES
+    )
+    warmup_epochs: float = column(
+        "Warm-up: epochs in which the learning rate first rises.", 0.0, at_least=0
+    )
+    warmup_steps: int = column("Warm-up: steps, instead of --warmup-epochs.", 0, at_least=0)
+    warmup_curve: Literal["linear", "stairs", "constant"] = column(
+        "Warm-up: rise each step, each epoch, or only at the end.", "linear"
+    )
+    warmup_start: float | None = column(
+        "Warm-up: share of the learning rate to start from. None: that of one rise.",
+        None, at_least=0, at_most=1,
+    )  # fmt: skip
+    ema: float = column(
+        "Decay of the moving average of the weights, which becomes the model. 0: no average.",
+        0.0, at_least=0, below=1,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """Data, evaluation and machine of a run."""
+    """Data, evaluation, machine and output."""
 
-    dataset: str
-    """A TFDS name, `digits` or `folder:PATH`."""
-    data_dir: Path | None = None
-    """Where prepared data sets lie; none: ~/tensorflow_datasets."""
-    skip_bad: bool = False
-    """Leave out images that cannot be read, naming them, rather than stop."""
-    holdout: int = 0
-    """Keep back the last so many training images and test these, to choose values by."""
-    eval_resize: int | None = None
-    """Evaluation: the short edge becomes this; none: images as they are."""
-    eval_size: int = 224
-    """Evaluation: height and width of the centre crop."""
-    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
-    """Type of the convolutions. auto: half where the machine is faster with it."""
-    loss_scale: float | None = None
-    """Fixed factor of the loss under mixed_float16; none: it moves with what float16 bears."""
-    replicas: int | None = None
-    """Accelerators to use; none: all. On a CPU-only machine, virtual devices: a rehearsal."""
-    seed: int = 0
-    """Seed of weights, order and augmentation."""
-    deterministic: bool = False
-    """The same command gives the same weights, bit for bit."""
-    run_dir: Path | None = None
-    """What the run writes; none: runs/<recipe>."""
-    backup_every: str = "10m"
-    """Time (90s, 10m, 2h) or steps (500) between backups."""
-    logger: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
-    """Where the rows of log.csv are shown, too."""
-    profile: str | None = None
-    """START:STOP: trace these steps, from 0, for TensorBoard's profiler."""
-    verbose: bool = True
-    """Show the progress bar."""
-    dry_run: bool = False
-    """Print the resolved recipe as JSON, touch no data, end."""
+    dataset: str = column(
+        "Data set: a name of TensorFlow Datasets, digits, or folder:PATH.", metavar="NAME"
+    )
+    data_dir: Path | None = column(
+        "Where prepared data sets are stored. None: ~/tensorflow_datasets.", None, resume="free"
+    )
+    skip_bad: bool = column("Skip unreadable images and list them, instead of stopping.", False)
+    holdout: int = column(
+        "Hold out the last N training images, and test on them instead of the test images.",
+        0, at_least=0, metavar="N",
+    )  # fmt: skip
+    eval_resize: int | None = column(
+        "Evaluation: resize the short edge to this. None: do not resize.", None, above=0
+    )
+    eval_size: int = column("Evaluation: height and width of the centre crop.", 224, above=0)
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = column(
+        "Precision of the convolutions. auto: half precision where this machine is faster with it.",
+        "auto", resume="settled",
+    )  # fmt: skip
+    loss_scale: float | None = column(
+        "Loss scale under mixed_float16. None: dynamic loss scaling.", None, above=0
+    )
+    replicas: int | None = column(
+        "Number of accelerators. None: all. On a machine with CPUs only: virtual devices.",
+        None, above=0, resume="settled",
+    )  # fmt: skip
+    seed: int = column(
+        "Seed for weights, order of images and augmentation.", 0, at_least=0, below=2**32
+    )  # NumPy takes no larger one
+    deterministic: bool = column("The same command gives the same weights, bit for bit.", False)
+    run_dir: Path | None = column(
+        "Output directory. None: runs/ and the name of the recipe file.", None, resume="free"
+    )
+    backup_every: str = column(
+        "Time (90s, 10m, 2h) or number of steps (500) between backups.",
+        "10m", resume="free", metavar="TIME",
+    )  # fmt: skip
+    logger: Literal["none", "tensorboard", "wandb", "mlflow"] = column(
+        "Where the rows of log.csv are sent as well.", "tensorboard", resume="free"
+    )
+    profile: str | None = column(
+        "Trace these steps, counted from 0, for TensorBoard's profiler.",
+        None, resume="free", metavar="START:STOP",
+    )  # fmt: skip
+    verbose: bool = column("Show a progress bar.", True, resume="free")
+    dry_run: bool = column(
+        "Print the resolved recipe as JSON and exit; read no data.", False, resume="free"
+    )
+
+
+GROUPS: tuple[type, ...] = (Network, Augmentation, Optimization, Run)
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the names of the columns by the name of their group, in order."""
+    return {group.__name__: list(columns(group)) for group in GROUPS}
+
+
+def columns(*classes: type) -> dict[str, Column]:
+    """Return the columns of groups by name, in order; without arguments, of all groups."""
+    fields: Iterable[dataclasses.Field] = (
+        field for group in classes or GROUPS for field in dataclasses.fields(group)
+    )
+    return {field.name: field.metadata["column"] for field in fields}

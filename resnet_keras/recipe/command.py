@@ -1,4 +1,4 @@
-"""The command line that is made from a recipe's columns."""
+"""The command line of a recipe."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import contextlib
 import dataclasses
 import io
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from resnet_keras.console import exit_with_one_line
 from resnet_keras.errors import InputError
+from resnet_keras.recipe import flags
 
 if TYPE_CHECKING:
     from resnet_keras.recipe import Recipe
 
+R = TypeVar("R", bound="Recipe")
 
-def parse(recipe: Recipe, docstring: str | None) -> Recipe:
-    """The recipe as the command line changes it; see `Recipe.parse`."""
+
+def parse(recipe: R, docstring: str | None) -> R:
+    """Return the recipe as the command line changes it; see `Recipe.parse`."""
     exit_with_one_line()
-    # tyro joins lines that begin with a letter to one that no terminal holds.
-    claim = docstring and textwrap.indent(docstring, " ")
-    recipe = one_line(lambda: tyro.cli(type(recipe), default=recipe, description=claim))
+    if docstring and {"-h", "--help"} & set(sys.argv[1:]):
+        # Not as tyro's description, whose lines tyro joins to one that no terminal holds.
+        print(flags.description(docstring), end="\n\n")
+    parsed = one_line(lambda: tyro.cli(flags.flags(recipe), description=""))
+    recipe = dataclasses.replace(recipe, **flags.values(parsed))
     if recipe.run_dir is None:
         recipe = dataclasses.replace(recipe, run_dir=Path("runs") / Path(sys.argv[0]).stem)
     return recipe

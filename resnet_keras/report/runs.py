@@ -10,10 +10,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.evaluation import Predictions, load_predictions, predict_split
 from resnet_keras.evaluation.predictions import digest
 from resnet_keras.files import read_object
-from resnet_keras.recipe import Recipe, splits, tested
-
-# The first field of each group, in the order of `Recipe`.
-_GROUPS = {"model": "Network", "train_size": "Images", "loss": "Training", "precision": "Machine"}
+from resnet_keras.recipe import Recipe, groups, splits, tested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +45,24 @@ class Run:
 
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
         """The recipe as `(field, value, whether it is not the default)`, by groups."""
-        groups, group = {}, "Network"
-        for field in dataclasses.fields(Recipe):
-            group = _GROUPS.get(field.name, group)
-            if field.name in self.recipe:
-                value = self.recipe[field.name]
-                default = field.default
-                plain = list(default) if isinstance(default, tuple) else default
-                groups.setdefault(group, []).append((field.name, value, value != plain))
-        known = {field.name for field in dataclasses.fields(Recipe)}
-        others = [(name, value, True) for name, value in self.recipe.items() if name not in known]
-        return groups | ({"Other": others} if others else {})
+        defaults = {
+            field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+            for field in dataclasses.fields(Recipe)
+        }
+        grouped = {
+            group: [
+                (name, self.recipe[name], self.recipe[name] != defaults[name])
+                for name in names
+                if name in self.recipe
+            ]
+            for group, names in groups().items()
+        }
+        others = [
+            (name, value, True) for name, value in self.recipe.items() if name not in defaults
+        ]
+        return {group: fields for group, fields in grouped.items() if fields} | (
+            {"Other": others} if others else {}
+        )
 
     def column(self, name: str) -> list[tuple[float, float]]:
         """`(epoch, value)` of a column of the log."""

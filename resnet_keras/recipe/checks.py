@@ -1,0 +1,154 @@
+"""What a recipe refuses: values of another type or out of range, and columns that contradict."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+from resnet_keras.errors import InputError
+from resnet_keras.files import local_path
+from resnet_keras.optimizers import OPTIMIZERS
+from resnet_keras.recipe.columns import columns
+from resnet_keras.recipe.variables import trainable_variables
+from resnet_keras.specs import SPECS
+
+if TYPE_CHECKING:
+    from resnet_keras.recipe import Recipe
+
+
+def typed(field: str, value: Any, kind: Any) -> Any:
+    """Return a value as its column's type: a text as the path, a list as the tuple that is due.
+
+    Raises:
+        InputError: the value is of another type, or not finite.
+    """
+    kinds = (kind, *get_args(kind))
+    if isinstance(value, str) and Path in kinds:
+        value = Path(value)
+    elif isinstance(value, Path) and str in kinds:
+        value = str(value)
+    elif isinstance(value, list):
+        value = tuple(value)
+    if not _fits(value, kind):
+        name = inspect.formatannotation(kind)
+        refuse(field, f"must be {name}{', finite' if 'float' in name else ''}", value)
+    return value
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot be trained; its values have the right types.
+
+    Raises:
+        InputError: the first column that is wrong, by name.
+    """
+    for field, column in columns().items():
+        value = getattr(recipe, field)
+        if (rule := column.broken_rule(value)) is not None:
+            refuse(field, f"must be {rule}", value)
+    for field in ("mean", "std"):
+        if getattr(recipe, field) == ():
+            refuse(field, "must have a number for each channel", ())
+    recipe.profiled()
+    recipe.interval()
+    _check_batch(recipe)
+    _check_schedule(recipe)
+    _check_columns_without_effect(recipe)
+    _check_exclude(recipe)
+    if recipe.holdout and local_path(recipe.dataset) is not None:
+        refuse("holdout", "must be 0 for a folder, which has its own test images", recipe.holdout)
+    examples = recipe.examples()
+    if examples is not None and examples < 1:
+        refuse("holdout", f"must be below {examples + recipe.holdout}", recipe.holdout)
+
+
+def refuse(field: str, rule: str, value: Any) -> NoReturn:
+    """Raise an InputError that names a column, what it must be, and what it is."""
+    raise InputError(f"`{field}` {rule}. Received: {field}={value!r}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type that an annotation names, and finite."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, kind) for kind in kinds)
+    if origin is Literal:
+        return value in kinds
+    if origin is tuple:  # of numbers, or of words
+        return isinstance(value, tuple) and all(_fits(part, kinds[0]) for part in value)
+    if kind is float:
+        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _check_batch(recipe: Recipe) -> None:
+    """Refuse a batch that cannot be divided among the replicas and the parts of a step."""
+    parts = (recipe.replicas or 1) * recipe.accumulate
+    if recipe.batch_size % parts:
+        refuse(
+            "batch_size",
+            f"must be a multiple of replicas x accumulate = {parts}; the next one is "
+            f"{math.ceil(recipe.batch_size / parts) * parts}",
+            recipe.batch_size,
+        )
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    """Refuse a learning rate whose columns contradict each other."""
+    if list(recipe.milestones) != sorted(set(recipe.milestones)):
+        refuse("milestones", "must be in ascending order, without repeats", recipe.milestones)
+    if recipe.min_learning_rate > recipe.learning_rate:
+        refuse("min_learning_rate", "must not be above `learning_rate`", recipe.min_learning_rate)
+    if recipe.warmup_epochs and (recipe.warmup_steps or recipe.steps):
+        refuse("warmup_epochs", "must be 0 with `warmup_steps` or `steps`", recipe.warmup_epochs)
+    by_epoch = {"schedule_unit": "epoch", "warmup_curve": "stairs"}
+    for field, value in by_epoch.items():
+        counted = recipe.steps or recipe.warmup_steps or recipe.warmup_epochs % 1
+        if getattr(recipe, field) == value and counted:
+            refuse(field, "must not count epochs where steps or parts of epochs are given", value)
+
+
+def _check_columns_without_effect(recipe: Recipe) -> None:
+    """Refuse a column that was set although it has no effect beside the others."""
+    taken = OPTIMIZERS[recipe.optimizer].arguments
+    of_optimizers = {name for row in OPTIMIZERS.values() for name in row.arguments}
+    defaults = {field.name: field.default for field in dataclasses.fields(recipe)}
+    for field, column in columns().items():
+        value = getattr(recipe, field)
+        if value == defaults[field]:
+            continue
+        owner = None
+        if field in of_optimizers and field not in taken:
+            owner = "optimizer"
+        elif column.only is not None and getattr(recipe, column.only[0]) not in column.only[1]:
+            owner = column.only[0]
+        if owner is not None:
+            refuse(
+                field,
+                f"must keep its default, {defaults[field]!r}, with "
+                f"{owner}={getattr(recipe, owner)!r}",
+                value,
+            )
+        if column.needs is not None and not getattr(recipe, column.needs):
+            raise InputError(
+                f"`{field}` needs `{column.needs}`: set --{column.needs}. Received: {field}={value!r}, "
+                f"{column.needs}={getattr(recipe, column.needs)!r}"
+            )
+
+
+def _check_exclude(recipe: Recipe) -> None:
+    """Refuse a word that is in no name of a trainable variable."""
+    names = (
+        trainable_variables(SPECS[recipe.model], folded=recipe.quantize) if recipe.exclude else ()
+    )
+    for word in recipe.exclude:
+        if not any(word in name for name in names):
+            refuse(
+                "exclude",
+                f"must be parts of variables' names, such as {names[-3]!r} and {names[-1]!r}; "
+                f"{word!r} is in none of them",
+                recipe.exclude,
+            )
