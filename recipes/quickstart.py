@@ -34,7 +34,7 @@ if __name__ == "__main__":
         raise SystemExit
 
     from resnet_keras import export
-    from resnet_keras.evaluation import test_batches
+    from resnet_keras.evaluation import batches, open_split_for, source_for
     from resnet_keras.model_files import open_model_file
 
     report = export(run / "model.keras", run / "model.tflite", data_dir=recipe.data_dir)
@@ -45,6 +45,7 @@ if __name__ == "__main__":
     )
 
     model = open_model_file(run / "model.tflite")
-    images, labels = next(test_batches(model, data_dir=recipe.data_dir, batch_size=8))
+    split = open_split_for(model, source_for(model, data_dir=recipe.data_dir))
+    images, labels = next(batches(model, split, 8))
     for label, scores in zip(labels, model.predict(images), strict=True):
         print(f"a {label} is read as {scores.argmax()} ({100 * scores.max():.1f} %)")

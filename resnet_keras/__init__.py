@@ -27,6 +27,7 @@ _MODULES = {
     "Recipe": "recipe",
     "train": "training",
     "evaluate": "evaluation",
+    "predict": "evaluation",
     "export": "exporting",
 }
 
