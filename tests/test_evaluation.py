@@ -229,6 +229,24 @@ def test_predictions_for_a_folder_name_its_files(folder, tmp_path):
     assert again.labels.tolist() == [0, 0, 0, 1, 1] and again.classes == ("a", "b")
 
 
+def test_a_temperature_at_the_end_of_the_range_is_reported(folder, tmp_path, capsys):
+    right = {n: [0.9, 0.1] if n % 2 == 0 else [0.1, 0.9] for n in range(60)}
+    open_ = model_file_of(*looking_up(right), tmp_path)
+    answer = evaluate(open_, dataset=f"folder:{folder}", calibrate_on="val")
+    assert answer["temperature"] == measures.COLDEST
+    assert "best temperature is outside 0.05 to 20.0: the model is right on nearly all" in (
+        capsys.readouterr().err
+    )
+
+
+def test_classes_of_the_same_name_are_numbered(folder, tmp_path):
+    """ImageNet has two kinds of crane."""
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}, labels=()), tmp_path)
+    split = open_split_for(open_, data.Source(f"folder:{folder}"))
+    twice = dataclasses.replace(split, labels=("crane", "crane"))
+    assert predict_split(open_, twice).classes == ("0 crane", "1 crane")
+
+
 def test_logits_cannot_be_calibrated(folder, tmp_path):
     open_ = model_file_of(*looking_up({n: [3.0, -2.0] for n in range(60)}), tmp_path)
     answer = evaluate(open_, dataset=f"folder:{folder}")
@@ -282,6 +300,8 @@ def test_an_open_split_gives_what_its_name_gives(folder, tmp_path):
     assert opened["calibrated_on"] == "val" and opened["calibration_examples"] == 4
     with pytest.raises(InputError, match="named, not open. Received: dataset='digits'"):
         evaluate(open_, split=splits["test"], dataset="digits")
+    by_hand = predict_split(open_, dataclasses.replace(splits["test"], source=None))
+    assert (by_hand.dataset, by_hand.split) == ("the data set", "the split")
     one = dataclasses.replace(open_, channels=1)
     with pytest.raises(InputError, match="takes images of 1 channels, folder:.* has 3"):
         evaluate(one, split=splits["test"])

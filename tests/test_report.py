@@ -119,7 +119,7 @@ def test_predictions_of_another_model_are_not_used(digits_run, data_dir, tmp_pat
     few = with_predictions(read_run(run), some).predictions
     assert few.split == "train[:50]" and few.labels.tolist() == some.arrays[1].tolist()
     html = write_report([run], test=some).read_text()
-    assert "All 50 images of train[:50] of digits" in html
+    assert "All 50 images of digits, split train[:50]." in html
     colour = dataclasses.replace(some, channels=3)
     with pytest.raises(InputError, match="takes images of 1 channels, digits has 3"):
         with_predictions(read_run(run), colour)

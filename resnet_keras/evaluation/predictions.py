@@ -4,6 +4,7 @@ import dataclasses
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Predictions:
         and `about`, JSON with the attributes that are text.
         """
         path = Path(path)
-        arrays = {
+        arrays: dict[str, Any] = {
             "index": np.arange(len(self.labels)),
             "scores": self.scores,
             "labels": self.labels,

@@ -96,7 +96,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
     model = load_keras(run.model)
     images = run.predictions.images
-    facts = {"maps": grad_cam(model, images) if len(images) else None}
+    facts: dict[str, Any] = {"maps": grad_cam(model, images) if len(images) else None}
     if None not in model.input_shape[1:]:
         facts |= count(model)
     return facts

@@ -41,8 +41,8 @@ def heat(pixels: np.ndarray, strength: np.ndarray, alternative: str) -> str:
     grey = _image(pixels).convert("L")
     nearest = max(grey.size) < _EDGE / 2
     grey = grey.resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS)
-    smooth = Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    smooth = np.asarray(smooth, np.float64)
+    enlarged = Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    smooth = np.asarray(enlarged, np.float64)
     stops = np.linspace(0, 1, len(_INFERNO))
     colours = np.stack([np.interp(smooth, stops, _INFERNO[:, c]) for c in range(3)], axis=-1)
     opacity = (0.2 + 0.6 * smooth)[..., None]

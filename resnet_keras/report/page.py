@@ -1,7 +1,7 @@
 """The report about runs: one HTML page that loads nothing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,7 @@ def _exports(run: Run) -> str:
             + "</tr>"
         )
     heads = (
-        *("size", "largest difference", "mean difference", "top-1 agreement"),
+        *("size", "max difference", "mean difference", "top-1 agreement"),
         *("top-1: file / Keras", "ms per image: file / Keras", "test images"),
     )
     return (
@@ -327,7 +327,7 @@ def _times(points: Sequence[tuple[float, float]], factor: float) -> list[tuple[f
     return [(x, factor * y) for x, y in points]
 
 
-def _worth_showing(series: dict[str, Sequence[tuple[float, float]]]) -> float | None:
+def _worth_showing(series: Mapping[str, Sequence[tuple[float, float]]]) -> float | None:
     """Choose where the accuracy axis begins: in a long run, after the first tenth of it."""
     longest = max(len(points) for points in series.values())
     if longest < 20:
@@ -336,7 +336,7 @@ def _worth_showing(series: dict[str, Sequence[tuple[float, float]]]) -> float | 
     return math.floor(min(values) / 5) * 5
 
 
-def _cut(series: dict[str, Sequence[tuple[float, float]]]) -> str:
+def _cut(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     low = _worth_showing(series)
     lowest = min(y for points in series.values() for _, y in points)
     return f" Values below {low:g} % are cut off." if low is not None and lowest < low else ""

@@ -36,7 +36,7 @@ def accuracy_section(predictions: Predictions) -> str:
         figures.append(_reliability(predictions, float(np.mean(places < 1))))
     return (
         f"<h2>Accuracy</h2><p class='soft'>All {len(predictions.labels):,} images of "
-        f"{escape(predictions.split)} of {escape(predictions.dataset)}.</p>"
+        f"{escape(predictions.dataset)}, split {escape(predictions.split)}.</p>"
         f'<div class="figures loose">{"".join(figures)}</div>'
     )
 
@@ -52,8 +52,8 @@ def mistakes_section(predictions: Predictions) -> str:
     if not shown:
         return ""
     return (
-        "<h2>Most confident mistakes</h2><p class='soft'>Above: the prediction and its score. "
-        "Below: the label, which may itself be wrong.</p>"
+        "<h2>Most confident mistakes</h2><p class='soft'>Under each image: the predicted class "
+        "with its score, then the label, which may itself be wrong.</p>"
         f'<div class="images">{"".join(shown)}</div>'
     )
 
