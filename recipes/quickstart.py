@@ -1,12 +1,11 @@
-"""ResNet-20 on scikit-learn's handwritten digits, which need no download: train, export, predict.
+"""A ResNet-20 on scikit-learn's handwritten digits, which need no download: train, export, predict.
 
     python recipes/quickstart.py
 
-99.17 % top-1 measured here: after the last epoch, with seed 0, on a CPU. The recipe is ours.
+99.17 % top-1 measured here: the last epoch, seed 0, on a CPU. The recipe is ours.
 
-The 360 test images were written by other people than the 1437 training images. One test image is
-0.28 %. Without --deterministic, threads add up numbers in any order, so the next run may differ a
-little.
+The test images are the last 360, by other writers than the 1437 training images. One of them is
+0.28 %, and without --deterministic threads add in any order: the next run may differ by some.
 """
 
 from resnet_keras import Recipe, train
@@ -31,11 +30,11 @@ if __name__ == "__main__":
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        print(f"Export it with TensorFlow: python -m resnet_keras export {run}/model.keras ...")
+        print(f"TensorFlow exports it: python -m resnet_keras export {run}/model.keras ...")
         raise SystemExit
 
     from resnet_keras import export
-    from resnet_keras.data import Source, evaluation_batches
+    from resnet_keras.evaluation import batches, open_split_for, source_for
     from resnet_keras.model_files import open_model_file
 
     report = export(run / "model.keras", run / "model.tflite", data_dir=recipe.data_dir)
@@ -46,8 +45,7 @@ if __name__ == "__main__":
     )
 
     model = open_model_file(run / "model.tflite")
-    test = Source(recipe.dataset, data_dir=recipe.data_dir).open()
-    batches = evaluation_batches(test, recipe.preprocessing, batch_size=8)
-    images, labels = next(batches.as_numpy_iterator())
+    split = open_split_for(model, source_for(model, data_dir=recipe.data_dir))
+    images, labels = next(batches(model, split, 8))
     for label, scores in zip(labels, model.predict(images), strict=True):
         print(f"a {label} is read as {scores.argmax()} ({100 * scores.max():.1f} %)")

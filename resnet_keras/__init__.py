@@ -28,6 +28,7 @@ _MODULES = {
     "Recipe": "recipe",
     "train": "training",
     "evaluate": "evaluation",
+    "predict": "evaluation",
     "export": "exporting",
 }
 

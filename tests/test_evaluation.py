@@ -1,18 +1,28 @@
-"""Accuracy and calibration by their definitions, and what `evaluate` keeps."""
+"""Accuracy and calibration by their definitions, and what `evaluate` and `predict` return."""
 
 import dataclasses
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from PIL import Image
 
 from resnet_keras import data
 from resnet_keras.errors import InputError
-from resnet_keras.evaluation import evaluate, load_predictions, measures, predict_split
-from resnet_keras.evaluation import test_batches as batches_of
+from resnet_keras.evaluation import (
+    batches,
+    evaluate,
+    load_predictions,
+    measures,
+    open_split_for,
+    predict,
+    predict_split,
+    source_for,
+)
 from resnet_keras.evaluation.predictions import Gallery
 from resnet_keras.model_files import Metadata, ModelFile
 from resnet_keras.preprocessing import Preprocessing
@@ -23,7 +33,7 @@ def test_ranks_count_the_classes_that_are_better():
     assert measures.ranks(scores, [2, 0]).tolist() == [1, 0]
 
 
-def test_among_equal_scores_the_first_leads_as_argmax_has_it():
+def test_among_equal_scores_the_first_leads_as_in_argmax():
     scores = np.random.default_rng(0).integers(0, 4, (200, 5)) / 4
     labels = np.arange(200) % 5
     places = measures.ranks(scores, labels)
@@ -54,11 +64,11 @@ def test_ece_by_hand():
     assert binned.ece == pytest.approx(expected, abs=1e-12)
 
 
-def test_ece_of_the_ends():
-    """A score of 1 is in the last bin; sure and always wrong is an error of 1, a coin none."""
-    sure = np.array([[1.0, 0.0]] * 4)
-    assert measures.reliability(sure, np.zeros(4, int)).ece == 0
-    assert measures.reliability(sure, np.ones(4, int)).ece == 1
+def test_ece_of_extreme_scores():
+    """A score of 1 is in the last bin; certain and always wrong is an error of 1, a coin of 0."""
+    certain = np.array([[1.0, 0.0]] * 4)
+    assert measures.reliability(certain, np.zeros(4, int)).ece == 0
+    assert measures.reliability(certain, np.ones(4, int)).ece == 1
     coin = np.array([[0.5 + 1e-12, 0.5 - 1e-12]] * 4)
     assert measures.reliability(coin, np.array([0, 1, 0, 1])).ece == pytest.approx(0, abs=1e-9)
 
@@ -103,10 +113,10 @@ def test_the_temperature_that_made_labels_is_found(truth):
     assert losses[1] < losses[0] and losses[1] < losses[2]
 
 
-def test_temperatures_of_what_is_all_right_or_tells_nothing_are_the_ends():
-    sure = np.array([[0.9, 0.1]] * 3)
-    assert measures.fit_temperature(sure, np.zeros(3, int)) == measures.COLDEST
-    assert measures.fit_temperature(sure, np.ones(3, int)) == measures.HOTTEST
+def test_the_temperature_of_scores_that_are_all_right_or_all_wrong_is_an_end_of_the_range():
+    scores = np.array([[0.9, 0.1]] * 3)
+    assert measures.fit_temperature(scores, np.zeros(3, int)) == measures.COLDEST
+    assert measures.fit_temperature(scores, np.ones(3, int)) == measures.HOTTEST
 
 
 def test_the_gallery_does_not_depend_on_batches():
@@ -129,23 +139,24 @@ def test_the_gallery_does_not_depend_on_batches():
 
 
 def test_scores_of_every_image_are_saved(digits_run, data_dir, tmp_path):
-    path = tmp_path / "new" / "said.npz"
+    path = tmp_path / "new" / "scores.npz"
     answer = evaluate(digits_run / "model.keras", data_dir=data_dir, save=path)
     with np.load(path) as arrays:  # plain arrays, no pickle
         assert arrays["scores"].dtype == np.float32 and arrays["scores"].shape == (360, 10)
         assert arrays["index"].tolist() == list(range(360)) and "paths" not in arrays
-    said = load_predictions(path)
+    saved = load_predictions(path)
     images, labels = data.Source("digits", "test", data_dir=data_dir).open().arrays
-    assert np.array_equal(said.labels, labels)
-    assert answer["top1"] == np.mean(said.scores.argmax(1) == labels)
-    mine = [np.mean(said.scores.argmax(1)[labels == c] == c) for c in range(10)]
+    assert np.array_equal(saved.labels, labels)
+    assert answer["top1"] == np.mean(saved.scores.argmax(1) == labels)
+    mine = [np.mean(saved.scores.argmax(1)[labels == c] == c) for c in range(10)]
     assert answer["per_class"] == {str(c): mine[c] for c in range(10)}
-    loss = -np.log(said.scores[np.arange(360), labels].astype(float)).mean()
+    loss = -np.log(saved.scores[np.arange(360), labels].astype(float)).mean()
     assert answer["nll"] == pytest.approx(loss, rel=1e-9)
-    assert np.array_equal(said.images, images[said.shown])
+    assert np.array_equal(saved.images, images[saved.shown])
     model = (digits_run / "model.keras").read_bytes()
-    assert said.model_file == hashlib.sha256(model).hexdigest()
-    assert [p.name for p in path.parent.iterdir()] == ["said.npz"]
+    assert saved.model_sha256 == hashlib.sha256(model).hexdigest()
+    assert (saved.dataset, saved.split) == ("digits", "test")
+    assert [p.name for p in path.parent.iterdir()] == ["scores.npz"]
 
 
 def test_results_of_a_run_hold_what_evaluate_measures(digits_run):
@@ -154,8 +165,8 @@ def test_results_of_a_run_hold_what_evaluate_measures(digits_run):
     assert list(results["per_class"]) == list("0123456789")
 
 
-def fixed(scores, labels=("a", "b"), dataset=None):
-    """A model file that says what is in the first pixels of an image."""
+def looking_up(scores, labels=("a", "b"), dataset=None):
+    """A model that looks up the scores of an image by its first pixel."""
     metadata = Metadata(Preprocessing(4), labels=labels, dataset=dataset)
 
     def predict(images):
@@ -166,12 +177,12 @@ def fixed(scores, labels=("a", "b"), dataset=None):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five images of two classes on each of three sides; one of `val` is also in `test`."""
-    for side, offset in (("train", 0), ("val", 20), ("test", 40)):
+    """Five images of two classes in each of three splits; one of `val` is also in `test`."""
+    for split, offset in (("train", 0), ("val", 20), ("test", 40)):
         for i in range(5):
-            path = tmp_path / "images" / side / "ab"[i % 2] / f"{i}.png"
+            path = tmp_path / "images" / split / "ab"[i % 2] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            level = 40 if (side, i) == ("val", 0) else offset + i
+            level = 40 if (split, i) == ("val", 0) else offset + i
             Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(path)
     return tmp_path / "images"
 
@@ -182,13 +193,16 @@ def model_file_of(predict, metadata, tmp_path):
 
 
 def test_images_that_are_evaluated_are_left_out_of_the_calibration(folder, tmp_path, capsys):
-    # Each image says its true class with .9, but one of each side: the best temperature of
+    # Every image gives its true class .9, except one in each split: the best temperature of
     # four right and one wrong, or of three and one, is known.
     right = {n: [0.9, 0.1] if n % 2 == 0 else [0.1, 0.9] for n in range(60)}
     right[21], right[41] = [0.9, 0.1], [0.9, 0.1]
-    open_ = model_file_of(*fixed(right), tmp_path)
+    open_ = model_file_of(*looking_up(right), tmp_path)
     answer = evaluate(open_, dataset=f"folder:{folder}", split="test", calibrate_on="val")
-    assert "1 of 5 images of val are among those evaluated" in capsys.readouterr().err
+    assert (
+        "left 1 of 5 images of val out of the calibration, because they are among those"
+        in capsys.readouterr().err
+    )
     assert answer["calibration_examples"] == 4 and answer["calibrated_on"] == "val"
     # 3 of 4 right: sigmoid(logit(.9) / T) = 3/4.
     assert answer["temperature"] == pytest.approx(math.log(9) / math.log(3), rel=1e-5)
@@ -199,24 +213,42 @@ def test_images_that_are_evaluated_are_left_out_of_the_calibration(folder, tmp_p
     assert answer["nll"] == pytest.approx(-(4 * math.log(0.9) + math.log(0.1)) / 5, rel=1e-6)
 
 
-def test_the_evaluated_images_themselves_are_refused_for_calibration(folder, tmp_path):
-    open_ = model_file_of(*fixed({n: [0.9, 0.1] for n in range(60)}), tmp_path)
-    with pytest.raises(ValueError, match="other images.*Received: calibrate_on='test'"):
+def test_calibration_on_the_evaluated_images_alone_is_refused(folder, tmp_path):
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
+    with pytest.raises(ValueError, match="images other than.*Received: calibrate_on='test'"):
         evaluate(open_, dataset=f"folder:{folder}", calibrate_on="test")
 
 
-def test_a_folder_s_predictions_name_their_files(folder, tmp_path):
-    open_ = model_file_of(*fixed({n: [0.9, 0.1] for n in range(60)}), tmp_path)
-    said = predict_split(open_, dataset=f"folder:{folder}")
-    said.save(tmp_path / "said.npz")
-    again = load_predictions(tmp_path / "said.npz")
+def test_predictions_for_a_folder_name_its_files(folder, tmp_path):
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
+    split = open_split_for(open_, data.Source(f"folder:{folder}"))
+    predict_split(open_, split).save(tmp_path / "scores.npz")
+    again = load_predictions(tmp_path / "scores.npz")
     ends = [path.split("images/")[1] for path in again.paths]
     assert ends == ["test/a/0.png", "test/a/2.png", "test/a/4.png", "test/b/1.png", "test/b/3.png"]
     assert again.labels.tolist() == [0, 0, 0, 1, 1] and again.classes == ("a", "b")
 
 
-def test_logits_have_no_calibration(folder, tmp_path):
-    open_ = model_file_of(*fixed({n: [3.0, -2.0] for n in range(60)}), tmp_path)
+def test_a_temperature_at_the_end_of_the_range_is_reported(folder, tmp_path, capsys):
+    right = {n: [0.9, 0.1] if n % 2 == 0 else [0.1, 0.9] for n in range(60)}
+    open_ = model_file_of(*looking_up(right), tmp_path)
+    answer = evaluate(open_, dataset=f"folder:{folder}", calibrate_on="val")
+    assert answer["temperature"] == measures.COLDEST
+    assert "best temperature is outside 0.05 to 20.0: the model is right on nearly all" in (
+        capsys.readouterr().err
+    )
+
+
+def test_classes_of_the_same_name_are_numbered(folder, tmp_path):
+    """ImageNet has two kinds of crane."""
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}, labels=()), tmp_path)
+    split = open_split_for(open_, data.Source(f"folder:{folder}"))
+    twice = dataclasses.replace(split, labels=("crane", "crane"))
+    assert predict_split(open_, twice).classes == ("0 crane", "1 crane")
+
+
+def test_logits_cannot_be_calibrated(folder, tmp_path):
+    open_ = model_file_of(*looking_up({n: [3.0, -2.0] for n in range(60)}), tmp_path)
     answer = evaluate(open_, dataset=f"folder:{folder}")
     assert answer["ece"] is None and answer["nll"] is None and answer["top1"] == 0.6
     with pytest.raises(ValueError, match="no probabilities"):
@@ -224,37 +256,149 @@ def test_logits_have_no_calibration(folder, tmp_path):
 
 
 @pytest.mark.parametrize("contents", [b"", b"PK\x03\x04", b"hello"])
-def test_what_are_no_predictions_are_named(tmp_path, contents):
+def test_a_file_that_holds_no_predictions_is_named(tmp_path, contents):
     (tmp_path / "x.npz").write_bytes(contents)
     with pytest.raises(ValueError, match="x.npz holds no predictions"):
         load_predictions(tmp_path / "x.npz")
 
 
-def test_save_wants_its_suffix_before_anything_is_computed(tmp_path):
+def test_the_suffix_of_save_is_checked_before_anything_is_computed(tmp_path):
     with pytest.raises(ValueError, match="must end in .npz"):
         evaluate(tmp_path / "missing.keras", save=tmp_path / "out.csv")
 
 
 def test_more_classes_than_the_model_has_are_refused(folder, tmp_path):
-    open_ = model_file_of(*fixed({n: [1.0] for n in range(60)}, labels=()), tmp_path)
+    open_ = model_file_of(*looking_up({n: [1.0] for n in range(60)}, labels=()), tmp_path)
     few = dataclasses.replace(open_, classes=1)
-    with pytest.raises(InputError, match="tells 1 classes apart, folder:.* has 2"):
+    with pytest.raises(InputError, match="has 1 classes, folder:.* has 2"):
         evaluate(few, dataset=f"folder:{folder}")
     with pytest.raises(InputError, match="must be above 0. Received: batch_size=0"):
         evaluate(open_, dataset=f"folder:{folder}", batch_size=0)
 
 
-def test_what_is_made_up_is_said(folder, tmp_path, capsys):
-    open_ = model_file_of(*fixed({n: [0.9, 0.1] for n in range(60)}, labels=()), tmp_path)
+def test_an_assumed_preprocessing_is_reported(folder, tmp_path, capsys):
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}, labels=()), tmp_path)
     evaluate(dataclasses.replace(open_, has_metadata=False), dataset=f"folder:{folder}")
-    assert "model.any has no model.json beside it: images are resized to 4 and cropped" in (
-        capsys.readouterr().err
-    )
+    assert "model.any has no model.json beside it" in (capsys.readouterr().err)
 
 
-def test_an_image_that_vanishes_is_named_wherever_batches_are_read(folder, tmp_path):
-    open_ = model_file_of(*fixed({n: [0.9, 0.1] for n in range(60)}), tmp_path)
-    batches = batches_of(open_, dataset=f"folder:{folder}")
+def test_an_image_that_vanishes_is_named_when_its_batch_is_read(folder, tmp_path):
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
+    read = batches(open_, open_split_for(open_, data.Source(f"folder:{folder}")), 128)
     (folder / "test" / "a" / "0.png").unlink()
     with pytest.raises(InputError, match="test/a/0.png cannot be read any more"):
-        next(batches)
+        next(read)
+
+
+def test_an_open_split_gives_what_its_name_gives(folder, tmp_path):
+    right = {n: [0.9, 0.1] if n % 2 == 0 else [0.1, 0.9] for n in range(60)} | {21: [0.8, 0.2]}
+    open_ = model_file_of(*looking_up(right, dataset=f"folder:{folder}"), tmp_path)
+    named = evaluate(open_, calibrate_on="val")
+    splits = {split: source_for(open_, split=split).open() for split in ("test", "val")}
+    opened = evaluate(open_, split=splits["test"], calibrate_on=splits["val"])
+    assert opened | {"images_per_second": 0} == named | {"images_per_second": 0}
+    assert opened["calibrated_on"] == "val" and opened["calibration_examples"] == 4
+    with pytest.raises(InputError, match="named, not open. Received: dataset='digits'"):
+        evaluate(open_, split=splits["test"], dataset="digits")
+    by_hand = predict_split(open_, dataclasses.replace(splits["test"], source=None))
+    assert (by_hand.dataset, by_hand.split) == ("the data set", "the split")
+    one = dataclasses.replace(open_, channels=1)
+    with pytest.raises(InputError, match="takes images of 1 channels, folder:.* has 3"):
+        evaluate(one, split=splits["test"])
+
+
+def test_classes_of_other_names_are_refused(folder, tmp_path):
+    scores = {n: [0.9, 0.1] for n in range(60)}
+    open_ = model_file_of(*looking_up(scores, labels=("a", "c")), tmp_path)
+    with pytest.raises(InputError, match="has no class 'b', folder:.* has one"):
+        evaluate(open_, dataset=f"folder:{folder}")
+    three = model_file_of(*looking_up(scores, labels=("a", "b", "c")), tmp_path)
+    with pytest.raises(InputError, match="has 3 classes, folder:.* has 2"):
+        evaluate(three, dataset=f"folder:{folder}")
+
+
+def test_a_model_file_that_names_no_data_set_needs_one(tmp_path):
+    open_ = model_file_of(*looking_up({}), tmp_path)
+    with pytest.raises(InputError, match="model.any does not say what it was trained on.*dataset"):
+        evaluate(open_)
+
+
+def test_digits_in_files_are_predicted_as_in_the_split(digits_run, data_dir, tmp_path):
+    images, _ = data.Source("digits", "test", data_dir=data_dir).open().arrays
+    places = [tmp_path / "images" / str(i % 3) / f"{i:03}.png" for i in range(70)]
+    for place, image in zip(places, images[:70], strict=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(place)
+    expected = load_predictions(digits_run / "predictions.npz").scores
+    answers = predict(digits_run / "model.keras", tmp_path / "images", top=10)
+    assert [answer["path"] for answer in answers] == sorted(map(str, places))
+    for answer in answers:
+        scores = expected[int(answer["path"][-7:-4])]
+        assert list(answer) == ["path", "predictions"] and len(answer["predictions"]) == 10
+        assert answer["predictions"][0]["label"] == str(scores.argmax())
+        for one in answer["predictions"]:
+            assert one["score"] == pytest.approx(scores[int(one["label"])], abs=1e-5)
+        values = [one["score"] for one in answer["predictions"]]
+        assert values == sorted(values, reverse=True)
+
+
+def test_photographs_are_prepared_as_evaluation_prepares_them_a_batch_at_a_time(tmp_path):
+    files = [Path(sklearn.datasets.__file__).parent / "images" / f"{name}.jpg"
+             for name in ("china", "flower")]  # fmt: skip
+    seen = []
+
+    def mean_of_colours(images):
+        seen.append(images)
+        return images.mean((1, 2)).astype(np.float32)
+
+    metadata = Metadata(Preprocessing((48, 32), 64, antialias=True))
+    open_ = model_file_of(mean_of_colours, metadata, tmp_path)
+    answers = predict(open_, [*files, *[files[0]] * 31], top=2)
+    assert [len(images) for images in seen] == [32, 1] and seen[0].dtype == np.uint8
+    for file, image in zip(files, seen[0], strict=False):
+        # Both are 640 x 427: the short edge becomes 64, the long one 95, of which torchvision
+        # crops round(63 / 2) = 32 columns on the left.
+        small = Image.open(file).resize((95, 64), Image.Resampling.BILINEAR)
+        expected = np.asarray(small)[8:56, 32:64].astype(int)
+        assert image.shape == (48, 32, 3) and np.abs(image - expected).max() <= 2
+    assert [answer["path"] for answer in answers[:2]] == [str(file) for file in files]
+    colours = seen[0][0].mean((0, 1))
+    first, second = np.argsort(-colours)[:2]
+    assert answers[0]["predictions"] == [
+        {"label": str(first), "score": pytest.approx(colours[first], rel=1e-6)},
+        {"label": str(second), "score": pytest.approx(colours[second], rel=1e-6)},
+    ]
+    assert answers[0]["predictions"] == answers[-1]["predictions"]
+
+
+def test_of_equal_scores_the_first_class_leads_in_predictions(folder, tmp_path):
+    open_ = model_file_of(*looking_up({40: [0.5, 0.5]}), tmp_path)
+    (answer,) = predict(open_, str(folder / "test" / "a" / "0.png"))
+    assert [one["label"] for one in answer["predictions"]] == ["a", "b"]
+
+
+def test_a_folder_is_predicted_without_what_file_managers_leave_behind(folder, tmp_path):
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
+    (folder / "val" / ".DS_Store").write_bytes(b"x")
+    (folder / "val" / "a" / "Thumbs.db").write_bytes(b"x")
+    (folder / "val" / "b" / "around").symlink_to(folder / "val")  # a circle
+    answers = predict(open_, [folder / "val", folder / "test" / "a" / "0.png"])
+    names = [str(Path(answer["path"]).relative_to(folder)) for answer in answers]
+    expected = ["a/0.png", "a/2.png", "a/4.png", "b/1.png", "b/3.png"]
+    assert names == [*(f"val/{name}" for name in expected), "test/a/0.png"]
+
+
+def test_what_cannot_be_predicted_is_named(folder, tmp_path):
+    open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
+    (folder / "test" / "b" / "notes.txt").write_text("not an image")
+    with pytest.raises(InputError, match=r"not an image. Received: .*test/b/notes\.txt"):
+        predict(open_, folder)
+    with pytest.raises(InputError, match="no such image. Received: .*missing.png"):
+        predict(open_, [folder / "missing.png"])
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    with pytest.raises(InputError, match="no images. Received: .*empty"):
+        predict(open_, tmp_path / "empty")
+    with pytest.raises(InputError, match="at least one image"):
+        predict(open_, [])
+    with pytest.raises(InputError, match="`top` must be above 0. Received: top=0"):
+        predict(open_, folder, top=0)

@@ -1,4 +1,4 @@
-"""The report: what it counts, what it shows in a real browser, and what it does not let through."""
+"""The report and the model card: their numbers, the page in a browser, and hostile text."""
 
 import dataclasses
 import json
@@ -17,13 +17,13 @@ from resnet_keras.errors import InputError
 from resnet_keras.evaluation import load_predictions, measures
 from resnet_keras.model_files import Metadata, open_model_file, read_metadata
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.report import model_card, write_report
-from resnet_keras.report.attention import grad_cam
+from resnet_keras.report import model_card, with_predictions, write_report
+from resnet_keras.report.activation_maps import grad_cam
+from resnet_keras.report.predictions import wilson_interval
 from resnet_keras.report.runs import read_run
-from resnet_keras.report.text import escape
-from resnet_keras.report.verdicts import interval
+from resnet_keras.report.text import escape, escape_code, escape_markdown
 
-# Markup, a script, a terminal's escape, a change of direction, half a character, a family.
+# Markup, a script, an escape sequence, a bidirectional override, half of a surrogate pair.
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">&amp;\x1b[31m\u202e\ud800'"
 
 
@@ -53,25 +53,27 @@ def test_grad_cam_is_the_gradient_of_the_logit(spec):
     assert (maps.max(axis=(1, 2)) > 0).any() and (maps == 0).any()
 
 
-def test_a_network_that_ends_otherwise_has_no_grad_cam():
+def test_a_network_with_another_ending_has_no_grad_cam():
     inputs = keras.Input((4, 4, 3))
     flat = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
     assert grad_cam(keras.Model(inputs, flat), np.zeros((1, 4, 4, 3), np.uint8)) is None
 
 
-def test_words_of_others_are_no_markup_and_move_no_cursor():
+def test_other_people_s_text_is_neither_markup_nor_control_characters():
     assert escape("<b>\"x\" & 'y'") == "&lt;b&gt;&quot;x&quot; &amp; &#x27;y&#x27;"
-    assert escape("\x1b[2J\n\x7f") == "\u241b[2J\u240a\u2421"
-    assert escape("a\u202eb\ud800") == "a\ufffdb\ufffd"
+    assert escape("\x1b[2J\n\x7f") == r"\x1b[2J\n\x7f"
+    assert escape("a\u202eb\ud800") == r"a\u202eb\ud800"
     assert escape("Schäfer 犬 \U0001f415 می\u200cشود") == "Schäfer 犬 \U0001f415 می\u200cشود"
+    assert escape_markdown("a_b [x](y) <i>|`\\\n") == r"a_b \[x\](y) \<i\>\|\`\\\\n"
+    assert escape_code("`x|\x1b`") == r"'x|\x1b'"
 
 
-def test_intervals_of_wilson():
+def test_wilson_s_intervals():
     z2 = 1.959964**2
-    assert interval(0.0, 10) == (0.0, pytest.approx(z2 / (10 + z2)))
+    assert wilson_interval(0.0, 10) == (0.0, pytest.approx(z2 / (10 + z2)))
     # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
     for right, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
-        assert interval(right / n, n) == (
+        assert wilson_interval(right / n, n) == (
             pytest.approx(low, abs=5e-5),
             pytest.approx(high, abs=5e-5),
         )
@@ -81,33 +83,59 @@ def test_a_run_ends_with_its_report(digits_run):
     html = (digits_run / "report.html").read_text()
     results = json.loads((digits_run / "results.json").read_text())
     assert f"{100 * results['top1']:.2f} %" in html and f"{100 * results['ece']:.2f} %" in html
-    said = read_run(digits_run).predictions
+    predictions = read_run(digits_run).predictions
     matrix = re.findall(r"<title>(\d) right: (\d+) images", html)
-    right = said.labels[measures.ranks(said.scores, said.labels) < 1]
+    places = measures.ranks(predictions.scores, predictions.labels)
+    right = predictions.labels[places < 1]
     assert {int(name): int(count) for name, count in matrix} == {
         c: int(np.sum(right == c)) for c in range(10)
     }
-    wrong = re.findall(r"<title>\d taken for \d: (\d+) images", html)
+    wrong = re.findall(r"<title>\d predicted as \d: (\d+) images", html)
     assert sum(map(int, wrong)) == round((1 - results["top1"]) * 360)
-    # So many mistakes, most confident first.
+    # All mistakes, or the first 24 of them, the most confident first.
     shown = re.findall(
-        r'said">(\d)</span> <span class="nb">([\d.]+) %</span><br>is <span class="is">(\d)', html
+        r'd">(\d)</span> <span class="nb">([\d.]+) %</span><br>label <span class="true">(\d)', html
     )
     assert len(shown) == min(24, 360 - len(right)) and all(a != b for a, _, b in shown)
     scores = [float(score) for _, score, _ in shown]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_predictions_of_another_model_are_not_believed(digits_run, data_dir, tmp_path):
+def test_predictions_of_another_model_are_not_used(digits_run, data_dir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
-    said = load_predictions(run / "predictions.npz")
-    wrong = dataclasses.replace(said, scores=np.roll(said.scores, 1, axis=1), model_file="0" * 64)
+    saved = load_predictions(run / "predictions.npz")
+    rolled = np.roll(saved.scores, 1, axis=1)
+    wrong = dataclasses.replace(saved, scores=rolled, model_sha256="0" * 64)
     wrong.save(run / "predictions.npz")
     before = (run / "predictions.npz").read_bytes()
-    again = read_run(run, data_dir=data_dir).predictions
-    np.testing.assert_allclose(again.scores, said.scores, atol=1e-6)
+    assert read_run(run).predictions is None
+    again = with_predictions(read_run(run), data_dir=data_dir).predictions
+    np.testing.assert_allclose(again.scores, saved.scores, atol=1e-6)
+    assert again.split == "test"
     assert (run / "predictions.npz").read_bytes() == before
+    # An open split is used as it is.
+    some = data.Source("digits", "train[:50]", data_dir=data_dir).open()
+    few = with_predictions(read_run(run), some).predictions
+    assert few.split == "train[:50]" and few.labels.tolist() == some.arrays[1].tolist()
+    html = write_report([run], test=some).read_text()
+    assert "All 50 images of digits, split train[:50]." in html
+    colour = dataclasses.replace(some, channels=3)
+    with pytest.raises(InputError, match="takes images of 1 channels, digits has 3"):
+        with_predictions(read_run(run), colour)
+
+
+def test_the_recipe_is_shown_by_group_with_what_differs_from_the_default(digits_run):
+    groups = read_run(digits_run).grouped()
+    assert list(groups) == ["Network", "Augmentation", "Optimization", "Run"]
+    fields = {name: (group, *rest) for group, rows in groups.items() for name, *rest in rows}
+    assert set(fields) == set(json.loads((digits_run / "recipe.json").read_text()))
+    assert fields["model"] == ("Network", "resnet20_cifar", True)
+    assert fields["mean"] == ("Network", [127.5], True)
+    assert fields["padding"] == ("Augmentation", 1, True)
+    assert fields["exclude"] == ("Optimization", [], False)
+    assert fields["epochs"] == ("Optimization", 12, True)
+    assert fields["seed"] == ("Run", 0, False)
 
 
 def test_an_unfinished_run_has_curves(digits_run, tmp_path):
@@ -134,7 +162,7 @@ def test_the_fields_in_which_runs_differ_are_listed_and_no_other(digits_run, oth
     html = write_report([digits_run, other_run], out=tmp_path / "x.html").read_text()
     (table,) = re.findall(r"<h3>Side by side</h3>.*?<table>(.*?)</table>", html, re.S)
     head, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:])
-    assert head.index("seed") == len(head) - 1 == head.index("training") + 1
+    assert head.index("seed") == len(head) - 1 == head.index("training time") + 1
     assert [row[-1] for row in rows] == ["0", "7"]
 
 
@@ -144,7 +172,7 @@ def test_the_fields_in_which_runs_differ_are_listed_and_no_other(digits_run, oth
      ("predictions.npz", "x"), ("x.report.json", "{"), ("results.json", '{"examples": 0}'),
      ("results.json", '{"examples": 5, "top1": "half"}'), ("log.csv", "epoch\n\xe9")],
 )  # fmt: skip
-def test_what_is_no_run_is_named(digits_run, tmp_path, name, contents):
+def test_the_damaged_file_of_a_run_is_named(digits_run, tmp_path, name, contents):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
     (run / "report.html").write_text("earlier")
@@ -157,7 +185,7 @@ def test_what_is_no_run_is_named(digits_run, tmp_path, name, contents):
 
 
 def front_matter(text):
-    """The YAML of a metadata, and its Markdown."""
+    """The YAML of a model card, and its Markdown."""
     _, yaml_text, markdown = text.split("---\n", 2)
     return yaml.safe_load(yaml_text), markdown
 
@@ -165,7 +193,7 @@ def front_matter(text):
 @pytest.mark.parametrize(
     "name", ["model.keras", "model.tflite", pytest.param("saved", marks=pytest.mark.slow)]
 )
-def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypatch):
+def test_the_code_of_a_model_card_runs(digits_run, data_dir, tmp_path, name, monkeypatch):
     folder, report = digits_run, json.loads((digits_run / "results.json").read_text())
     if name != "model.keras":
         folder = tmp_path
@@ -184,7 +212,7 @@ def test_the_code_of_a_card_runs(digits_run, data_dir, tmp_path, name, monkeypat
     np.testing.assert_allclose(np.asarray(names["scores"]), expected, atol=1e-4)
 
 
-def test_a_card_says_nothing_of_private_folders_and_takes_no_markup():
+def test_a_model_card_names_no_private_folder_and_escapes_markup():
     labels = ("---", "a|b", "[x](y)", "line\nend", "\x1b[31m")
     metadata = Metadata(Preprocessing(8, 10), labels=labels, dataset="folder:/home/me/my images")
     report = {"examples": 5, "top1": 0.5, "bytes": 12345, "command": "export `x`"}
@@ -192,10 +220,14 @@ def test_a_card_says_nothing_of_private_folders_and_takes_no_markup():
     assert "datasets" not in known and "model-index" not in known and "license" not in known
     assert "/home" not in markdown and "my images" in markdown
     assert "a\\|b" in markdown and "\\[x\\](y)" in markdown and "\x1b" not in markdown
-    assert "50.00 %" in markdown and "12,345" in markdown and "short edge becomes 10" in markdown
+    assert (
+        "50.00 %" in markdown
+        and "12,345" in markdown
+        and "edge to 10 pixels (bilinear, without" in markdown
+    )
 
 
-def test_a_card_of_a_file_that_nobody_measured():
+def test_a_model_card_of_a_file_that_nobody_measured():
     known, markdown = front_matter(model_card({}, Metadata(Preprocessing(224))))
     assert known["library_name"] == "keras" and "Measured" not in markdown
 
@@ -209,7 +241,7 @@ def browser(tmp_path_factory):
 
 
 def show(browser, url, *, width, theme="light"):
-    """Open a page in a window of a width, for a reader who likes a theme."""
+    """Open a page in a window of this width, with this theme."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.send("Emulation.setDeviceMetricsOverride", **size)
     features = [{"name": "prefers-color-scheme", "value": theme}]
@@ -221,18 +253,19 @@ def show(browser, url, *, width, theme="light"):
 
 
 def asked(browser):
-    """The addresses that the page asked for; a data: address asks nobody."""
+    """The URLs that the page requested; a data: URL requests nothing."""
     return [url for url in browser.requests if not url.startswith("data:")]
 
 
 @pytest.fixture
 def hostile_run(digits_run, tmp_path):
-    """A run whose words want to do harm."""
+    """A run with hostile text in each of its files."""
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
-    said = load_predictions(run / "predictions.npz")
-    names = (HOSTILE, "</script><script>document.title='owned'</script>", *said.classes[2:])
-    dataclasses.replace(said, classes=names, split=HOSTILE).save(run / "predictions.npz")
+    saved = load_predictions(run / "predictions.npz")
+    script = "</script><script>document.title='owned'</script>"
+    names = (HOSTILE, script, *saved.classes[2:])
+    dataclasses.replace(saved, classes=names, split=HOSTILE).save(run / "predictions.npz")
     recipe = json.loads((run / "recipe.json").read_text())
     (run / "recipe.json").write_text(json.dumps(recipe | {"model": HOSTILE, HOSTILE: [HOSTILE]}))
     report = {"bytes": 5, "max_difference": 1e-6, "top1_agreement": 1.0, "examples": 256}
@@ -261,7 +294,7 @@ def test_the_page_in_a_browser(browser, digits_run, other_run, hostile_run, whic
             assert browser.run(ground) != before
             browser.run("localStorage.clear()")
             assert asked(browser) == [out.as_uri()] and browser.complaints == []
-    assert len(grounds) == 2  # one ground a theme, another for each
+    assert len(grounds) == 2  # one background for each theme
     assert "owned" not in browser.run("document.title").replace("title='owned'", "")
     images = "[...document.images].map(i => i.naturalWidth > 0)"
     assert browser.run(images) and all(browser.run(images))
@@ -272,12 +305,12 @@ def test_the_page_in_a_browser(browser, digits_run, other_run, hostile_run, whic
     titles = [title for title, _ in figures]
     assert {"Accuracy", "Loss", "Learning rate"} < set(titles)
     assert {"Accuracy by class", "Confusion", "Reliability"} < set(titles)
-    counted = {"epoch", "class", "true class", "class the network says"}  # what has no unit
+    unitless = {"epoch", "class", "true class", "predicted class"}
     for title, labels in figures:
         assert title and len(labels) >= 2
         for label in labels:
-            assert label in counted or re.search(r"%|nats|no unit", label), label
-    # No word leaves its image.
+            assert label in unitless or re.search(r"%|nats|no unit", label), label
+    # No text is cut off at the edge of its chart.
     assert [] == browser.run(
         "[...document.querySelectorAll('svg[role] text')].filter(t => { const a = "
         "t.getBoundingClientRect(), b = t.closest('svg[role]').getBoundingClientRect(); "
@@ -287,7 +320,7 @@ def test_the_page_in_a_browser(browser, digits_run, other_run, hostile_run, whic
 
 
 @needs_chromium
-def test_the_pointer_reads_the_curves(browser, digits_run):
+def test_the_legend_shows_the_values_at_the_pointer(browser, digits_run):
     rows = read_run(digits_run).rows
     show(browser, (digits_run / "report.html").as_uri(), width=1280)
     figure = "document.querySelector('figure:has(.dot)')"
@@ -312,8 +345,8 @@ def test_the_pointer_reads_the_curves(browser, digits_run):
 
 
 @needs_chromium
-def test_a_browser_would_notice(browser, tmp_path):
-    """A page that asks, breaks and overflows is seen to."""
+def test_the_browser_reports_requests_errors_and_overflow(browser, tmp_path):
+    """What the tests above assert of good pages is seen to fail on a bad one."""
     page = tmp_path / "bad.html"
     page.write_text(
         "<!doctype html><img src='other.png'><div style='width:3000px'>x</div>"
@@ -325,24 +358,24 @@ def test_a_browser_would_notice(browser, tmp_path):
     assert not browser.run("document.scrollingElement.scrollWidth <= innerWidth")
 
 
-def test_a_card_says_what_the_arrays_of_each_file_are():
-    def said(name, **report):
+def test_a_model_card_describes_the_arrays_of_each_kind_of_file():
+    def card(name, **report):
         return model_card(report, Metadata(Preprocessing(8), dataset="digits"), name)
 
-    assert "`pixels` is float32, `(batch, 8, 8, channels)`" in said("x.onnx", layout="nhwc")
-    assert "`pixels` is float32, `(batch, channels, 8, 8)`" in said("x.onnx", layout="nchw")
-    text = said("x.onnx", layout="nchw", io="uint8")
+    assert "`pixels` is float32, `(batch, 8, 8, channels)`" in card("x.onnx", layout="nhwc")
+    assert "`pixels` is float32, `(batch, channels, 8, 8)`" in card("x.onnx", layout="nchw")
+    text = card("x.onnx", layout="nchw", io="uint8")
     assert "`pixels` is uint8, `(batch, channels, 8, 8)`" in text and "class, float32" in text
-    text = said("x.tflite", io="int8")
+    text = card("x.tflite", io="int8")
     assert "`pixels` is int8" in text and "for each class, int8." in text and "zero point" in text
-    assert "zero point" not in said("x.tflite", io="float32")
-    assert "the short edge becomes 8 (bilinear, without antialiasing), then the centre" in text
+    assert "zero point" not in card("x.tflite", io="float32")
+    assert "just cover 8 x 8 (bilinear, without antialiasing), then crop the central 8 x 8" in text
 
 
-def test_a_card_measured_on_other_images_says_so():
+def test_a_model_card_names_the_images_it_was_measured_on():
     report = {"examples": 5, "top1": 0.5, "command": "resnet-keras export", "dataset": "digits"}
     text = model_card(report, Metadata(Preprocessing(8), dataset="folder:/home/me"), "x.onnx")
     assert "On 5 test images of digits" in text and "resnet-keras export" not in text
     assert 'name: "digits"' in text
     text = model_card(report, Metadata(Preprocessing(8), dataset="mnist"), "x.onnx")
-    assert "By `resnet-keras export`." in text
+    assert "Command: `resnet-keras export`" in text

@@ -1,267 +1,180 @@
-"""Accuracy and calibration of any model file on every image of a split."""
+"""Accuracy and calibration of a model file on a split; predictions for image files."""
 
-import hashlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
-from resnet_keras.evaluation.predictions import Gallery, Predictions, digest, load_predictions
-from resnet_keras.files import local_path
+from resnet_keras.evaluation.calibration import calibrate, fingerprint
+from resnet_keras.evaluation.image_files import predict
+from resnet_keras.evaluation.predictions import Gallery, Predictions, load_predictions
+from resnet_keras.evaluation.splits import (
+    batches,
+    dataset_of,
+    name_of,
+    open_split_for,
+    paths_of,
+    require_channels,
+    require_fit,
+    source_for,
+)
+from resnet_keras.files import sha256
 from resnet_keras.model_files import ModelFile, open_model_file, say_what_is_made_up
 
 __all__ = [
     "Predictions",
+    "batches",
     "evaluate",
     "load_predictions",
     "measures",
+    "open_split_for",
+    "predict",
     "predict_split",
     "require_channels",
-    "test_batches",
+    "require_fit",
+    "source_for",
 ]
 
 
 def evaluate(
     model_file: str | Path | ModelFile,
     *,
+    split: str | data.Split = "test",
     dataset: str | None = None,
     data_dir: str | Path | None = None,
-    split: str = "test",
     skip_bad: bool = False,
     batch_size: int = 128,
     save: str | Path | None = None,
-    calibrate_on: str | None = None,
+    calibrate_on: str | data.Split | None = None,
 ) -> dict[str, Any]:
-    """Measure a model file on every image of a split, none dropped, none twice.
+    """Measure a model file on every image of a split, each of them once.
 
     Args:
         model_file: a model file, or one that is open.
-        dataset: `digits`, a TFDS name or `folder:PATH`; by default what it was trained on.
-        data_dir: where prepared data sets lie.
-        split: "test", "train", or a split as TFDS writes it.
-        skip_bad: go on without the bad files of a folder, rather than refuse it.
-        batch_size: images at a time.
+        split: "test", "train", or a split as TFDS writes it; or one that is open.
+        dataset: `digits`, a TFDS name or `folder:PATH`; by default what the model was trained on.
+            Like `data_dir` and `skip_bad`, it is for splits that are named.
+        data_dir: folder of the prepared data sets.
+        skip_bad: leave out files of a folder that cannot be read, instead of refusing it.
+        batch_size: images in a batch.
         save: an `.npz` file for the scores of every image: see `Predictions`.
-        calibrate_on: a split on which a temperature is fitted (Guo et al. 2017, section 4.2);
-            images of it that are also among those evaluated are left out.
+        calibrate_on: a split, named or open, on which a temperature is fitted (Guo et al. 2017,
+            "On Calibration of Modern Neural Networks", section 4.2); images that are also among
+            those evaluated are left out.
 
     Returns:
         `top1` and `top5` (fractions), `examples`, `images_per_second` (reading included), `ece`
-        (a fraction, 15 bins) and `nll` (nats), both None where the scores are no probabilities,
-        and `per_class`: top-1 by the class' name, None without images. With `calibrate_on` also
-        `temperature`, `calibrated_on`, `calibration_examples`, `ece_calibrated` and
-        `nll_calibrated`.
+        (a fraction, 15 bins) and `nll` (nats), both None where the scores are not probabilities,
+        and `per_class`: top-1 by the name of the class, None for a class without images. With
+        `calibrate_on` also `temperature`, `calibrated_on`, `calibration_examples`,
+        `ece_calibrated` and `nll_calibrated`.
 
     Raises:
-        InputError: a file, data set or split that is not there, or no image to calibrate on.
+        InputError: a file, data set or split is missing or does not fit, `dataset` is given
+            beside open splits only, or no image is left to calibrate on.
     """
     if save is not None and Path(save).suffix != ".npz":
         raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
+    if dataset is not None and not any(isinstance(s, str) for s in (split, calibrate_on)):
+        raise InputError(
+            f"`dataset` is for splits that are named, not open. Received: dataset={dataset!r}"
+        )
     model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
     say_what_is_made_up(model_file)
-    source = {
-        "dataset": dataset,
-        "data_dir": data_dir,
-        "skip_bad": skip_bad,
-        "batch_size": batch_size,
-    }
+
+    def opened(name: str | data.Split) -> data.Split:
+        if isinstance(name, data.Split):
+            require_fit(model_file, name)
+            return name
+        source = source_for(
+            model_file, split=name, dataset=dataset, data_dir=data_dir, skip_bad=skip_bad
+        )
+        return open_split_for(model_file, source)
+
+    held_out = None if calibrate_on is None else opened(calibrate_on)
+    fingerprints: set[bytes] = set()
     start = time.perf_counter()
-    pixels = None if calibrate_on is None else set()
-    said = predict_split(model_file, split=split, pixels=pixels, **source)
+    predictions = predict_split(
+        model_file,
+        opened(split),
+        batch_size,
+        fingerprints=None if held_out is None else fingerprints,
+    )
     seconds = time.perf_counter() - start
     if save is not None:
-        said.save(save)
-    places = measures.ranks(said.scores, said.labels)
-    sure = measures.are_probabilities(said.scores)
-    by_class = measures.per_class(places, said.labels, len(said.classes))
-    answer = {
-        "top1": float(np.mean(places < 1)),
-        "top5": float(np.mean(places < 5)),
-        "examples": len(places),
-        "images_per_second": round(len(places) / seconds, 1),
-        "ece": measures.reliability(said.scores, said.labels).ece if sure else None,
-        "nll": measures.negative_log_likelihood(said.scores, said.labels) if sure else None,
-        "per_class": dict(zip(said.classes, by_class, strict=True)),
-    }
-    if calibrate_on is None:
-        return answer
-    if not sure:
-        raise InputError(
-            f"{model_file.path} gives no probabilities: there is no temperature to fit."
+        predictions.save(save)
+    results = _measured(predictions, seconds)
+    if held_out is not None:
+        name = calibrate_on if isinstance(calibrate_on, str) else name_of(held_out)
+        results |= calibrate(
+            model_file,
+            predictions,
+            fingerprints,
+            split=held_out,
+            name=name,
+            batch_size=batch_size,
         )
-    return answer | _calibration(model_file, said, calibrate_on, pixels, source)
+    return results
 
 
 def predict_split(
     model_file: ModelFile,
-    *,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    split: str = "test",
-    skip_bad: bool = False,
+    split: data.Split,
     batch_size: int = 128,
-    pixels: set[bytes] | None = None,
+    *,
+    fingerprints: set[bytes] | None = None,
 ) -> Predictions:
-    """The scores of every image of a split; arguments as of `evaluate`.
+    """Predict every image of a split.
 
     Args:
-        model_file: one that is open.
-        dataset: as of `evaluate`.
-        data_dir: likewise.
-        split: likewise.
-        skip_bad: likewise.
-        batch_size: likewise.
-        pixels: gets what tells each image from others.
+        model_file: an open model file.
+        split: images that fit it (`open_split_for`).
+        batch_size: images in a batch.
+        fingerprints: a set that gets the `fingerprint` of every image.
 
     Raises:
-        InputError: as `test_batches`.
+        InputError: as from `batches`.
     """
-    source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
-    opened = _open(model_file, **source)
     gallery, scores, labels = Gallery(), [], []
-    for images, true in _batches(model_file, opened, batch_size):
+    for images, true in batches(model_file, split, batch_size):
         scores.append(np.asarray(model_file.predict(images), np.float32))
         labels.append(true)
         gallery.look(images, scores[-1], true)
-        if pixels is not None:
-            pixels.update(map(_tell, images))
-    shown, kept = gallery.numbers_and_images(images.shape[1:])
-    names = opened.labels
-    if len(set(names)) < len(names):  # two kinds of crane
+        if fingerprints is not None:
+            fingerprints.update(map(fingerprint, images))
+    shown, shown_images = gallery.numbers_and_images(images.shape[1:])
+    names = split.labels
+    if len(set(names)) < len(names):  # ImageNet has two kinds of crane
         names = tuple(f"{i} {name}" for i, name in enumerate(names))
     return Predictions(
         scores=np.concatenate(scores),
         labels=np.concatenate(labels),
         classes=names,
-        dataset=dataset or model_file.metadata.dataset,
-        split=split,
-        model_file=digest(model_file.path),
-        paths=_paths(opened),
+        dataset=dataset_of(split),
+        split=name_of(split),
+        model_sha256="" if model_file.path.is_dir() else sha256(model_file.path),
+        paths=paths_of(split),
         shown=shown,
-        opened=kept,
+        images=shown_images,
     )
 
 
-def test_batches(
-    model_file: ModelFile,
-    *,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    split: str = "test",
-    skip_bad: bool = False,
-    batch_size: int = 128,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The images of a split as a model file wants them; arguments as of `evaluate`.
-
-    Yields:
-        uint8 `(batch, size, size, channels)`, integer `(batch,)`.
-
-    Raises:
-        InputError: no data set is named, or its images or classes do not fit the model file; while
-            it goes on, a file of data is gone or damaged.
-    """
-    source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
-    return _batches(model_file, _open(model_file, **source), batch_size)
-
-
-def require_channels(model_file: ModelFile, opened: data.Split, dataset: str) -> None:
-    """Refuse grey images for a network that sees colours, and the other way round.
-
-    Raises:
-        InputError: they are.
-    """
-    if opened.channels != model_file.channels:
-        raise InputError(
-            f"{model_file.path} takes images of {model_file.channels} channels, "
-            f"{dataset} has {opened.channels}."
-        )
-
-
-def _open(model_file: ModelFile, *, dataset, data_dir, split, skip_bad) -> data.Split:
-    """A split, if it fits an model_file."""
-    metadata = model_file.metadata
-    dataset = dataset or metadata.dataset
-    if dataset is None:
-        raise InputError(f"no data set is known for {model_file.path}; name one with --dataset.")
-    opened = data.Source(dataset, split, data_dir=data_dir, skip_bad=skip_bad).open()
-    require_channels(model_file, opened, dataset)
-    if model_file.classes is not None and model_file.classes < len(opened.labels):
-        raise InputError(
-            f"{model_file.path} tells {model_file.classes} classes apart, {dataset} has "
-            f"{len(opened.labels)}."
-        )
-    if metadata.labels and len(opened.labels) != len(metadata.labels):
-        raise InputError(
-            f"{model_file.path} knows {len(metadata.labels)} classes, {dataset} has "
-            f"{len(opened.labels)}."
-        )
-    if local_path(dataset) and metadata.labels and opened.labels != metadata.labels:
-        other = next(a for a, b in zip(opened.labels, metadata.labels, strict=True) if a != b)
-        raise InputError(f"{model_file.path} knows no class {other!r}, which {dataset} has.")
-    return opened
-
-
-def _batches(model_file: ModelFile, opened: data.Split, batch_size: int) -> Iterator:
-    if batch_size < 1:
-        raise InputError(f"`batch_size` must be above 0. Received: batch_size={batch_size}")
-    batches = data.evaluation_batches(
-        opened, model_file.metadata.preprocessing, batch_size=batch_size
-    )
-    with data.reading(opened):
-        yield from batches.as_numpy_iterator()
-
-
-def _calibration(
-    model_file: ModelFile, said: Predictions, split: str, pixels: set[bytes], source: dict
-) -> dict[str, Any]:
-    """Fit a temperature on another split; what it makes of the first."""
-    source = dict(source)
-    batch_size = source.pop("batch_size")
-    opened = _open(model_file, split=split, **source)
-    scores, labels = [], []
-    for images, true in _batches(model_file, opened, batch_size):
-        # By the pixels, because splits have several names ("test" may be "validation").
-        own = np.array([_tell(image) not in pixels for image in images])
-        if own.any():
-            scores.append(np.asarray(model_file.predict(images[own]), np.float32))
-            labels.append(true[own])
-    left = sum(map(len, labels))
-    if left < opened.examples:
-        say(
-            f"{opened.examples - left:,} of {opened.examples:,} images of {split} are among "
-            "those evaluated, and were left out of the calibration"
-        )
-    if not left:
-        raise InputError(
-            f"a temperature is fitted on other images than it is judged by. "
-            f"Received: calibrate_on={split!r}, split={said.split!r}"
-        )
-    temperature = measures.fit_temperature(np.concatenate(scores), np.concatenate(labels))
-    if temperature in (measures.COLDEST, measures.HOTTEST):
-        say(
-            f"the best temperature is not within {measures.COLDEST}..{measures.HOTTEST}: "
-            f"the images of {split} were learnt by heart, or tell nothing"
-        )
-    calibrated = measures.at_temperature(said.scores, temperature)
+def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
+    """Compute what `evaluate` returns without `calibrate_on`."""
+    scores, labels = predictions.scores, predictions.labels
+    places = measures.ranks(scores, labels)
+    probabilities = measures.are_probabilities(scores)
+    per_class = measures.per_class(places, labels, len(predictions.classes))
     return {
-        "temperature": temperature,
-        "calibrated_on": split,
-        "calibration_examples": left,
-        "ece_calibrated": measures.reliability(calibrated, said.labels).ece,
-        "nll_calibrated": measures.negative_log_likelihood(calibrated, said.labels),
+        "top1": float(np.mean(places < 1)),
+        "top5": float(np.mean(places < 5)),
+        "examples": len(places),
+        "images_per_second": round(len(places) / seconds, 1),
+        "ece": measures.reliability(scores, labels).ece if probabilities else None,
+        "nll": measures.negative_log_likelihood(scores, labels) if probabilities else None,
+        "per_class": dict(zip(predictions.classes, per_class, strict=True)),
     }
-
-
-def _tell(image: np.ndarray) -> bytes:
-    """What tells an image's pixels from others'."""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-
-
-def _paths(opened: data.Split) -> np.ndarray | None:
-    return None if opened.paths is None else np.array(opened.paths)

@@ -1,4 +1,4 @@
-"""What scores and true classes tell: ranks, calibration, temperature. NumPy alone."""
+"""Measures of scores against true classes: ranks, calibration, temperature."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,41 +8,41 @@ import numpy as np
 # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4, have 15 bins.
 BINS = 15
 
-# A logarithm needs more than 0: the smallest normal float32.
+# The logarithm of 0 is taken as that of the smallest normal float32.
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
-# Temperatures that are looked at. The best one of scores that are all right is 0.
+# The range of temperatures. Where every top class is right, the best one would be 0.
 COLDEST, HOTTEST = 0.05, 20.0
 
 
 def ranks(scores: np.ndarray, labels: Iterable[int]) -> np.ndarray:
-    """Place of the true class among the scores, from 0; of equal scores the first class leads.
+    """Rank the true class among the scores, from 0; of equal scores the first class leads.
 
-    So top-1 is what `argmax` gives, which is what people run on a phone: scores in steps of 1/256,
-    of an int8 file, are often equal.
+    So top-1 agrees with `argmax`, which is what applications run; scores of an int8 file, in steps
+    of 1/256, are often equal.
 
     Args:
         scores: `(n, classes)`.
         labels: integers `(n,)`.
 
     Returns:
-        Integers `(n,)`; `classes` where the true class has no number as its score.
+        Integers `(n,)`; `classes` where the score of the true class is NaN.
     """
     labels = np.asarray(labels)[:, None]
     true = np.take_along_axis(scores, labels, axis=1)
     before = np.arange(scores.shape[1]) < labels
-    # NaN is in front of everything: a broken model has no top-1.
+    # NaN counts as higher than any number, so that a broken model is never right.
     better = np.sum(~(scores <= true) | ((scores == true) & before), axis=1)
     return np.where(np.isnan(true[:, 0]), scores.shape[1], better)
 
 
 def per_class(places: np.ndarray, labels: np.ndarray, classes: int) -> list[float | None]:
-    """Top-1 of the images of each class, a fraction; None where a class has no image.
+    """Compute the top-1 of each class, a fraction; None for a class without images.
 
     Args:
-        places: as `ranks` gives them, `(n,)`.
+        places: what `ranks` returned, `(n,)`.
         labels: integers `(n,)`.
-        classes: how many there are.
+        classes: number of classes.
     """
     seen = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[places < 1], minlength=classes)
@@ -50,7 +50,7 @@ def per_class(places: np.ndarray, labels: np.ndarray, classes: int) -> list[floa
 
 
 def are_probabilities(scores: np.ndarray) -> bool:
-    """Whether all scores are in [0, 1]; logits are not, and have no calibration."""
+    """Tell whether all scores are in [0, 1]; logits are not, and cannot be calibrated."""
     return bool(scores.min() >= 0 and scores.max() <= 1 + 1e-3)
 
 
@@ -60,8 +60,8 @@ class Reliability:
 
     Attributes:
         counts: images in each bin, integers `(bins,)`.
-        accuracy: share of them whose top class is right; NaN in an empty bin.
-        confidence: mean score of the top class; likewise.
+        accuracy: fraction of them whose top class is right; NaN in an empty bin.
+        confidence: their mean score of the top class; NaN in an empty bin.
     """
 
     counts: np.ndarray
@@ -77,12 +77,12 @@ class Reliability:
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Bin images by the score of their top class; a bin holds its upper end.
+    """Bin images by the score of their top class; a bin includes its upper end.
 
     Args:
         scores: probabilities `(n, classes)`.
         labels: integers `(n,)`.
-        bins: how many.
+        bins: number of bins.
     """
     confidence = scores.max(axis=1).astype(np.float64)
     right = ranks(scores, labels) < 1
@@ -97,7 +97,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Rel
 
 
 def negative_log_likelihood(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log of the true class' probability, in nats; a probability of 0 counts as 1e-38.
+    """Compute the mean of -log p(true class), in nats; a probability of 0 counts as 1.2e-38.
 
     Args:
         scores: probabilities `(n, classes)`.
@@ -108,10 +108,10 @@ def negative_log_likelihood(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def at_temperature(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities as if the logits had been divided by `temperature` (Guo et al. 2017, eq. 9).
+    """Divide the logits behind probabilities by `temperature` (Guo et al. 2017, equation 9).
 
-    Logarithms of probabilities are the logits but for a constant of each image, which softmax
-    does not see: no logits are needed.
+    The logarithms of probabilities differ from the logits by one constant for each image, which
+    softmax ignores, so the logits themselves are not needed.
 
     Args:
         scores: probabilities `(n, classes)`.
@@ -124,39 +124,31 @@ def at_temperature(scores: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature with the smallest negative log-likelihood on images held out for it.
+    """Find the temperature with the smallest negative log-likelihood.
 
     Args:
-        scores: probabilities `(n, classes)`.
+        scores: probabilities `(n, classes)` of images that the network was not trained on.
         labels: integers `(n,)`.
 
     Returns:
-        It, within COLDEST..HOTTEST; at an end, the minimum lies beyond.
+        The temperature, within COLDEST..HOTTEST; one of these where the minimum is outside.
     """
+    from scipy.optimize import brentq  # takes longer to import than all of the rest
+
     logits = _logits(scores)
     true = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
 
-    def slope_and_curvature(inverse):
-        """Of the loss along 1 / temperature, in which it is convex."""
-        powers = _softmax(logits * inverse)
-        mean = np.einsum("nc,nc->n", powers, logits)
-        squares = np.einsum("nc,nc,nc->n", powers, logits, logits)
-        return float(np.mean(mean - true)), float(np.mean(squares - mean**2))
+    def slope(inverse: float) -> float:
+        """Differentiate the loss by 1 / temperature, in which it is convex."""
+        expected = np.einsum("nc,nc->n", _softmax(logits * inverse), logits)
+        return float(np.mean(expected - true))
 
     low, high = 1 / HOTTEST, 1 / COLDEST
-    if slope_and_curvature(low)[0] >= 0:
+    if slope(low) >= 0:
         return HOTTEST
-    if slope_and_curvature(high)[0] <= 0:
+    if slope(high) <= 0:
         return COLDEST
-    inverse = 1.0
-    while high / low > 1 + 1e-9:
-        slope, curvature = slope_and_curvature(inverse)
-        low, high = (low, inverse) if slope > 0 else (inverse, high)
-        step = inverse - slope / curvature if curvature > 0 else 0.0  # Newton's
-        if abs(step / inverse - 1) < 1e-9:
-            break
-        inverse = step if low < step < high else float(np.sqrt(low * high))
-    return 1 / inverse
+    return 1 / brentq(slope, low, high)
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:

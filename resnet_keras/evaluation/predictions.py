@@ -1,15 +1,16 @@
-"""What a model file said about every image of a split, and the images worth looking at."""
+"""The scores of a model file for every image of a split, and the images worth looking at."""
 
 import dataclasses
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
-from resnet_keras.files import sha256, whole
+from resnet_keras.files import whole
 
 # Images kept beside the scores: the most confident mistakes, and the first right ones.
 MISTAKES, RIGHT = 24, 8
@@ -22,14 +23,14 @@ class Predictions:
     Attributes:
         scores: float32 `(n, classes)`.
         labels: int64 `(n,)`, the true classes.
-        classes: their names.
-        dataset: as it was asked for.
-        split: likewise.
-        model_file: hexadecimal SHA-256 of the model file; empty for a folder.
-        paths: strings `(n,)`, of a folder of images; else None.
-        shown: int64 `(k,)`, numbers of the images that are kept: the most confident mistakes,
-            the worst first, then right ones, each the first of its class.
-        images: uint8 `(k, size, size, channels)`, as the network saw them.
+        classes: the names of the classes.
+        dataset: its name, as it was asked for.
+        split: its name, as it was asked for.
+        model_sha256: hexadecimal SHA-256 of the model file; empty for a folder.
+        paths: of the image files, strings `(n,)`; None if images are not files.
+        shown: int64 `(k,)`, the numbers of the images that are kept: the most confident mistakes,
+            the most confident first, then right ones, each the first of its class.
+        images: uint8 `(k, height, width, channels)`, those images as the network saw them.
     """
 
     scores: np.ndarray
@@ -37,7 +38,7 @@ class Predictions:
     classes: tuple[str, ...]
     dataset: str
     split: str
-    model_file: str
+    model_sha256: str
     paths: np.ndarray | None
     shown: np.ndarray
     images: np.ndarray
@@ -45,10 +46,11 @@ class Predictions:
     def save(self, path: str | Path) -> None:
         """Write an `.npz` file that NumPy reads without pickle, whole or not at all.
 
-        Its arrays are the attributes; `index` counts the images; `about` is JSON.
+        Its arrays are the attributes that are arrays, `classes`, `index`, which counts the images,
+        and `about`, JSON with the attributes that are text.
         """
         path = Path(path)
-        arrays = {
+        arrays: dict[str, Any] = {
             "index": np.arange(len(self.labels)),
             "scores": self.scores,
             "labels": self.labels,
@@ -60,17 +62,17 @@ class Predictions:
         if self.paths is not None:
             arrays["paths"] = self.paths
         with whole(path) as part, open(part, "wb") as file:
-            np.savez(file, **arrays)  # scores of a softmax hardly shrink
+            np.savez(file, **arrays)  # compressed, scores are hardly smaller
 
 
-_ABOUT = ("dataset", "split", "model_file")
+_ABOUT = ("dataset", "split", "model_sha256")
 
 
 def load_predictions(path: str | Path) -> Predictions:
     """Read what `Predictions.save` wrote.
 
     Raises:
-        InputError: there is no such file, or it holds something else.
+        InputError: the file is missing, or holds something else.
     """
     try:
         with open(path, "rb") as file, np.load(file) as arrays:
@@ -87,40 +89,31 @@ def load_predictions(path: str | Path) -> Predictions:
         raise InputError(f"{path} holds no predictions: {error}") from None
 
 
-def digest(model_file: Path) -> str:
-    """Hexadecimal SHA-256 of a model file; empty for a folder."""
-    return "" if model_file.is_dir() else sha256(model_file)
-
-
 class Gallery:
-    """Keeps the images worth looking at while a split goes by, and no others."""
+    """Keeps the images worth looking at while the batches of a split go by."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.mistakes: list[tuple[float, int, np.ndarray]] = []
         self.right: dict[int, tuple[int, np.ndarray]] = {}
         self.seen = 0
 
     def look(self, images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Take one batch: uint8 `(n, size, size, c)`, `(n, classes)`, `(n,)`."""
+        """Take one batch: uint8 `(n, height, width, c)`, float32 `(n, classes)`, int64 `(n,)`."""
         right = measures.ranks(scores, labels) < 1
         confidence = scores.max(axis=1)
         for i in np.flatnonzero(~right & ~np.isnan(confidence)):
             self.mistakes.append((-float(confidence[i]), self.seen + int(i), images[i]))
-        # Of equal confidence the first is kept, whatever the batches are.
-        self.mistakes = [
-            (c, n, image.copy()) for c, n, image in sorted(self.mistakes, key=_order)[:MISTAKES]
-        ]
+        # Of equal confidence the first is kept, whatever the batches are. Copied, because a part
+        # of a batch would keep all of it in memory.
+        self.mistakes.sort(key=lambda mistake: mistake[:2])
+        self.mistakes = [(c, n, image.copy()) for c, n, image in self.mistakes[:MISTAKES]]
         for i in np.flatnonzero(right):
             if len(self.right) < RIGHT and int(labels[i]) not in self.right:
                 self.right[int(labels[i])] = (self.seen + int(i), images[i].copy())
         self.seen += len(labels)
 
     def numbers_and_images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """`shown` and `images` of `Predictions`; `shape` is that of an image."""
+        """Give `shown` and `images` of `Predictions`; `shape` is that of an image."""
         kept = [(n, image) for _, n, image in self.mistakes] + list(self.right.values())
-        kept = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
-        return np.array([n for n, _ in kept], np.int64), kept
-
-
-def _order(mistake: tuple) -> tuple[float, int]:
-    return mistake[:2]
+        images = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
+        return np.array([n for n, _ in kept], np.int64), images

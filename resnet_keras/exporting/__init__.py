@@ -13,7 +13,7 @@ import numpy as np
 from resnet_keras import data
 from resnet_keras.console import command, say
 from resnet_keras.errors import InputError
-from resnet_keras.evaluation import require_channels, test_batches
+from resnet_keras.evaluation import batches, open_split_for, require_channels, source_for
 from resnet_keras.exporting.plain import folded, plain, save_plain
 from resnet_keras.exporting.proof import BOUNDS, compare, latencies, reason_to_refuse, size
 from resnet_keras.files import whole, write_text
@@ -144,7 +144,7 @@ def export(
     metadata = original.metadata
     proof = {"dataset": dataset, "data_dir": data_dir, "skip_bad": skip_bad}
     # Before the long work: a data set that is not there is found now.
-    image, _ = next(iter(test_batches(original, **proof, batch_size=1)))
+    image, _ = next(batches(original, open_split_for(original, source_for(original, **proof)), 1))
     images = calibration = None
     tuned = _tuned_ranges(source, out, quantize, calibrate, keep_float)
     if tuned:
@@ -322,12 +322,19 @@ def _calibration_images(
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.Source(dataset, "train", data_dir=data_dir, skip_bad=skip_bad).open()
+<<<<<<< HEAD
     require_channels(original, split, dataset)
     some = split.sample(CALIBRATION_IMAGES, seed=seed)
     say(f"calibrating on {some.examples} training images of {dataset}")
     batches = data.evaluation_batches(some, original.metadata.preprocessing, batch_size=32)
     with data.reading(some):
         kept = [images for images, _ in batches.as_numpy_iterator()]
+=======
+    require_channels(original, split)
+    some = data.sample(split, CALIBRATION_IMAGES, seed=seed)
+    say(f"calibrating on {some.examples} training images of {dataset}")
+    kept = [images for images, _ in batches(original, some, 32)]
+>>>>>>> e2-report
     kept = np.concatenate(kept)[:CALIBRATION_IMAGES]
     if len(kept) < LEAST_IMAGES:
         raise InputError(

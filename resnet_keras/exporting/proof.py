@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_keras.evaluation import measures, test_batches
+from resnet_keras.evaluation import batches, measures, open_split_for, source_for
 from resnet_keras.model_files import ModelFile, open_model_file
 
 # What each kind of file must keep: the largest difference of a probability must be below, or the
@@ -52,10 +52,8 @@ def compare(
         InputError: a data set that is not there or does not fit.
     """
     largest, total, agreed, right, right_source, seen = 0.0, 0.0, 0, 0, 0, 0
-    batches = test_batches(
-        original, dataset=dataset, data_dir=data_dir, skip_bad=skip_bad, batch_size=32
-    )
-    for images, labels in batches:
+    source = source_for(original, dataset=dataset, data_dir=data_dir, skip_bad=skip_bad)
+    for images, labels in batches(original, open_split_for(original, source), 32):
         images, labels = images[: examples - seen], labels[: examples - seen]
         expected, got = original.predict(images), candidate.predict(images)
         difference = np.abs(got.astype(np.float64) - expected)

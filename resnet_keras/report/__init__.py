@@ -1,59 +1,102 @@
-"""What people read of a run: `report.html`, and the metadata of a model that goes to others."""
+"""What people read about runs and models: `report.html`, and the model card."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.data import Split
 from resnet_keras.errors import InputError
+from resnet_keras.evaluation import open_split_for, predict_split, require_fit, source_for
 from resnet_keras.files import write_text
-from resnet_keras.model_files import load_keras
+from resnet_keras.model_files import load_keras, open_model_file
+from resnet_keras.recipe import splits
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
 from resnet_keras.report.runs import Run, read_run
 
-__all__ = ["model_card", "write_report"]
+__all__ = ["model_card", "read_run", "with_predictions", "write_report"]
 
 
 def write_report(
-    runs: Sequence[str | Path], *, out: str | Path | None = None, data_dir: str | Path | None = None
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    test: Split | None = None,
 ) -> Path:
-    """Write one self-contained page about one or several runs.
+    """Write one self-contained HTML page about one run or several.
 
-    What the network says of the test images is read from `predictions.npz`, which `train` and
-    `evaluate --save` write; where there is none of this model, the images are predicted.
+    The scores of the test images are read from `predictions.npz`, which `train` and
+    `evaluate(save=)` write. Where it is missing or was made with another model, the images are
+    predicted.
 
     Args:
         runs: run folders; several are compared.
         out: the page; by default `report.html` in the first folder.
-        data_dir: where prepared data sets lie, should they be needed.
+        data_dir: folder of the prepared data sets, if test images must be opened; by default as
+            in the recipe.
+        test: the test images, if they are open; by default those that the run was tested on.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: no run folder, a damaged file in one, or a data set that is not there.
+        InputError: a folder is not a run folder, a file in it is damaged, or a data set is
+            missing.
     """
     if not runs:
-        raise InputError("`report` needs at least one run folder.")
+        raise InputError("`report` needs at least one run folder. Received: none")
     out = Path(out) if out is not None else Path(runs[0]) / "report.html"
     if out.is_dir():
         raise InputError(f"`out` must be a file. Received: out={str(out)!r}")
-    read = [read_run(run, data_dir=data_dir) for run in runs]
+    read = [with_predictions(read_run(run), test, data_dir=data_dir) for run in runs]
     html = page(read, [_facts(run) for run in read])
     write_text(out, html)
     return out
 
 
+def with_predictions(
+    run: Run, test: Split | None = None, *, data_dir: str | Path | None = None
+) -> Run:
+    """Predict the test images of a run that has a model but no predictions of it.
+
+    Nothing is written into the folder of the run.
+
+    Args:
+        run: what `read_run` returned.
+        test: as in `write_report`.
+        data_dir: as in `write_report`.
+
+    Raises:
+        InputError: the data set is missing, or does not fit the model.
+    """
+    if run.predictions is not None or run.model is None:
+        return run
+    model_file = open_model_file(run.model)
+    if test is None:
+        source = source_for(
+            model_file,
+            split=splits(run.recipe.get("holdout"))[1],
+            data_dir=data_dir or run.recipe.get("data_dir"),
+            skip_bad=bool(run.recipe.get("skip_bad")),
+        )
+        test = open_split_for(model_file, source)
+    else:
+        require_fit(model_file, test)
+    return dataclasses.replace(run, predictions=predict_split(model_file, test))
+
+
 def _facts(run: Run) -> dict[str, Any]:
-    """What the model file tells: counts, and Grad-CAM of the images that are shown."""
-    if run.predictions is None:
+    """Compute what the page shows of a model: its size, and Grad-CAM of the images shown."""
+    if run.predictions is None or run.model is None:
         return {}
     from resnet_keras.models import count
-    from resnet_keras.report.attention import grad_cam
+    from resnet_keras.report.activation_maps import grad_cam
 
-    model = load_keras(run.folder / "model.keras")
-    said = run.predictions
-    facts = {"maps": grad_cam(model, said.images) if len(said.images) else None}
+    model = load_keras(run.model)
+    images = run.predictions.images
+    facts: dict[str, Any] = {"maps": grad_cam(model, images) if len(images) else None}
     if None not in model.input_shape[1:]:
         facts |= count(model)
     return facts

@@ -1,4 +1,4 @@
-"""A model card: what a stranger must know of a file, as Hugging Face and Keras read it."""
+"""The model card: what a stranger needs to know to use a model file."""
 
 import json
 from pathlib import Path
@@ -6,53 +6,29 @@ from typing import Any
 
 from resnet_keras.files import local_path
 from resnet_keras.model_files import Metadata
-from resnet_keras.report.text import milliseconds, percent, public
-
-# What Hugging Face calls the library that opens a file.
-_LIBRARIES = {".keras": "keras", ".tflite": "litert", ".onnx": "onnx", "": "tensorflow"}
-
-_OPENING = {
-    ".keras": """\
-import keras
-
-model = keras.models.load_model("{name}")
-scores = model.predict(pixels)""",
-    ".tflite": """\
-from ai_edge_litert.interpreter import Interpreter
-
-model = Interpreter("{name}")
-entry, exit = model.get_input_details()[0], model.get_output_details()[0]
-model.resize_tensor_input(entry["index"], pixels.shape)
-model.allocate_tensors()
-model.set_tensor(entry["index"], pixels)
-model.invoke()
-scores = model.get_tensor(exit["index"])""",
-    ".onnx": """\
-import onnxruntime
-
-model = onnxruntime.InferenceSession("{name}")
-scores = model.run(None, {{model.get_inputs()[0].name: pixels}})[0]""",
-    "": """\
-import tensorflow as tf
-
-model = tf.saved_model.load("{name}")
-scores = model.serve(pixels)""",
-}
+from resnet_keras.report.snippets import LIBRARIES, SNIPPETS
+from resnet_keras.report.text import (
+    escape_code,
+    escape_markdown,
+    milliseconds,
+    percent,
+    public,
+)
 
 
 def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.keras") -> str:
-    """Markdown with the front matter of Hugging Face's model cards.
+    """Write a model card: Markdown with the front matter of Hugging Face.
 
     Args:
-        report: as `export` gives it: `examples`, `top1`, `top1_source`, `max_difference`,
-            `top1_agreement`, `bytes`, `latency_ms`, `layout`, `io`, `dataset`, `command`; what it
-            lacks is left out.
-        metadata: of the file.
-        name: of the file; its suffix says what opens it.
+        report: what `export` returned: `examples`, `top1`, `top1_source`, `max_difference`,
+            `top1_agreement`, `bytes`, `latency_ms`, `layout`, `io`, `dataset`, `command`; the card
+            leaves out what the report lacks.
+        metadata: of the model file.
+        name: of the model file; its suffix decides how it is opened.
 
     Returns:
-        The text of a `README.md`. It names no licence: that of weights is for whoever trained
-        them to give.
+        The text of a `README.md`. It names no licence, which only those who trained the weights
+        can give.
     """
     suffix = Path(name).suffix
     return "\n".join(
@@ -61,20 +37,20 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
             *_front_matter(report, metadata, name, suffix),
             "---",
             "",
-            f"# {_line(name)}",
+            f"# {escape_markdown(name)}",
             "",
             *_about(metadata),
             "",
             "## Use",
             "",
             *_arrays(report, metadata, suffix),
-            *_preparation(metadata),
+            *_preprocessing(metadata),
             "",
             "```python",
-            _OPENING.get(suffix, _OPENING[".keras"]).format(name=name),
+            SNIPPETS.get(suffix, SNIPPETS[".keras"]).format(name=name),
             "```",
             "",
-            *_proof(report, metadata),
+            *_measured(report, metadata),
             *_classes(metadata),
             "",
         ]
@@ -82,16 +58,16 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
 
 
 def _front_matter(report: dict, metadata: Metadata, name: str, suffix: str) -> list[str]:
-    """YAML, in which JSON's strings are strings."""
+    """Write the YAML; a string of JSON is one of YAML, too."""
     lines = [
-        f"library_name: {_LIBRARIES.get(suffix, 'keras')}",
+        f"library_name: {LIBRARIES.get(suffix, 'keras')}",
         "pipeline_tag: image-classification",
         "tags:",
         "- image-classification",
         "- resnet",
         "- resnet-keras",
     ]
-    # A folder of somebody's images is no data set that others find.
+    # Nobody else can find a local folder.
     if _is_public(metadata.dataset):
         lines += ["datasets:", f"- {json.dumps(metadata.dataset)}"]
     measured = report.get("dataset") or metadata.dataset
@@ -117,99 +93,87 @@ def _front_matter(report: dict, metadata: Metadata, name: str, suffix: str) -> l
 
 
 def _about(metadata: Metadata) -> list[str]:
-    on = "" if metadata.dataset is None else f", trained on {_line(public(metadata.dataset))}"
-    classes = f" of {len(metadata.labels)} classes" if metadata.labels else ""
-    return [f"A ResNet that classifies images{classes}{on}; written by resnet-keras."]
+    classes = f" into {len(metadata.labels)} classes" if metadata.labels else ""
+    trained = ""
+    if metadata.dataset is not None:
+        trained = f", trained on {escape_markdown(public(metadata.dataset))}"
+    return [f"A ResNet that classifies images{classes}{trained}. Written by resnet-keras."]
 
 
 def _arrays(report: dict, metadata: Metadata, suffix: str) -> list[str]:
-    """What `pixels` and `scores` are, by how the file was made."""
+    """Describe `pixels` and `scores`, which depend on how the file was made."""
     height, width = metadata.preprocessing.size
     size = f"{height}, {width}"
     shape = f"channels, {size}" if report.get("layout") == "nchw" else f"{size}, channels"
     kind = report.get("io") or "float32"
-    integers = suffix == ".tflite" and kind != "float32"
-    levels = (
-        " Both are levels: a value is (level - zero point) x scale, and `entry` and `exit` have "
-        '`(scale, zero point)` under `"quantization"`.'
+    quantized = suffix == ".tflite" and kind != "float32"
+    how = (
+        " Both are quantized: a value is (integer - zero point) x scale, and `(scale, zero point)` "
+        'are in `entry["quantization"]` and `exit["quantization"]`.'
     )
     return [
         f"`pixels` is {kind}, `(batch, {shape})`, RGB or grey, 0-255; `scores` holds a probability "
-        f"for each class, {kind if integers else 'float32'}.{levels if integers else ''}"
+        f"for each class, {kind if quantized else 'float32'}.{how if quantized else ''}"
     ]
 
 
-def _preparation(metadata: Metadata) -> list[str]:
-    """How an image becomes the pixels that the file wants."""
+def _preprocessing(metadata: Metadata) -> list[str]:
+    """Say how an image becomes the pixels that the file takes."""
     wanted = metadata.preprocessing
     height, width = wanted.size
     how = f"{wanted.interpolation}, {'with' if wanted.antialias else 'without'} antialiasing"
-    crop = f"({how}), then the central {height} x {width} pixels are cropped"
-    inside = "Mean and standard deviation are inside the file."
+    rest = (
+        f"({how}), then crop the central {height} x {width} pixels. "
+        "The file normalises the pixels itself."
+    )
     if wanted.resize is not None:
-        return [f"Resize the short edge to {wanted.resize} {crop}. {inside}"]
-    return [f"Images of another size are scaled to just cover {height} x {width} {crop}. {inside}"]
+        return [f"Resize the short edge to {wanted.resize} pixels {rest}"]
+    return [f"Resize images of another size until they just cover {height} x {width} {rest}"]
 
 
-def _proof(report: dict, metadata: Metadata) -> list[str]:
-    """What was measured, and how."""
+def _measured(report: dict, metadata: Metadata) -> list[str]:
+    """Say what was measured, and on which images."""
+    difference, latency = report.get("max_difference"), report.get("latency_ms")
     rows = (
-        ("top-1", percent(report.get("top1"), 2) if "top1" in report else None),
+        ("top-1", percent(report.get("top1"), 2)),
         ("top-1 of the Keras model", percent(report.get("top1_source"), 2)),
-        ("same top-1 as the Keras model", percent(report.get("top1_agreement"), 2)),
-        ("largest difference of a probability", _number(report.get("max_difference"), ".1e")),
+        ("top-1 agreement with the Keras model", percent(report.get("top1_agreement"), 2)),
+        ("largest difference of a probability from the Keras model", _number(difference, ".1e")),
         ("size, bytes", _number(report.get("bytes"), ",")),
-        ("one image, ms, on the machine of the export", milliseconds(report.get("latency_ms"))),
+        ("latency of one image, ms, on the machine that exported it", milliseconds(latency)),
     )
     known = [(what, value) for what, value in rows if value not in (None, "-")]
     if not known:
         return []
     measured = report.get("dataset") or metadata.dataset
-    # A command that needs somebody's folder runs nowhere else.
+    # A command that needs a local folder runs nowhere else.
     anywhere = _is_public(metadata.dataset) and _is_public(measured)
     command = report.get("command") if anywhere else None
     images = f"{report['examples']:,} test images" if "examples" in report else "test images"
     return [
         "## Measured",
         "",
-        f"On {images} of {_line(public(measured or 'its data set'))}:",
+        f"On {images} of {escape_markdown(public(measured or 'its data set'))}:",
         "",
-        "| what | value |",
+        "| measure | value |",
         "|---|---|",
         *(f"| {what} | {value} |" for what, value in known),
         "",
-        *([f"By `{_code(command)}`.", ""] if command else []),
+        *([f"Command: `{escape_code(command)}`", ""] if command else []),
     ]
 
 
 def _classes(metadata: Metadata, most: int = 100) -> list[str]:
-    """Names of the classes, in the order of the scores."""
+    """List the names of the classes, in the order of the scores."""
     if not metadata.labels:
         return []
-    shown = ", ".join(_line(label) for label in metadata.labels[:most])
+    shown = ", ".join(escape_markdown(label) for label in metadata.labels[:most])
     more = f", and {len(metadata.labels) - most} more" if len(metadata.labels) > most else ""
-    return ["## Classes", "", f"{shown}{more}."]
+    return ["## Classes", "", f"In the order of the scores: {shown}{more}."]
 
 
 def _is_public(dataset: str | None) -> bool:
     return dataset is not None and local_path(dataset) is None
-
-
-def _line(words: str) -> str:
-    """Somebody's words in a line of Markdown: no markup, no line's end, no control characters."""
-    visible = _printable(words)
-    for mark in "\\`*[]<>|":
-        visible = visible.replace(mark, f"\\{mark}")
-    return visible
-
-
-def _code(words: str) -> str:
-    """The same between backticks, where only they are markup."""
-    return _printable(words).replace("`", "'")
-
-
-def _printable(words: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
 
 
 def _number(value: Any, how: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Figures as SVG that takes its colours from the page, light or dark."""
+"""Charts as SVG, which takes its colours from the page, light or dark."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,16 +8,16 @@ import numpy as np
 from resnet_keras.evaluation.measures import Reliability
 from resnet_keras.report.text import escape, percent
 
-# A figure is drawn about as wide as a telephone, so that its words can be read there.
+# In units of the SVG: about as wide as a phone, so that text can be read there.
 WIDTH = 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
 
-# Points of a curve that the pointer finds.
+# Up to this many points of a curve can be hovered.
 _MOST_DOTS = 200
 
 
 def figure(title: str, drawn: str, words: str) -> str:
-    """A figure with its title and, below, what is to be known of it; all of it HTML."""
+    """Put a chart between its title and its caption; all three are HTML."""
     caption = f"<figcaption>{words}</figcaption>" if words else ""
     drawn = drawn.replace('role="img"', f'role="img" aria-label="{title}"')
     return f"<figure><h3>{title}</h3>{drawn}{caption}</figure>"
@@ -32,15 +32,15 @@ def lines(
     low: float | None = None,
     logarithmic: bool = False,
 ) -> str:
-    """Curves over the same axis, below a legend with their values where the pointer is.
+    """Draw curves below a legend, which shows their values at the pointer.
 
     Args:
-        series: points `(x, y)` by name; colours follow the order.
-        x_label: with its unit.
-        y_label: likewise.
-        show: a value in words.
-        low: lower end of the y axis; by default the lowest value. What is below is cut off.
-        logarithmic: y by its powers of ten; what is not above 0 is left out.
+        series: points `(x, y)` by name; the order decides the colours.
+        x_label: of the axis, with its unit.
+        y_label: of the axis, with its unit.
+        show: formats a value of y.
+        low: lower end of the y axis, where curves are cut off; by default the lowest value.
+        logarithmic: use a logarithmic y axis, and leave out values of 0 or less.
     """
     there = {
         name: [(x, y) for x, y in points if math.isfinite(y) and (y > 0 or not logarithmic)]
@@ -58,7 +58,7 @@ def lines(
         colour = f"s{number % 8}"
         path = "M" + "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in points)
         drawn.append(f'<path class="line {colour}" d="{path}"/>')
-        # Of very long runs, not every epoch is one that the pointer finds.
+        # In a very long run, not every epoch can be hovered.
         every = math.ceil(len(points) / _MOST_DOTS)
         drawn += [
             f'<circle class="dot {colour}" data-series="{number}" data-x="{x:g}" '
@@ -78,16 +78,16 @@ def lines(
 def intervals(
     rows: Sequence[tuple[str, float, float, float, int]], *, x_label: str, y_label: str
 ) -> str:
-    """A share of each class with its interval, one row a class.
+    """Draw a fraction and its interval, one row for each class.
 
     Args:
-        rows: name, share, lower and upper end of its interval, number of images.
-        x_label: with its unit.
-        y_label: likewise.
+        rows: name, fraction, lower and upper end of its interval, number of images.
+        x_label: of the axis, with its unit.
+        y_label: of the axis, with its unit.
     """
     step = 21
     left = 40 + 6.2 * max(min(len(row[0]), 13) for row in rows)
-    low = math.floor(min(row[2] for row in rows) * 20) / 20  # a twentieth or more to the left
+    low = math.floor(min(row[2] for row in rows) * 20) / 20  # rounded down to 5 %
     high = max(row[3] for row in rows)
     height = _TOP + step * len(rows) + _BOTTOM
     frame = _Frame((100 * low, 100 * high), (len(rows), 0), height, left=left, grid="x")
@@ -108,7 +108,7 @@ def intervals(
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
-    """How often a true class (row) was taken for another (column).
+    """Draw how often a true class (row) was predicted as another (column).
 
     Args:
         counts: integers `(classes, classes)`.
@@ -126,10 +126,10 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
     for i, j in zip(*np.nonzero(counts), strict=True):
         x, y = left + size * j, top + size * i
         right = i == j
-        # The root, because what is seldom is what one looks for.
+        # The square root makes rare mistakes visible.
         strength = 0.06 + 0.94 * math.sqrt(shares[i, j])
         kind = "right" if right else "wrong"
-        words = "right" if right else f"taken for {names[j]}"
+        words = "right" if right else f"predicted as {names[j]}"
         drawn.append(
             f"<g><title>{escape(names[i])} {escape(words)}: {counts[i, j]:,} images, "
             f"{percent(shares[i, j])} of the class</title>"
@@ -159,13 +159,13 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> str:
         f'<text class="axis" transform="translate(11 {top + size * n / 2:.1f}) rotate(-90)">'
         "true class</text>"
         f'<text class="axis" x="{left + size * n / 2:.1f}" y="{height - 4:.1f}">'
-        "class the network says</text>"
+        "predicted class</text>"
     )
     return _svg(drawn, height)
 
 
 def reliability(binned: Reliability) -> str:
-    """The reliability diagram of Guo et al. 2017, figure 1: accuracy and gap, and the counts."""
+    """Draw the reliability diagram of Guo et al. 2017, figure 1, above the counts of its bins."""
     bins = len(binned.counts)
     top_height, low_height = 250, 112
     frame = _Frame((0, 100), (0, 100), top_height)
@@ -177,16 +177,17 @@ def reliability(binned: Reliability) -> str:
         x = frame.x(100 * i / bins) + 0.75
         accuracy, confidence = 100 * binned.accuracy[i], 100 * binned.confidence[i]
         both, base = min(accuracy, confidence), frame.y(0)
-        gap = "confident" if confidence > accuracy else "modest"
+        gap = "overconfident" if confidence > accuracy else "underconfident"
         top, height = frame.y(max(accuracy, confidence)), abs(accuracy - confidence)
         height *= (frame.y(0) - frame.y(100)) / 100
-        said = (
+        words = (
             f"confidence {100 * i / bins:.0f} to {100 * (i + 1) / bins:.0f} %: "
-            f"{binned.counts[i]:,} images, {accuracy:.1f} % right, {confidence:.1f} % confident"
+            f"{binned.counts[i]:,} images, accuracy {accuracy:.1f} %, "
+            f"mean confidence {confidence:.1f} %"
         )
         pale = 0.2 + 0.8 * math.sqrt(binned.counts[i] / binned.counts.max())
         drawn.append(
-            f'<g opacity="{pale:.2f}"><title>{said}</title>'
+            f'<g opacity="{pale:.2f}"><title>{words}</title>'
             f'<rect class="bar" x="{x:.1f}" y="{frame.y(both):.1f}" width="{width:.1f}" '
             f'height="{base - frame.y(both):.1f}"/>'
             f'<rect class="{gap}" x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" '
@@ -194,22 +195,40 @@ def reliability(binned: Reliability) -> str:
         )
         counted.append(
             f'<rect class="count" x="{x:.1f}" y="{below.y(shares[i]):.1f}" width="{width:.1f}" '
-            f'height="{max(below.y(0) - below.y(shares[i]), 1):.1f}"><title>{said}</title></rect>'
+            f'height="{max(below.y(0) - below.y(shares[i]), 1):.1f}"><title>{words}</title></rect>'
         )
     drawn.append(
         f'<path class="ideal" d="M{frame.x(0)} {frame.y(0)}L{frame.x(100)} {frame.y(100)}"/>'
     )
     ticks = (0, 20, 40, 60, 80, 100)
     return frame.svg(
-        drawn, "confidence: score of the top class, %", "right, %", x_ticks=ticks, y_ticks=ticks
+        drawn, "confidence: score of the top class, %", "accuracy, %", x_ticks=ticks, y_ticks=ticks
     ) + below.svg(counted, "confidence, %", "images, %", x_ticks=ticks, y_ticks=(0, 50, 100))
 
 
 class _Frame:
-    """Axes of a plot."""
+    """The axes of a chart, from values to units of the SVG.
 
-    def __init__(self, x, y, height, *, left=_LEFT, grid="y", logarithmic=False):
-        self.scale = math.log10 if logarithmic else float
+    Args:
+        x: the values at the ends of the x axis.
+        y: the values at the ends of the y axis.
+        height: of the chart.
+        left: place of the y axis.
+        grid: "x" also draws vertical lines.
+        logarithmic: use a logarithmic y axis.
+    """
+
+    def __init__(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        height: float,
+        *,
+        left: float = _LEFT,
+        grid: str = "y",
+        logarithmic: bool = False,
+    ):
+        self.scale: Callable[[float], float] = math.log10 if logarithmic else float
         if logarithmic:  # at least one power of ten lies within
             y = (min(y[0], 10 ** math.floor(math.log10(y[1]))), y[1])
         self.low_x, self.high_x = x if x[0] != x[1] else (x[0] - 0.5, x[1] + 0.5)
@@ -225,7 +244,26 @@ class _Frame:
         share = (self.scale(value) - low) / (high - low)
         return self.height - _BOTTOM - share * (self.height - _BOTTOM - _TOP)
 
-    def svg(self, drawn, x_label, y_label, *, x_ticks=None, y_ticks=None, clip=False) -> str:
+    def svg(
+        self,
+        drawn: Sequence[str],
+        x_label: str,
+        y_label: str,
+        *,
+        x_ticks: Sequence[float] | None = None,
+        y_ticks: Sequence[float] | None = None,
+        clip: bool = False,
+    ) -> str:
+        """Draw the axes with their ticks and labels, and what is in the chart.
+
+        Args:
+            drawn: SVG elements.
+            x_label: of the axis, with its unit.
+            y_label: of the axis, with its unit.
+            x_ticks: values; by default round numbers.
+            y_ticks: values; by default round numbers.
+            clip: cut off what is outside the axes.
+        """
         x_ticks = _ticks(self.low_x, self.high_x, 6) if x_ticks is None else x_ticks
         if y_ticks is None:
             powers = self.scale is math.log10
@@ -266,7 +304,7 @@ def _svg(drawn: Sequence[str], height: float) -> str:
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers within an axis: steps of 1, 2 or 5 times a power of ten."""
+    """List round numbers on an axis, in steps of 1, 2 or 5 times a power of ten."""
     low, high = min(low, high), max(low, high)
     rough = (high - low) / most
     power = 10 ** math.floor(math.log10(rough))
@@ -277,7 +315,7 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _powers(low: float, high: float, most: int) -> list[float]:
-    """Powers of ten within an axis, and their doubles and fives where there are few."""
+    """List powers of ten on an axis; where there are few, also 2 and 5 times, or 3 times them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for parts in ((1, 2, 5), (1, 3), (1,)):
         ticks = [m * 10.0**k for k in decades for m in parts]

@@ -4,7 +4,7 @@
   const dark = () => root.dataset.theme
     ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const name = () => { button.textContent = dark() ? "Light" : "Dark"; };
-  // A page opened from a file may have no memory.
+  // A page that is opened from a file may have no storage.
   try { root.dataset.theme = localStorage.getItem("theme") || ""; } catch { /* none */ }
   if (!root.dataset.theme) delete root.dataset.theme;
   button.addEventListener("click", () => {
@@ -17,7 +17,7 @@
   name();
 })();
 
-// Where the pointer is over curves, the legend says their values there.
+// While the pointer is over curves, the legend shows their values there.
 for (const figure of document.querySelectorAll("figure:has(.dot)")) {
   const svg = figure.querySelector("svg[role]");
   const dots = [...figure.querySelectorAll(".dot")];

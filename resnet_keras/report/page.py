@@ -1,30 +1,36 @@
-"""The report of runs as one HTML page that asks nobody for anything."""
+"""The report about runs: one HTML page that loads nothing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from resnet_keras.report import charts
 from resnet_keras.report.charts import figure
+from resnet_keras.report.predictions import (
+    accuracy_section,
+    ece_and_nll,
+    grad_cam_section,
+    mistakes_section,
+    wilson_interval,
+)
 from resnet_keras.report.runs import Run
 from resnet_keras.report.text import duration, escape, milliseconds, percent, public
-from resnet_keras.report.verdicts import attention, calibration, interval, mistakes, quality
 
-# The browser itself forbids whatever would leave the page.
+# With this, the browser itself blocks every request.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
-    """The whole page.
+    """Write the page.
 
     Args:
-        runs: the first one gives the title.
-        facts: of each run, what its model tells: `params`, `macs` and `maps` (Grad-CAM of the
-            images that are shown), None where there is no model.
+        runs: one run, or several to compare.
+        facts: for each run `params`, `macs` and `maps` (Grad-CAM of the images shown, see
+            `grad_cam`) of its model; empty without a model.
 
     Returns:
-        HTML of ASCII characters, whatever the runs' words are.
+        HTML, ASCII characters only.
     """
     if len(runs) == 1:
         title = f"{_network(runs[0])} on {_dataset(runs[0])}"
@@ -47,8 +53,8 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
         f"<h1>{escape(title)}</h1></div>"
         '<button type="button" hidden aria-label="Change between light and dark"></button>'
         f"</header>\n{first}{''.join(sections)}\n"
-        '<footer class="soft">Written by <code>resnet-keras report</code>. This page is complete: '
-        "it loads nothing.</footer>\n</main>\n"
+        '<footer class="soft">Written by <code>resnet-keras report</code>. This page is '
+        "self-contained: it loads nothing.</footer>\n</main>\n"
         f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
     return html.encode("ascii", "xmlcharrefreplace").decode()
@@ -64,35 +70,38 @@ def _heading(run: Run, runs: int) -> str:
 
 
 def _run(run: Run, known: dict[str, Any]) -> str:
-    """Everything about one run."""
+    """Write the sections about one run."""
     parts = [_tiles(run, known), _curves(run)]
     if run.predictions is not None:
-        parts += [quality(run.predictions), mistakes(run.predictions)]
-        parts += [attention(run.predictions, known.get("maps"))]
-    return "\n".join([*parts, _exports(run), _what_ran(run)])
+        parts += [
+            accuracy_section(run.predictions),
+            mistakes_section(run.predictions),
+            grad_cam_section(run.predictions, known.get("maps")),
+        ]
+    return "\n".join([*parts, _exports(run), _recipe(run)])
 
 
 def _tiles(run: Run, known: dict[str, Any]) -> str:
-    """The numbers that one looks for."""
-    results, said = run.results, run.predictions
+    """Show the most important numbers."""
+    results = run.results
     tiles = []
     if "top1" in results and "examples" in results:
         n = results["examples"]
-        low, high = interval(results["top1"], n)
-        words = f"top-1 of {n:,} {run.tested}; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        low, high = wilson_interval(results["top1"], n)
+        words = f"top-1 of {n:,} {run.tested}; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
         tiles += [(percent(results["top1"], 2), words)]
         tiles += [(percent(results.get("top5"), 2), "top-5")]
-    ece, loss = calibration(said)
+    ece, loss = ece_and_nll(run.predictions)
     if ece is not None:
         tiles += [
             (percent(ece, 2), "expected calibration error"),
-            (f"{loss:.3f}", "nats: negative log-likelihood"),
+            (f"{loss:.3f}", "negative log-likelihood, nats"),
         ]
     if known.get("params"):
         tiles.append((_large(known["params"]), "parameters"))
-        tiles.append((_large(known["macs"]), "multiply-adds an image"))
+        tiles.append((_large(known["macs"]), "multiply-adds for one image"))
     if "train_seconds" in results:
-        epochs = f"training, {len(run.rows)} epochs"
+        epochs = f"training time, {len(run.rows)} epochs"
         tiles.append((duration(results["train_seconds"]), epochs))
     drawn = [
         f'<div class="tile{"" if i else " first"}"><b>{escape(number)}</b>'
@@ -104,7 +113,7 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
 
 
 def _curves(run: Run) -> str:
-    """Accuracy, loss and learning rate along the training."""
+    """Show accuracy, loss and learning rate by epoch."""
     columns = {
         name: run.column(name)
         for name in ("accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
@@ -113,7 +122,7 @@ def _curves(run: Run) -> str:
     accuracy = {word: _times(columns[c], 100) for word, c in names.items() if columns[c]}
     names = {"training images": "loss", run.tested: "val_loss"}
     loss = {word: columns[c] for word, c in names.items() if columns[c]}
-    # The test's colour is the first everywhere.
+    # The first colour is that of the test images in every chart.
     order = (run.tested, "training images")
     accuracy = {word: accuracy[word] for word in order if word in accuracy}
     loss = {word: loss[word] for word in order if word in loss}
@@ -127,8 +136,8 @@ def _curves(run: Run) -> str:
                 show=lambda y: f"{y:.2f} %",
                 low=_worth_showing(accuracy),
             ),
-            "Training images are augmented, and counted while the network learns: they can be "
-            f"harder than {run.tested}." + _cut(accuracy),
+            "Training images are augmented, and measured while the network is still learning: "
+            f"their accuracy can be below that of the {run.tested}." + _cut(accuracy),
         )
         if accuracy
         else "",
@@ -141,16 +150,16 @@ def _curves(run: Run) -> str:
                 show=lambda y: f"{y:.4f}",
                 logarithmic=True,
             ),
-            "As the recipe defines it"
-            + (", with smoothed targets" if run.recipe.get("label_smoothing") else "")
-            + "; weight decay is not in it.",
+            "The loss of the recipe"
+            + (", with label smoothing," if run.recipe.get("label_smoothing") else "")
+            + " without weight decay.",
         )
         if loss
         else "",
         figure(
             "Learning rate",
             charts.lines(
-                {"at the epoch's last step": columns["learning_rate"]},
+                {"last step of the epoch": columns["learning_rate"]},
                 x_label="epoch",
                 y_label="learning rate (no unit)",
                 show=lambda y: f"{y:.3g}",
@@ -163,11 +172,11 @@ def _curves(run: Run) -> str:
     ]
     if not any(figures):
         return ""
-    return f'<h2>How it learned</h2><div class="figures">{"".join(figures)}</div>'
+    return f'<h2>Training</h2><div class="figures">{"".join(figures)}</div>'
 
 
 def _exports(run: Run) -> str:
-    """The files that were made of the model, and how far they are from it."""
+    """Compare the exported files with the model."""
     if not run.exports:
         return ""
     rows = []
@@ -190,27 +199,27 @@ def _exports(run: Run) -> str:
             + "</tr>"
         )
     heads = (
-        *("size", "largest difference", "mean difference", "same top-1"),
-        *("top-1: it / Keras", "ms an image: it / Keras", "test images"),
+        *("size", "max difference", "mean difference", "top-1 agreement"),
+        *("top-1: file / Keras", "ms per image: file / Keras", "test images"),
     )
     return (
         '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
         "<tr><th>file</th>"
         + "".join(f'<th class="n">{head}</th>' for head in heads)
-        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences are of probabilities, on "
-        "real test images. Milliseconds: median of one image at a time, on the machine of the "
-        "export.</figcaption></figure>"
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences of probabilities on "
+        "test images. Latency: the median for one image at a time, on the machine that exported "
+        "the file.</figcaption></figure>"
     )
 
 
-def _what_ran(run: Run) -> str:
-    """The recipe, speed, versions."""
+def _recipe(run: Run) -> str:
+    """Show the recipe, the speed and the versions."""
     sheets = []
     for group, fields in run.grouped().items():
         changed = [(name, value) for name, value, differs in fields if differs]
         rest = [(name, value) for name, value, differs in fields if not differs]
         more = (
-            f"<details><summary>{len(rest)} as by default</summary>{_definitions(rest)}</details>"
+            f"<details><summary>{len(rest)} at default</summary>{_definitions(rest)}</details>"
             if rest
             else ""
         )
@@ -229,12 +238,12 @@ def _what_ran(run: Run) -> str:
     versions = results.get("versions")
     ran += list(versions.items()) if isinstance(versions, dict) else []
     if ran:
-        sheets.append(f'<div class="sheet"><h3>As it ran</h3>{_definitions(ran)}</div>')
-    return f'<h2>What ran</h2><div class="figures">{"".join(sheets)}</div>'
+        sheets.append(f'<div class="sheet"><h3>Environment</h3>{_definitions(ran)}</div>')
+    return f'<h2>Recipe and environment</h2><div class="figures">{"".join(sheets)}</div>'
 
 
 def _comparison(runs: Sequence[Run]) -> str:
-    """Curves of several runs over each other, and in which fields they differ."""
+    """Compare several runs: their curves, results, and the fields in which they differ."""
     names = _distinct([run.name for run in runs])
     figures = []
     for title, column, label, times, show in (
@@ -258,7 +267,9 @@ def _comparison(runs: Sequence[Run]) -> str:
                 logarithmic=column == "val_loss",
             )
             cut = _cut(series) if column == "val_accuracy" else ""
-            words = "" if column == "learning_rate" else "Of the images tested." + cut
+            words = (
+                "" if column == "learning_rate" else f"On the images each run was tested on.{cut}"
+            )
             figures.append(figure(title, chart, words))
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
@@ -267,11 +278,11 @@ def _comparison(runs: Sequence[Run]) -> str:
         if name not in ("run_dir", "data_dir")
         and len({str(run.recipe.get(name)) for run in runs}) > 1
     ]
-    heads = ("top-1", "top-5", "ECE", "loss, nats", "images tested", "epochs", "training")
+    heads = ("top-1", "top-5", "ECE", "NLL, nats", "test images", "epochs", "training time")
     rows = []
     for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results
-        ece, loss = calibration(run.predictions)
+        ece, loss = ece_and_nll(run.predictions)
         cells = (
             percent(results.get("top1"), 2),
             percent(results.get("top5"), 2),
@@ -291,8 +302,8 @@ def _comparison(runs: Sequence[Run]) -> str:
         '<figure class="below"><h3>Side by side</h3><div class="wide"><table><tr><th>run</th>'
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + "".join(f'<th class="n">{escape(name)}</th>' for name in differing)
-        + f"</tr>{''.join(rows)}</table></div><figcaption>Behind the training time: the fields of "
-        "the recipe in which they differ.</figcaption></figure>"
+        + f"</tr>{''.join(rows)}</table></div><figcaption>The columns after the training "
+        "time are the recipe fields that differ.</figcaption></figure>"
     )
     return f'<div class="figures below">{"".join(figures)}</div>{table}'
 
@@ -316,8 +327,8 @@ def _times(points: Sequence[tuple[float, float]], factor: float) -> list[tuple[f
     return [(x, factor * y) for x, y in points]
 
 
-def _worth_showing(series: dict[str, Sequence[tuple[float, float]]]) -> float | None:
-    """Where the accuracy axis begins: in a long run, where the first tenth has ended."""
+def _worth_showing(series: Mapping[str, Sequence[tuple[float, float]]]) -> float | None:
+    """Choose where the accuracy axis begins: in a long run, after the first tenth of it."""
     longest = max(len(points) for points in series.values())
     if longest < 20:
         return None
@@ -325,14 +336,14 @@ def _worth_showing(series: dict[str, Sequence[tuple[float, float]]]) -> float | 
     return math.floor(min(values) / 5) * 5
 
 
-def _cut(series: dict[str, Sequence[tuple[float, float]]]) -> str:
+def _cut(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     low = _worth_showing(series)
     lowest = min(y for points in series.values() for _, y in points)
-    return f" What is below {low:g} % is cut off." if low is not None and lowest < low else ""
+    return f" Values below {low:g} % are cut off." if low is not None and lowest < low else ""
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of runs, numbered where two are equal."""
+    """Number the names of runs where two are equal."""
     return [
         name if names.count(name) == 1 else f"{name} ({names[:i].count(name) + 1})"
         for i, name in enumerate(names)
@@ -344,7 +355,7 @@ def _network(run: Run) -> str:
 
 
 def _dataset(run: Run) -> str:
-    return public(str(run.recipe.get("dataset", "unknown images")))
+    return public(str(run.recipe.get("dataset", "unknown data")))
 
 
 def _large(number: int) -> str:

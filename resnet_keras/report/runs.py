@@ -1,4 +1,4 @@
-"""A run folder as `train` left it, read for people; nothing in it is trusted to be whole."""
+"""A run folder as `train` left it; no file in it is trusted to be complete."""
 
 import csv
 import dataclasses
@@ -7,40 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.errors import InputError
-from resnet_keras.evaluation import Predictions, load_predictions, predict_split
-from resnet_keras.evaluation.predictions import digest
-from resnet_keras.files import read_object
-from resnet_keras.recipe import Recipe, groups, splits, tested
+from resnet_keras.evaluation import Predictions, load_predictions
+from resnet_keras.files import read_object, sha256
+from resnet_keras.recipe import columns, tested
+
+# The groups of a recipe, in the order of the page.
+_GROUPS = (columns.Network, columns.Augmentation, columns.Optimization, columns.Run)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is known of a run.
+    """What a run folder holds.
 
     Attributes:
-        folder: where it lies.
+        folder: the run folder.
         recipe: `recipe.json`.
-        rows: of `log.csv`, one an epoch; a column that holds no number is left out.
-        results: `results.json`; empty while the run is not finished.
-        predictions: of `model.keras` on the test images; None without a model.
-        exports: the file's name to what its `.report.json` says.
+        rows: `log.csv`, one row for each epoch; values that are not numbers are left out.
+        results: `results.json`; empty if the run is not finished.
+        model: the path of `model.keras`; None if there is none.
+        predictions: `predictions.npz`, if it was made with this model; else None.
+        exports: for the name of each exported file, its `.report.json`.
     """
 
     folder: Path
     recipe: dict[str, Any]
     rows: list[dict[str, float]]
     results: dict[str, Any]
+    model: Path | None
     predictions: Predictions | None
     exports: dict[str, dict[str, Any]]
 
     @property
     def name(self) -> str:
-        """What tells it from other runs."""
+        """The name of the folder."""
         return self.folder.resolve().name
 
     @property
     def tested(self) -> str:
-        """The images it was tested on: a run that chooses values holds some back."""
+        """What the page calls the images the run was tested on."""
         return tested(self.recipe.get("holdout"))
 
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
@@ -65,30 +69,30 @@ class Run:
         )
 
     def column(self, name: str) -> list[tuple[float, float]]:
-        """`(epoch, value)` of a column of the log."""
+        """Give a column of the log as `(epoch, value)`."""
         return [(row["epoch"], row[name]) for row in self.rows if name in row and "epoch" in row]
 
 
-def read_run(folder: str | Path, *, data_dir: str | Path | None = None) -> Run:
-    """Read a run folder; images are only predicted where `predictions.npz` is not the model's.
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder.
 
     Args:
         folder: what `train` wrote.
-        data_dir: where prepared data sets lie, if they are needed.
 
     Raises:
-        InputError: it is no run folder, or a file of it is damaged.
+        InputError: it is not a run folder, or a file in it is damaged.
     """
     folder = Path(folder)
     if not (folder / "recipe.json").exists():
         raise InputError(f"a run folder has a recipe.json. Received: {str(folder)!r}")
-    recipe = _json(folder / "recipe.json")
+    model = folder / "model.keras"
     return Run(
         folder=folder,
-        recipe=recipe,
+        recipe=_json(folder / "recipe.json"),
         rows=_rows(folder / "log.csv"),
         results=_results(folder / "results.json"),
-        predictions=_predictions(folder, recipe, data_dir),
+        model=model if model.exists() else None,
+        predictions=_predictions(folder / "predictions.npz", model),
         exports={
             path.name.removesuffix(".report.json"): _json(path)
             for path in sorted(folder.glob("*.report.json"))
@@ -101,7 +105,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _results(path: Path) -> dict[str, Any]:
-    """`results.json`, whose numbers the page reckons with."""
+    """Read `results.json`, and check the numbers that the page computes with."""
     results = _json(path)
     for name in ("top1", "top5", "examples", "train_seconds"):
         value, most = results.get(name, 1), 1 if name.startswith("top") else math.inf
@@ -133,20 +137,9 @@ def _number(text: Any) -> float | None:
         return None
 
 
-def _predictions(folder: Path, recipe: dict, data_dir: str | Path | None) -> Predictions | None:
-    """Those that are there, if they are of this model; else new ones, which are not kept."""
-    from resnet_keras.model_files import open_model_file
-
-    model, path = folder / "model.keras", folder / "predictions.npz"
-    if not model.exists():
+def _predictions(path: Path, model: Path) -> Predictions | None:
+    """Read predictions, unless another model made them."""
+    if not (path.exists() and model.exists()):
         return None
-    if path.exists():
-        said = load_predictions(path)
-        if said.model_file == digest(model):
-            return said
-    return predict_split(
-        open_model_file(model),
-        data_dir=data_dir or recipe.get("data_dir"),
-        split=splits(recipe.get("holdout"))[1],
-        skip_bad=bool(recipe.get("skip_bad")),
-    )
+    predictions = load_predictions(path)
+    return predictions if predictions.model_sha256 == sha256(model) else None

@@ -1,33 +1,51 @@
-"""Words of others on a page: nothing of them is markup, and nothing moves a cursor."""
+"""Text of the page and of the model card: escaped, and with units."""
 
 import html
-import unicodedata
 
+<<<<<<< HEAD
 from resnet_keras.files import local_path
+=======
+from resnet_keras.files import folder_of
+from resnet_keras.text import printable
+>>>>>>> e2-report
 
 
-def escape(words: object) -> str:
-    """Text for HTML and SVG, in quotes or not.
+def escape(text: object) -> str:
+    """Escape anybody's text for HTML and SVG, inside quotes or not."""
+    return html.escape(printable(str(text)), quote=True)
 
-    Control characters become their images (U+2400..), what changes the direction of writing or
-    is no character becomes U+FFFD.
-    """
-    return html.escape("".join(map(_visible, str(words))), quote=True)
+
+def escape_markdown(text: str) -> str:
+    """Escape anybody's text for a line of Markdown."""
+    text = printable(text)
+    for mark in "\\`*[]<>|":  # the backslash first: the others are escaped with it
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def escape_code(text: str) -> str:
+    """Escape anybody's text for a code span of Markdown, where only backticks are markup."""
+    return printable(text).replace("`", "'")
 
 
 def public(dataset: str) -> str:
+<<<<<<< HEAD
     """A data set's name for others: a folder's without the way to it."""
     folder = local_path(dataset)
+=======
+    """Name a data set to others: a local folder without the path to it."""
+    folder = folder_of(dataset)
+>>>>>>> e2-report
     return dataset if folder is None else folder.absolute().name
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A fraction in per cent."""
+    """Write a fraction as a percentage; "-" for None."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
+    """Write seconds in seconds, minutes or hours; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 120:
@@ -37,21 +55,8 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _visible(character: str) -> str:
-    code = ord(character)
-    if code < 32:
-        return chr(0x2400 + code)
-    if code == 127:
-        return "\N{SYMBOL FOR DELETE}"
-    if character in "\u200c\u200d":  # joiners, of Persian and of emoji
-        return character
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-        return "\N{REPLACEMENT CHARACTER}"
-    return character
-
-
 def milliseconds(latency: dict[str, float] | float | None) -> str | None:
-    """How long one image took, as an export's report says it: by the number of threads."""
+    """Write the latency of an export's report, in ms, by the number of threads."""
     if latency is None or isinstance(latency, int | float):
         return None if latency is None else f"{latency:.3g}"
     threads = {"1": " (1 thread)", "all": ""}

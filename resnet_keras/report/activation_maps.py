@@ -1,22 +1,22 @@
-"""Grad-CAM: where a network saw what speaks for a class."""
+"""Grad-CAM: which parts of an image speak for a class."""
 
 import keras
 import numpy as np
 
 
 def grad_cam(model: keras.Model, images: np.ndarray) -> np.ndarray | None:
-    """Maps of the last stage's output, one for each class (Selvaraju et al. 2017, equation 2).
+    """Map the output of the last stage for each class (Selvaraju et al. 2017, equation 2).
 
-    For a network that ends in global average pooling and one dense layer, the gradient of a
-    class' logit is that layer's weight, divided by the number of pixels (section 3.1 of the
-    paper): no gradient need be computed.
+    In a network that ends in global average pooling and one dense layer, the gradient of a class'
+    logit is that layer's weight divided by the number of pixels (section 3.1 of the paper), so no
+    gradient is computed.
 
     Args:
-        model: a network that ends so, whatever its last activation.
+        model: a network with this ending, whatever its last activation.
         images: uint8 `(n, height, width, channels)`.
 
     Returns:
-        float32 `(n, rows, columns, classes)`, from 0; None where the network ends otherwise.
+        float32 `(n, rows, columns, classes)`, 0 or more; None if the network ends otherwise.
     """
     pool, head = model.layers[-2:]
     averages = isinstance(pool, keras.layers.GlobalAveragePooling2D)

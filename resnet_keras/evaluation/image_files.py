@@ -1,0 +1,98 @@
+"""The most likely classes of image files."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_keras import data
+from resnet_keras.data.folders import _litter as litter
+from resnet_keras.errors import InputError
+from resnet_keras.model_files import ModelFile, open_model_file, say_what_is_made_up
+
+_BATCH = 32
+
+
+def predict(
+    model_file: str | Path | ModelFile, paths: str | Path | Sequence[str | Path], *, top: int = 5
+) -> list[dict[str, Any]]:
+    """Predict the most likely classes of image files.
+
+    Args:
+        model_file: a model file, or one that is open.
+        paths: files, JPEG, PNG, BMP, GIF or WebP, and folders. In a folder and its subfolders
+            every file must be an image, except hidden files and those that file managers leave
+            behind; they are taken in the order of their names.
+        top: how many classes to give for an image, above 0.
+
+    Returns:
+        For each image `{"path": str, "predictions": [{"label": str, "score": float}, ...]}`, the
+        most likely class first. A score is what the model file gives, usually a probability; a
+        class that has no name is called by its number.
+
+    Raises:
+        InputError: a file is missing or not an image, a folder has no images, or `top` is out of
+            its range.
+    """
+    if top < 1:
+        raise InputError(f"`top` must be above 0. Received: top={top}")
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    if not paths:
+        raise InputError("`predict` needs at least one image. Received: none")
+    files = [file for path in paths for file in _files(Path(path))]
+    model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
+    say_what_is_made_up(model_file)
+    answers = []
+    for batch in _batches(files):
+        images = np.stack([_prepared(file, model_file) for file in batch])
+        for file, scores in zip(batch, model_file.predict(images), strict=True):
+            answers.append(
+                {"path": str(file), "predictions": _best(scores, model_file.metadata.labels, top)}
+            )
+    return answers
+
+
+def _files(path: Path) -> list[Path]:
+    """List a file, or the files of a folder."""
+    if not path.is_dir():
+        return [path]
+    files = list(_inside(path, ()))
+    if not files:
+        raise InputError(f"this folder has no images. Received: {path}")
+    return files
+
+
+def _inside(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """List the files of a folder, depth first; a link to one of the folders above ends there."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if litter(path.name):
+            continue
+        if path.is_dir():
+            yield from _inside(path, (*above, real))
+        else:
+            yield path
+
+
+def _batches(files: Iterable[Path]) -> Iterator[list[Path]]:
+    files = iter(files)
+    while batch := list(islice(files, _BATCH)):
+        yield batch
+
+
+def _prepared(file: Path, model_file: ModelFile) -> np.ndarray:
+    """Read an image as evaluation sees it: uint8 `(height, width, channels)`."""
+    image = data.read_image(file, model_file.channels)
+    return data.evaluation_image(image, model_file.metadata.preprocessing).numpy()
+
+
+def _best(scores: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """Name the classes with the highest scores; of equal ones the first leads, as in `argmax`."""
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [
+        {"label": labels[i] if labels else str(i), "score": float(scores[i])} for i in best.tolist()
+    ]

@@ -1,0 +1,129 @@
+"""The images that a model file is evaluated on: which ones, whether they fit, and their batches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from resnet_keras import data
+from resnet_keras.errors import InputError
+from resnet_keras.files import folder_of
+from resnet_keras.model_files import ModelFile
+
+
+def source_for(
+    model_file: ModelFile,
+    *,
+    split: str = "test",
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    skip_bad: bool = False,
+) -> data.Source:
+    """Name the images for a model file.
+
+    Args:
+        model_file: an open model file.
+        split: as in `data.Source`.
+        dataset: as in `data.Source`; by default the data set that the model was trained on.
+        data_dir: as in `data.Source`.
+        skip_bad: as in `data.Source`.
+
+    Raises:
+        InputError: no data set is given, and the model file names none.
+    """
+    dataset = dataset or model_file.metadata.dataset
+    if dataset is None:
+        raise InputError(
+            f"{model_file.path} does not say what it was trained on: choose a data set with "
+            "`dataset` (--dataset). Received: dataset=None"
+        )
+    return data.Source(dataset, split, data_dir=data_dir, skip_bad=skip_bad)
+
+
+def open_split_for(model_file: ModelFile, source: data.Source) -> data.Split:
+    """Open a split that a model file can be evaluated on.
+
+    Raises:
+        InputError: there is no such data set or split, or `require_fit` refuses it.
+    """
+    split = source.open()
+    require_fit(model_file, split)
+    return split
+
+
+def require_fit(model_file: ModelFile, split: data.Split) -> None:
+    """Refuse images that a model file cannot be evaluated on.
+
+    Raises:
+        InputError: they differ from the model's in channels, in the number of classes, or, in a
+            folder, in the names of the classes.
+    """
+    require_channels(model_file, split)
+    name, labels = dataset_of(split), model_file.metadata.labels
+    if model_file.classes is not None and model_file.classes < len(split.labels):
+        raise InputError(
+            f"{model_file.path} has {model_file.classes} classes, {name} has {len(split.labels)}."
+        )
+    if labels and len(split.labels) != len(labels):
+        raise InputError(
+            f"{model_file.path} has {len(labels)} classes, {name} has {len(split.labels)}."
+        )
+    if folder_of(name) and labels and split.labels != labels:
+        other = next(a for a, b in zip(split.labels, labels, strict=True) if a != b)
+        raise InputError(f"{model_file.path} has no class {other!r}, {name} has one.")
+
+
+def require_channels(model_file: ModelFile, split: data.Split) -> None:
+    """Refuse grey images for a model of colour images, and the reverse.
+
+    Raises:
+        InputError: the numbers of channels differ.
+    """
+    if split.channels != model_file.channels:
+        raise InputError(
+            f"{model_file.path} takes images of {model_file.channels} channels, "
+            f"{dataset_of(split)} has {split.channels}."
+        )
+
+
+def batches(
+    model_file: ModelFile, split: data.Split, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Prepare every image of a split once, in order, as a model file takes them.
+
+    Args:
+        model_file: an open model file.
+        split: images that fit it.
+        batch_size: images in a batch, above 0; the last batch may have fewer.
+
+    Yields:
+        Images, uint8 `(batch, height, width, channels)`, and labels, int64 `(batch,)`.
+
+    Raises:
+        InputError: `batch_size` is out of its range; or, at a later batch, a file of the data set
+            is gone or damaged.
+    """
+    if batch_size < 1:
+        raise InputError(f"`batch_size` must be above 0. Received: batch_size={batch_size}")
+    prepared = data.evaluation_batches(
+        split, model_file.metadata.preprocessing, batch_size=batch_size
+    )
+    with data.naming_files(split.record_files):
+        yield from prepared.as_numpy_iterator()
+
+
+def dataset_of(split: data.Split) -> str:
+    """Name the data set of a split, as it was asked for."""
+    return split.source.dataset if split.source else "the data set"
+
+
+def name_of(split: data.Split) -> str:
+    """Name a split, as it was asked for."""
+    return split.source.split if split.source else "the split"
+
+
+def paths_of(split: data.Split) -> np.ndarray | None:
+    """List the paths of a split's image files, strings `(n,)`; None if images are not files."""
+    if split.files is None:
+        return None
+    return np.array([path.decode(errors="surrogateescape") for path in split.files.paths.tolist()])

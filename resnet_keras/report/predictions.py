@@ -1,0 +1,232 @@
+"""The sections of the page about predictions: by class, confusion, calibration, mistakes."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from resnet_keras.evaluation import Predictions, measures
+from resnet_keras.report import charts, images
+from resnet_keras.report.charts import figure
+from resnet_keras.report.text import escape, percent
+
+# With more classes, the page shows the hardest ones only, and no confusion matrix.
+_MOST_ROWS, _MOST_CELLS = 24, 100
+
+# 95 % of a normal distribution are within this many standard deviations.
+_Z = 1.959964
+
+
+def accuracy_section(predictions: Predictions) -> str:
+    """Show accuracy by class, confusion and calibration."""
+    places = measures.ranks(predictions.scores, predictions.labels)
+    counts = _confusion_counts(predictions)
+    stacked = _by_class(predictions, places) + _confused_pairs(predictions, counts)
+    figures = [f'<div class="stack">{stacked}</div>']
+    if len(predictions.classes) <= _MOST_CELLS:
+        figures.append(
+            figure(
+                "Confusion",
+                charts.confusion(counts, predictions.classes),
+                "Number of images. Correct predictions are blue, wrong ones orange. The colour is "
+                "stronger for a larger fraction of the true class, on a square-root scale.",
+            )
+        )
+    if measures.are_probabilities(predictions.scores):
+        figures.append(_reliability(predictions, float(np.mean(places < 1))))
+    return (
+        f"<h2>Accuracy</h2><p class='soft'>All {len(predictions.labels):,} images of "
+        f"{escape(predictions.dataset)}, split {escape(predictions.split)}.</p>"
+        f'<div class="figures loose">{"".join(figures)}</div>'
+    )
+
+
+def mistakes_section(predictions: Predictions) -> str:
+    """Show the most confident mistakes, as images."""
+    shown = [
+        f'<figure class="image">{images.image(predictions.images[k], _alternative(predictions, n))}'
+        f"{_caption(predictions, n)}</figure>"
+        for k, n in _shown(predictions)
+        if not _is_right(predictions, n)
+    ]
+    if not shown:
+        return ""
+    return (
+        "<h2>Most confident mistakes</h2><p class='soft'>Under each image: the predicted class "
+        "with its score, then the label, which may itself be wrong.</p>"
+        f'<div class="images">{"".join(shown)}</div>'
+    )
+
+
+def grad_cam_section(predictions: Predictions, maps: np.ndarray | None, most: int = 4) -> str:
+    """Show Grad-CAM of some mistakes and of some correct predictions.
+
+    Args:
+        predictions: with the images.
+        maps: of these images, `(k, rows, columns, classes)`; None: no section.
+        most: up to this many images of each kind.
+    """
+    if maps is None:
+        return ""
+    shown = _shown(predictions)
+    wrong = [(k, n) for k, n in shown if not _is_right(predictions, n)][:most]
+    right = [(k, n) for k, n in shown if _is_right(predictions, n)][:most]
+    figures = []
+    for k, n in wrong + right:
+        views = [("the image", images.image(predictions.images[k], _alternative(predictions, n)))]
+        for label in dict.fromkeys(_predicted_and_true(predictions, n)):
+            name = escape(predictions.classes[label])
+            drawn = images.heat(predictions.images[k], maps[k, ..., label], f"evidence for {name}")
+            views.append((f"for {name}", drawn))
+        inside = "".join(
+            f'<div class="image">{image}<span class="soft">{words}</span></div>'
+            for words, image in views
+        )
+        title = _title(predictions, n)
+        figures.append(f"<figure><h3>{title}</h3><div class='triple'>{inside}</div></figure>")
+    if not figures:
+        return ""
+    return (
+        "<h2>Grad-CAM</h2><p class='soft'>Bright areas speak for the class (Selvaraju et al. "
+        f"2017): the output of the last stage, {maps.shape[1]} x {maps.shape[2]} values for the "
+        "whole image. Each map is scaled to its own maximum.</p>"
+        f'<div class="triples">{"".join(figures)}</div>'
+    )
+
+
+def ece_and_nll(predictions: Predictions | None) -> tuple[float | None, float | None]:
+    """Compute calibration error and negative log-likelihood; None without probabilities."""
+    if predictions is None or not measures.are_probabilities(predictions.scores):
+        return None, None
+    scores, labels = predictions.scores, predictions.labels
+    ece = measures.reliability(scores, labels).ece
+    return ece, measures.negative_log_likelihood(scores, labels)
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a fraction of `n` images (Wilson 1927, "Probable inference")."""
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _by_class(predictions: Predictions, places: np.ndarray) -> str:
+    """Show the top-1 of each class, or of the hardest classes."""
+    classes, labels = predictions.classes, predictions.labels
+    seen = np.bincount(labels, minlength=len(classes))
+    shares = measures.per_class(places, labels, len(classes))
+    rows = [
+        (name, share, *wilson_interval(share, int(n)), int(n))
+        for name, share, n in zip(classes, shares, seen, strict=True)
+        if share is not None
+    ]
+    rows.sort(key=lambda row: row[1])
+    shown = rows[:_MOST_ROWS]
+    words = "Hardest first. The bar is the 95 % interval (Wilson) for the images of the class."
+    if len(shown) < len(rows):
+        median = float(np.median([row[1] for row in rows]))
+        words += (
+            f" These are the {len(shown)} hardest of {len(rows)} classes; "
+            f"the median of all is {percent(median)}."
+        )
+    chart = charts.intervals(shown, x_label="top-1, % of the class' images", y_label="class")
+    return figure("Accuracy by class", chart, words)
+
+
+def _confused_pairs(predictions: Predictions, counts: np.ndarray, most: int = 6) -> str:
+    """Show a table of the most frequent mistakes."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    rows = []
+    for true, predicted in (np.unravel_index(i, wrong.shape) for i in order):
+        if n := wrong[true, predicted]:
+            rows.append(
+                f"<tr><td>{escape(predictions.classes[true])}</td>"
+                f"<td>{escape(predictions.classes[predicted])}</td>"
+                f'<td class="n">{n:,}</td>'
+                f'<td class="n">{percent(n / counts[true].sum())}</td></tr>'
+            )
+    if not rows:
+        return ""
+    return (
+        '<figure><h3>Most frequent mistakes</h3><div class="wide"><table>'
+        '<tr><th>true class</th><th>predicted class</th><th class="n">images</th>'
+        f'<th class="n">of the class</th></tr>{"".join(rows)}</table></div></figure>'
+    )
+
+
+def _reliability(predictions: Predictions, top1: float) -> str:
+    """Show accuracy against confidence."""
+    binned = measures.reliability(predictions.scores, predictions.labels)
+    ece, nll = ece_and_nll(predictions)
+    confidence = float(predictions.scores.max(axis=1).mean())
+    lean = "overconfident" if confidence > top1 else "underconfident"
+    return figure(
+        "Reliability",
+        charts.reliability(binned),
+        "Blue: accuracy of the images in each range of confidence. Orange: overconfidence. Green: "
+        f"underconfidence. Paler bars have fewer images. ECE {percent(ece, 2)} with "
+        f"{len(binned.counts)} bins (Guo et al. 2017), negative log-likelihood {nll:.4f} nats. "
+        f"Mean confidence {percent(confidence, 2)}, top-1 {percent(top1, 2)}: {lean}.",
+    )
+
+
+def _predicted(predictions: Predictions, images: slice = slice(None)) -> np.ndarray:
+    """Give the predicted class; where there is none (NaN), any but the true one."""
+    scores, labels = predictions.scores[images].copy(), predictions.labels[images]
+    wrong = np.flatnonzero(measures.ranks(scores, labels) >= 1)
+    scores[wrong, labels[wrong]] = -np.inf
+    return scores.argmax(axis=1)
+
+
+def _predicted_and_true(predictions: Predictions, n: int) -> tuple[int, int]:
+    return int(_predicted(predictions, slice(n, n + 1))[0]), int(predictions.labels[n])
+
+
+def _confusion_counts(predictions: Predictions) -> np.ndarray:
+    counts = np.zeros((len(predictions.classes),) * 2, int)
+    np.add.at(counts, (predictions.labels, _predicted(predictions)), 1)
+    return counts
+
+
+def _shown(predictions: Predictions) -> list[tuple[int, int]]:
+    """Pair the place of each kept image with its number in the split."""
+    return [(k, int(n)) for k, n in enumerate(predictions.shown)]
+
+
+def _is_right(predictions: Predictions, n: int) -> bool:
+    predicted, true = _predicted_and_true(predictions, n)
+    return predicted == true
+
+
+def _title(predictions: Predictions, n: int) -> str:
+    predicted, true = _predicted_and_true(predictions, n)
+    score = percent(float(predictions.scores[n, predicted]))
+    name = escape(predictions.classes[predicted])
+    if predicted == true:
+        return f"Predicted {name}, {score}: correct"
+    return f"Predicted {name}, {score}; labelled {escape(predictions.classes[true])}"
+
+
+def _caption(predictions: Predictions, n: int) -> str:
+    predicted, true = _predicted_and_true(predictions, n)
+    score = percent(float(predictions.scores[n, predicted]))
+    return (
+        f'<span class="predicted">{escape(predictions.classes[predicted])}</span> '
+        f'<span class="nb">{score}</span><br>'
+        f'label <span class="true">{escape(predictions.classes[true])}</span><br>'
+        f'<span class="soft">{escape(_which(predictions, n))}</span>'
+    )
+
+
+def _alternative(predictions: Predictions, n: int) -> str:
+    label = predictions.classes[predictions.labels[n]]
+    return f"test image {escape(_which(predictions, n))}: {escape(label)}"
+
+
+def _which(predictions: Predictions, n: int) -> str:
+    """Tell an image from others: by the name of its file, or its number."""
+    if predictions.paths is None:
+        return f"no. {n}"
+    return Path(str(predictions.paths[n])).name
