@@ -7,7 +7,7 @@ import numpy as np
 
 from resnet_keras import data
 from resnet_keras.errors import InputError
-from resnet_keras.files import folder_of
+from resnet_keras.files import local_path
 from resnet_keras.model_files import ModelFile
 
 
@@ -68,7 +68,7 @@ def require_fit(model_file: ModelFile, split: data.Split) -> None:
         raise InputError(
             f"{model_file.path} has {len(labels)} classes, {name} has {len(split.labels)}."
         )
-    if folder_of(name) and labels and split.labels != labels:
+    if local_path(name) and labels and split.labels != labels:
         other = next(a for a, b in zip(split.labels, labels, strict=True) if a != b)
         raise InputError(f"{model_file.path} has no class {other!r}, {name} has one.")
 
@@ -108,7 +108,7 @@ def batches(
     prepared = data.evaluation_batches(
         split, model_file.metadata.preprocessing, batch_size=batch_size
     )
-    with data.naming_files(split.record_files):
+    with data.reading(split):
         yield from prepared.as_numpy_iterator()
 
 
@@ -124,6 +124,4 @@ def name_of(split: data.Split) -> str:
 
 def paths_of(split: data.Split) -> np.ndarray | None:
     """List the paths of a split's image files, strings `(n,)`; None if images are not files."""
-    if split.files is None:
-        return None
-    return np.array([path.decode(errors="surrogateescape") for path in split.files.paths.tolist()])
+    return None if split.paths is None else np.array(split.paths)

@@ -322,19 +322,10 @@ def _calibration_images(
     if dataset is None:
         raise InputError(f"no data set is known for {original.path}; name one with --calibrate.")
     split = data.Source(dataset, "train", data_dir=data_dir, skip_bad=skip_bad).open()
-<<<<<<< HEAD
-    require_channels(original, split, dataset)
+    require_channels(original, split)
     some = split.sample(CALIBRATION_IMAGES, seed=seed)
     say(f"calibrating on {some.examples} training images of {dataset}")
-    batches = data.evaluation_batches(some, original.metadata.preprocessing, batch_size=32)
-    with data.reading(some):
-        kept = [images for images, _ in batches.as_numpy_iterator()]
-=======
-    require_channels(original, split)
-    some = data.sample(split, CALIBRATION_IMAGES, seed=seed)
-    say(f"calibrating on {some.examples} training images of {dataset}")
     kept = [images for images, _ in batches(original, some, 32)]
->>>>>>> e2-report
     kept = np.concatenate(kept)[:CALIBRATION_IMAGES]
     if len(kept) < LEAST_IMAGES:
         raise InputError(

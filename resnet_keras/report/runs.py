@@ -9,10 +9,7 @@ from typing import Any
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import Predictions, load_predictions
 from resnet_keras.files import read_object, sha256
-from resnet_keras.recipe import columns, tested
-
-# The groups of a recipe, in the order of the page.
-_GROUPS = (columns.Network, columns.Augmentation, columns.Optimization, columns.Run)
+from resnet_keras.recipe import Recipe, groups, tested
 
 
 @dataclasses.dataclass(frozen=True)

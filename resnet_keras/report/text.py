@@ -2,12 +2,8 @@
 
 import html
 
-<<<<<<< HEAD
 from resnet_keras.files import local_path
-=======
-from resnet_keras.files import folder_of
 from resnet_keras.text import printable
->>>>>>> e2-report
 
 
 def escape(text: object) -> str:
@@ -29,13 +25,8 @@ def escape_code(text: str) -> str:
 
 
 def public(dataset: str) -> str:
-<<<<<<< HEAD
-    """A data set's name for others: a folder's without the way to it."""
-    folder = local_path(dataset)
-=======
     """Name a data set to others: a local folder without the path to it."""
-    folder = folder_of(dataset)
->>>>>>> e2-report
+    folder = local_path(dataset)
     return dataset if folder is None else folder.absolute().name
 
 
