@@ -246,27 +246,6 @@ def test_recognises_the_references(reference):
     assert spec_name(checkpoint.spec()) == name
 
 
-def test_a_converted_file_is_plain_keras(tmp_path):
-    """Float32 under any policy, uncompiled, softmax, reading pixels; no name of ours is needed."""
-    write_zip(tmp_path / "x.pth", prefixed("module.", small_state()))
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        report = convert(tmp_path / "x.pth", tmp_path / "new" / "x.keras", mean=(1, 2, 3))
-        assert keras.config.dtype_policy().name == "mixed_bfloat16"
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert report.output == str(tmp_path / "new" / "x.keras")
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["x.json", "x.keras"]
-    model = keras.saving.load_model(tmp_path / "new" / "x.keras")
-    assert not model.compiled and {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
-    assert model.get_layer("predictions").activation is keras.activations.softmax
-    clone = ResNet(SMALL, mean=(1, 2, 3))
-    load_weights(clone, tmp_path / "x.pth")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
-    np.testing.assert_array_equal(model(pixels), clone(pixels))
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5"])
 def test_our_own_files(tmp_path, suffix):
     """A trained model's too, with an optimizer and the random states of its dropouts inside."""
@@ -376,3 +355,18 @@ def test_dilated_models_take_the_strided_ones_weights(tmp_path):
     assert dilated.get_layer("conv4_block1_0_conv").strides == (1, 1)
     for got, truth in zip(dilated.get_weights(), strided.get_weights(), strict=True):
         np.testing.assert_array_equal(got, truth)
+
+
+def test_keras_applications_in_grey(applications):
+    """Its mean, for one channel, is the average of the three; another is refused."""
+    folder, _, _ = applications
+    spec = replace(SPECS["resnet50"], stride_in_1x1=True)
+    shape = (32, 32, 1)
+    mean = (123.68 + 116.779 + 103.939) / 3
+    model = ResNet(spec, classes=20, input_shape=shape, mean=(mean,), std=(1,))
+    assert load_weights(model, folder / "x.h5").adapted == (
+        "conv1_conv/kernel from 3 input channels to 1, summed"
+    )
+    for statistics in ({"mean": (mean + 1,), "std": (1,)}, {"mean": (mean,), "std": (2,)}):
+        with pytest.raises(ValueError, match=r"mean=\(114.7993.*,\), std=\(1.0,\). Received"):
+            load_weights(ResNet(spec, input_shape=shape, classes=20, **statistics), folder / "x.h5")
