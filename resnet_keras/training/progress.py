@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # Seconds between two drawings of the bar.
 _INTERVAL = 0.1
 
-# Characters of the longest bar.
-_WIDTH = 20
+# Characters of the shortest bar and of the longest.
+_SHORTEST, _LONGEST = 5, 20
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -79,11 +79,15 @@ class ProgressBar(keras.callbacks.Callback):
         done = place.step - before
         metrics = [f"{name} {_number(float(value))}" for name, value in logs.items()]
         counts = f"{done:>{len(str(steps))}}/{steps}"
-        numbers = ", ".join([counts, self._speed(), *self._left(), *metrics])
-        free = columns - len(f"{self._epoch()} [] {numbers}")
-        width = min(_WIDTH, free // 5 * 5)  # so that it seldom changes
-        bar = f"[{'#' * (width * done // steps):.<{width}}] " if width > 0 else ""
-        return f"{self._epoch()} {bar}{numbers}"[:columns]
+        parts = [counts, self._speed(), *self._left(), *metrics]
+        free = columns - len(f"{self._epoch()} [] ")
+        while len(parts) > 1 and len(", ".join(parts)) > free - _SHORTEST:
+            parts.pop()
+        numbers = ", ".join(parts)
+        # A multiple of 5, so that it seldom changes.
+        width = max(_SHORTEST, min(_LONGEST, (free - len(numbers)) // 5 * 5))
+        bar = f"[{'#' * (width * done // steps):.<{width}}]"
+        return f"{self._epoch()} {bar} {numbers}"[:columns]
 
     def _epoch(self) -> str:
         epochs = -(-self.position.total // self.position.steps_per_epoch)

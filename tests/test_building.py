@@ -1,0 +1,68 @@
+"""What a recipe builds is what its columns say."""
+
+import dataclasses
+
+import pytest
+
+from resnet_keras import SGD, Recipe
+from resnet_keras.losses import CrossEntropy
+from resnet_keras.optimizers import OPTIMIZERS
+from resnet_keras.training import building, memory
+
+RECIPE = Recipe(
+    model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=4, steps=3,
+    learning_rate=0.5, schedule="step", milestones=(2,), weight_decay=0.25, exclude=("bias",),
+    clip_norm=2.0, accumulate=2, ema=0.75, beta_1=0.125, beta_2=0.625, epsilon=0.5, momentum=0.375,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_has_its_columns(name):
+    recipe = dataclasses.replace(RECIPE, optimizer=name)
+    optimizer = building.optimizer(recipe, examples=12, policy="float32")
+    config = optimizer.get_config()
+    shared = ("weight_decay", "exclude", "clip_norm", "accumulate", "ema")
+    for column in (*shared, *OPTIMIZERS[name].arguments):
+        assert config[column] == getattr(recipe, column)
+    assert config["loss_scale"] is config["growth_steps"] is None
+    rates = config["learning_rate"]["config"]["learning_rates"]
+    assert rates == pytest.approx([0.5, 0.5, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("asked", "scale", "growth"), [(None, 32768.0, 2000), (512.0, 512.0, None)]
+)
+def test_float16_scales_the_loss(asked, scale, growth):
+    recipe = dataclasses.replace(RECIPE, loss_scale=asked)
+    optimizer = building.optimizer(recipe, examples=12, policy="mixed_float16")
+    assert (optimizer.loss_scale, optimizer.growth_steps) == (scale, growth)
+
+
+class Images:
+    """What `compiled` asks of a split."""
+
+    channels, labels, examples = 1, tuple("0123456789"), 12
+
+
+def test_a_compiled_model_has_its_loss_and_optimizer_and_may_be_without_momentum():
+    recipe = dataclasses.replace(
+        RECIPE, momentum=0.0, loss="sigmoid", label_smoothing=0.25, ema=0.0, accumulate=1
+    )
+    model, metrics = building.compiled(recipe, Images, "float32", replicas=1, fresh=True)
+    assert isinstance(model.loss, CrossEntropy)
+    assert (model.loss.sigmoid, model.loss.label_smoothing) == (True, 0.25)
+    assert isinstance(model.optimizer, SGD) and model.optimizer.momentum == 0
+    # Iterations and updates: no momentum, no averages, no sums.
+    assert len(model.optimizer.variables) == 2
+    assert [metric.name for metric in metrics] == ["accuracy"]
+    with_momentum = dataclasses.replace(recipe, momentum=0.5)
+    needs = [memory.estimate(r, model, "float32").fixed for r in (recipe, with_momentum)]
+    assert needs == [2 * 4 * model.count_params(), 3 * 4 * model.count_params()]
+
+
+def test_averages_are_of_weights_and_statistics():
+    model, _ = building.compiled(RECIPE, Images, "float32", replicas=1, fresh=True)
+    averages = [v for v in model.optimizer.variables if v.name.endswith("average")]
+    floats = [*model.trainable_variables, *model.non_trainable_variables]
+    floats = [v for v in floats if "float" in v.dtype]
+    assert [tuple(v.shape) for v in averages] == [tuple(v.shape) for v in floats]

@@ -1,0 +1,100 @@
+"""The callbacks of a run: where it stands, and what a backup must have."""
+
+from contextlib import nullcontext
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras import SGD, backup
+from resnet_keras.training import watch
+
+X = np.random.default_rng(0).standard_normal((8, 3)).astype("float32")
+ONE_PROCESS = watch.Replicas(nullcontext, 1, 0, 1)
+
+
+def test_a_position_counts_steps_and_says_what_comes_next():
+    position = watch.Position(step=5, accumulate=2, steps_per_epoch=4, total=14, rows=[])
+    assert (position.batch, position.step, position.at_step_end) == (10, 5, True)
+    position.batch += 1
+    assert (position.step, position.at_step_end, position.within_epoch) == (5, False, True)
+    found = []
+    for step in (0, 5, 8, 12, 13):
+        position.batch = 2 * step
+        found.append(position.next_epochs())
+    # 3 whole epochs, then one of 2 steps.
+    assert found == [(0, 3, 4), (1, 2, 3), (2, 3, 4), (3, 4, 2), (3, 4, 1)]
+    ends = [step for step in range(1, 15) if not position_at(position, step).within_epoch]
+    assert ends == [4, 8, 12, 14]
+
+
+def position_at(position, step):
+    position.batch = step * position.accumulate
+    return position
+
+
+def model_and_backups(optimizer, folder, **kind):
+    keras.utils.set_random_seed(1)
+    layers = [keras.Input((3,)), keras.layers.Dense(1, name="fc")]
+    model = kind.get("kind", keras.Sequential)(layers, name="line")
+    model.compile(optimizer, "mse", auto_scale_loss=False)
+    model.optimizer.build(model.trainable_variables)
+    position = watch.Position(step=0, accumulate=1, steps_per_epoch=4, total=4, rows=[])
+    backups = watch.Backups(position, folder, (3, "steps"), [], ONE_PROCESS, {}, None)
+    return model, [watch.StepCounter(position), backups]
+
+
+def fit(model, callbacks, x):
+    model.fit(x, x[:, :1], batch_size=2, shuffle=False, verbose=0, callbacks=callbacks)
+
+
+class WithoutOptimizer(keras.Sequential):
+    """A model whose training step, as that of a new Keras might, calls another method."""
+
+    def train_step(self, data):
+        return self.test_step(data)
+
+
+def test_a_run_whose_optimizer_is_not_called_saves_nothing(tmp_path):
+    model, callbacks = model_and_backups(SGD(0.1), tmp_path, kind=WithoutOptimizer)
+    with pytest.raises(RuntimeError, match="made 0 steps, the run 3.*`Optimizer.apply`.*Keras"):
+        fit(model, callbacks, X)
+    assert not backup.exist(tmp_path)
+
+
+def test_a_weight_that_is_lost_is_not_saved(tmp_path):
+    model, callbacks = model_and_backups(SGD(0.1), tmp_path)
+    callbacks[0].position.batch = 3
+    model.optimizer.iterations.assign(3)
+    model.layers[0].bias.assign([np.inf])
+    callbacks[1].set_model(model)
+    with pytest.raises(watch.Diverged, match="line/fc/bias is NaN or infinite at step 3"):
+        callbacks[1].save()
+    assert not backup.exist(tmp_path)
+
+
+def test_a_loss_that_is_lost_stops_the_run(tmp_path):
+    model, callbacks = model_and_backups(SGD(0.1), tmp_path)
+    lost = X.copy()
+    lost[2] = np.nan
+    with pytest.raises(watch.Diverged, match="the loss is NaN or infinite at step 2"):
+        fit(model, callbacks, lost)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_backup_restores_an_optimizer_with_and_without_momentum(momentum, tmp_path):
+    model, callbacks = model_and_backups(SGD(0.1, momentum=momentum), tmp_path)
+    fit(model, callbacks, X)
+    saved = backup.load(tmp_path)
+    assert saved.step == 4
+    again, _ = model_and_backups(SGD(0.1, momentum=momentum), tmp_path / "again")
+    assert not np.array_equal(model.get_weights()[0], again.get_weights()[0])
+    watch.restore(saved, again, [])
+    for one in (model, again):
+        one.fit(X, X[:, :1], batch_size=2, shuffle=False, verbose=0)
+    for ours, theirs in zip(
+        [*model.variables, *model.optimizer.variables],
+        [*again.variables, *again.optimizer.variables],
+        strict=True,
+    ):
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
