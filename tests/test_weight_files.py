@@ -65,8 +65,9 @@ def test_no_checkpoint_at_all(tmp_path, name, content, message):
 
 @pytest.mark.parametrize(
     "dtype",
-    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool".split(),
-)
+    [*"float64 float32 float16 bfloat16 int64 int32 int16 int8".split(),
+     *"uint64 uint32 uint16 uint8 bool".split()],
+)  # fmt: skip
 def test_every_type_of_safetensors(tmp_path, dtype):
     rng = np.random.default_rng(0)
     arrays = {"b": rng.integers(0, 2, 3).astype(dtype), "a": np.array(1).astype(dtype)}
