@@ -9,7 +9,7 @@ SHORTCUTS = ("projection", "pad")
 
 @dataclass(frozen=True)
 class Spec:
-    """The numbers that tell one ResNet from another; everything else is derived from them.
+    """What distinguishes one ResNet from another; everything else is derived from it.
 
     Attributes:
         block: "basic" (two 3x3 convolutions; He et al. 2015, figure 5 left) or "bottleneck"
@@ -26,7 +26,7 @@ class Spec:
             release did, rather than in the 3x3.
 
     Raises:
-        ValueError: a field that no ResNet can have.
+        ValueError: a field is out of its range.
     """
 
     block: str
@@ -49,11 +49,12 @@ class Spec:
             numbers = getattr(self, field)
             if not numbers or any(not isinstance(n, int) or n < 1 for n in numbers):
                 raise ValueError(
-                    f"`{field}` must be positive integers, one a stage. Received: {field}={numbers}"
+                    f"`{field}` must be positive integers, one per stage. "
+                    f"Received: {field}={numbers}"
                 )
         if len(self.depths) != len(self.widths):
             raise ValueError(
-                "`depths` and `widths` must have one number a stage each. "
+                "`depths` and `widths` must both have one number per stage. "
                 f"Received: depths={self.depths}, widths={self.widths}"
             )
 
@@ -74,7 +75,7 @@ _DEPTHS = {
 
 
 def _paper_cifar(blocks: int) -> Spec:
-    """He et al. 2015, section 4.2: 6n + 2 layers for 32x32 images, `blocks` = n a stage."""
+    """He et al. 2015, section 4.2: 6n + 2 layers for 32x32 images, with n = `blocks` per stage."""
     return Spec("basic", (blocks,) * 3, (16, 32, 64), stem="cifar", shortcut="pad")
 
 

@@ -63,6 +63,32 @@ def test_no_checkpoint_at_all(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [*"float64 float32 float16 bfloat16 int64 int32 int16 int8".split(),
+     *"uint64 uint32 uint16 uint8 bool".split()],
+)  # fmt: skip
+def test_every_type_of_safetensors(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    arrays = {"b": rng.integers(0, 2, 3).astype(dtype), "a": np.array(1).astype(dtype)}
+    arrays |= {"empty": np.zeros((0, 3), dtype), "other": rng.normal(size=(2, 3, 5))}
+    arrays |= {"kernel": rng.integers(0, 99, (3, 4, 5)).astype(dtype), "byte": np.uint8([7])}
+    save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    found = read(tmp_path / "x.safetensors").arrays
+    assert set(found) == set(arrays)
+    for key, truth in arrays.items():
+        assert (found[key].dtype, found[key].shape) == (truth.dtype, truth.shape)
+        np.testing.assert_array_equal(found[key], truth)
+
+
+def test_a_type_of_safetensors_that_numpy_does_not_have(tmp_path):
+    header = b'{"w": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}'
+    data = len(header).to_bytes(8, "little") + header + bytes(4)
+    (tmp_path / "x.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="x.safetensors has tensors .* 'w' of type F8_E4M3$"):
+        read(tmp_path / "x.safetensors")
+
+
 def test_no_file(tmp_path):
     with pytest.raises(ValueError, match="x.pth can't be read. Received: No such file"):
         read(tmp_path / "x.pth")
@@ -199,7 +225,7 @@ print(time.perf_counter() - start, memory("VmHWM") - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["pth", "safetensors"])
-def test_resnet152_in_15_seconds_and_three_times_its_size(tmp_path, run_python, format_):
+def test_resnet152_in_15_seconds_and_two_and_a_half_times_its_size(tmp_path, run_python, format_):
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     path = tmp_path / f"x.{format_}"
@@ -210,4 +236,4 @@ def test_resnet152_in_15_seconds_and_three_times_its_size(tmp_path, run_python, 
     assert done.returncode == 0, done.stderr
     seconds, memory = map(float, done.stdout.split())
     print(f"{seconds:.1f} s, {memory / path.stat().st_size:.2f} x the file")
-    assert seconds < 15 and memory < 3 * path.stat().st_size
+    assert seconds < 15 and memory < 2.5 * path.stat().st_size

@@ -31,14 +31,15 @@ _STORAGES = {
     "UntypedStorage": np.dtype(np.uint8),
 }
 
-# A ResNet of 600 blocks with its optimizer takes about 500,000. One of a byte can allocate 64.
+# A ResNet of 600 blocks with its optimizer takes about 500,000. An opcode of one byte can allocate
+# 64 bytes.
 _MOST_OPCODES = 4_000_000
 
-_MOST_AXES = 64  # NumPy's
+_MOST_AXES = 64  # the most that NumPy allows
 
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 
-# What training scripts put beside the state dict. Nothing of it is needed, nothing of it is built.
+# What training scripts put beside the state dict. None of it is needed, so none of it is built.
 _STAND_INS = frozenset(
     [
         *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
@@ -66,7 +67,7 @@ class _StandIn(NamedTuple):
 
 @dataclass
 class Storage:
-    """A run of `numel` values in the file; `data`, its bytes, is known once they are found."""
+    """A run of `numel` values in the file; `data` is their bytes, once they are found."""
 
     dtype: np.dtype
     numel: int
@@ -78,7 +79,7 @@ FindStorage = Callable[[str, np.dtype, int], Storage]
 
 
 class Tensor(NamedTuple):
-    """A tensor as the pickle describes it: a window on a storage, in elements."""
+    """A tensor as the pickle describes it: a window on a storage, counted in values."""
 
     storage: Storage
     offset: int
@@ -118,7 +119,7 @@ def unpickle(stream: Any, storage: FindStorage | None) -> object:
             return machine.stack.pop()
         if not (machine.move(op.name, arg) or machine.make(op.name, arg)):
             raise Refused(f"has a pickle opcode that torch.save never writes. Received: {op.name}")
-    raise EOFError("a pickle without end")  # genops raises before; for the reader
+    raise EOFError("a pickle without an end")  # not reached: genops raises before
 
 
 class _Machine:
@@ -262,7 +263,7 @@ def _refusal(name: str) -> Refused:
 def _call(function: object, arguments: object) -> object:
     if isinstance(function, _StandIn):
         return function
-    # Functions come on the stack through `_find` only, so this is one of the builders.
+    # Only `_find` puts functions on the stack, so this is one of the builders.
     if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
         raise TypeError(f"a call of a {type(function).__name__}")
     return function(*arguments)
@@ -290,7 +291,7 @@ def _set_items(target: object, items: list) -> None:
         if type(target) is not dict or len(items) % 2:
             raise TypeError(f"items for a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Not any tuple: hashing one that is nested a million times deep ends Python.
+            # No nested tuples: hashing one that is a million levels deep ends Python.
             parts = key if type(key) is tuple else (key,)
             if not all(isinstance(p, str | int | float | bytes | None) for p in parts):
                 raise TypeError(f"a dict key of type {type(key).__name__}")
@@ -300,12 +301,12 @@ def _set_items(target: object, items: list) -> None:
 def _tensor(storage, offset, shape, strides, *rest) -> Tensor:
     """torch._utils._rebuild_tensor and _rebuild_tensor_v2; `rest` is about gradients."""
     if len(shape) != len(strides) or len(shape) > _MOST_AXES:
-        raise TypeError("a tensor that is none")
+        raise TypeError("a tensor of impossible shape, strides or storage")
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or not all(
         type(n) is int and 0 <= n < 2**48 for n in numbers
     ):
-        raise TypeError("a tensor that is none")
+        raise TypeError("a tensor of impossible shape, strides or storage")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -321,11 +322,11 @@ def _from_type(function, kind, arguments, state) -> object:
     return _call(function, arguments)
 
 
-# A pickle can name one long list a million times: none of the builders copies what it is given.
+# A pickle can name one long list a million times, so no builder copies what it is given.
 
 
 def _mapping(items=None) -> dict:
-    """The pairs are taken out of their list, which is an OrderedDict's own."""
+    """collections.OrderedDict and dict: the pairs are moved out of their list."""
     mapping: dict = {}
     if items is not None:
         if type(items) is not list:
@@ -346,7 +347,7 @@ def _sequence(items=None) -> list | tuple:
 
 
 def _attribute(owner, name) -> _StandIn:
-    """`getattr`, with which mmengine's HistoryBuffer saves its methods, and for that alone."""
+    """`getattr`, only for mmengine's HistoryBuffer, which saves its methods with it."""
     if not isinstance(owner, _StandIn) or owner.name != _HISTORY:
         raise _refusal("builtins.getattr")
     return owner

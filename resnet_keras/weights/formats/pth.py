@@ -1,4 +1,4 @@
-"""PyTorch's `.pth` files, read without PyTorch: where the pickle lies in one, and its tensors."""
+"""PyTorch's `.pth` files, read without PyTorch: where their pickle and their tensors are."""
 
 import io
 import mmap
@@ -46,7 +46,7 @@ def read_pth(path: str) -> object:
         What was saved: dicts, lists and scalars, with a `Tensor` for each tensor.
 
     Raises:
-        Refused: the file names anything beyond the lists of `pickles`; none of it was run.
+        Refused: the file names something that is not in the lists of `pickles`; nothing was run.
         Exception: any other, where the file is damaged.
     """
     with open(path, "rb") as file:
