@@ -1,4 +1,4 @@
-"""What leaves the house computes the same, or does not leave."""
+"""An exported file computes what its model does, or is not kept."""
 
 import dataclasses
 import json
@@ -11,16 +11,23 @@ import numpy as np
 import pytest
 from runs import in_forks
 
-from resnet_keras import SPECS, ResNet, ResNetV1D, evaluate, export
+from resnet_keras import SPECS, ResNet, ResNetV1D, data, evaluate, export
 from resnet_keras.errors import InputError
-from resnet_keras.exporting import BoundMissed, _convert, compare, folded, plain
-from resnet_keras.exporting.plain import layer_of
-from resnet_keras.exporting.proof import BOUNDS, reason_to_refuse
+from resnet_keras.exporting import BoundMissed, compare, folded, plain
+from resnet_keras.exporting.prove import BOUNDS, reason_to_refuse
 from resnet_keras.model_files import Metadata, open_model_file
+from resnet_keras.model_files.formats import format_named
+from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.preprocessing import Preprocessing
 
 FOREIGN = ["model.tflite", "model.onnx", "saved_model"]
 FORMATS = [*FOREIGN, "copy.keras"]
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    """The test digits."""
+    return data.Source("digits", data_dir=data_dir).open()
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -88,20 +95,18 @@ def test_a_batch_of_any_size_is_predicted_alike(exported):
 
 # A .keras file is Keras' own: its metadata lies beside it.
 @pytest.mark.parametrize("exported", FOREIGN, indirect=True)
-def test_the_card_travels_inside(exported, tmp_path):
+def test_the_metadata_travels_inside(exported, tmp_path):
     out, _ = exported
     beside = open_model_file(out)
     alone = tmp_path / out.name
     shutil.copytree(out, alone) if out.is_dir() else shutil.copy(out, alone)
     inside = open_model_file(alone)
     assert inside.has_metadata and inside.metadata == beside.metadata
-    assert inside.metadata.labels == tuple("0123456789") and inside.metadata.preprocessing.size == (
-        8,
-        8,
-    )
+    assert inside.metadata.labels == tuple("0123456789")
+    assert inside.metadata.preprocessing.size == (8, 8)
 
 
-def test_the_name_of_a_folder_stays_at_home(colour_run):
+def test_the_name_of_a_folder_does_not_travel(colour_run):
     metadata = open_model_file(colour_run / "model.keras").metadata
     assert str(colour_run) in metadata.dataset and str(colour_run) not in metadata.public()
     assert json.loads(metadata.public())["labels"] == list(metadata.labels)
@@ -155,7 +160,7 @@ def test_layers_are_found_in_the_names_of_operators():
     assert layer_of("StatefulPartitionedCall:0", names) is None
 
 
-def test_a_wrong_mean_is_refused(digits_run, data_dir, tmp_path):
+def test_a_wrong_mean_is_refused(digits_run, digits, tmp_path):
     model = keras.saving.load_model(digits_run / "model.keras")
 
     def sabotage(layer):
@@ -168,7 +173,7 @@ def test_a_wrong_mean_is_refused(digits_run, data_dir, tmp_path):
     wrong.set_weights(model.get_weights())
     wrong.save(tmp_path / "wrong.keras")
     original = open_model_file(digits_run / "model.keras")
-    report = compare(original, open_model_file(tmp_path / "wrong.keras"), data_dir=data_dir)
+    report = compare(original, open_model_file(tmp_path / "wrong.keras"), digits)
     assert report["max_difference"] > 1e-2
     assert "differ by up to" in reason_to_refuse(report, *BOUNDS["none"])
 
@@ -179,13 +184,14 @@ def test_swapped_channels_are_refused(colour_run, tmp_path):
     kernel.assign(kernel.numpy()[:, :, ::-1])
     model.save(tmp_path / "bgr.keras")
     original = open_model_file(colour_run / "model.keras")
-    swapped = compare(original, open_model_file(tmp_path / "bgr.keras"))
+    test = data.Source(original.metadata.dataset).open()
+    swapped = compare(original, open_model_file(tmp_path / "bgr.keras"), test)
     assert reason_to_refuse(swapped, *BOUNDS["none"])
-    same = compare(original, open_model_file(colour_run / "model.keras"))
+    same = compare(original, open_model_file(colour_run / "model.keras"), test)
     assert reason_to_refuse(same, *BOUNDS["none"]) is None and same["max_difference"] == 0
 
 
-def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
+def test_probabilities_that_are_not_finite_are_refused(digits_run, digits, tmp_path):
     model = keras.saving.load_model(digits_run / "model.keras")
     kernel = model.get_layer("predictions").kernel
     kernel.assign(np.full(kernel.shape, np.nan))
@@ -193,7 +199,7 @@ def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
     original, broken = (
         open_model_file(path) for path in (digits_run / "model.keras", tmp_path / "broken.keras")
     )
-    report = compare(original, broken, data_dir=data_dir, examples=8)
+    report = compare(original, broken, digits, examples=8)
     assert report["max_difference"] is None and report["top1"] == report["top1_agreement"] == 0
     for kind in BOUNDS:
         assert reason_to_refuse(report, *BOUNDS[kind]) == (
@@ -271,7 +277,7 @@ def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_
     assert (home / "thesis.txt").read_text() == "years of work"
 
 
-def test_half_precision_is_exported_as_float32(digits_run, data_dir, tmp_path):
+def test_half_precision_is_exported_as_float32(digits_run, digits, data_dir, tmp_path):
     """Left as it is, TFLite would need Flex operators for it."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -288,24 +294,26 @@ def test_half_precision_is_exported_as_float32(digits_run, data_dir, tmp_path):
     assert not {"CAST", "DEQUANTIZE"} & set(report["operators"])
     # The run's own file has the same weights.
     whole = open_model_file(digits_run / "model.keras")
-    apart = compare(whole, open_model_file(tmp_path / "half.tflite"), data_dir=data_dir)
+    apart = compare(whole, open_model_file(tmp_path / "half.tflite"), digits)
     assert apart["max_difference"] < 1e-4
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
-    [("model.h5", {}, "OUT ends in"), ("model.tar.gz", {}, "OUT ends in"),
-     ("m.onnx", {"quantize": "float16"}, "`quantize` of .onnx is none, int8"),
-     ("m.keras", {"quantize": "int8"}, "`quantize` of .keras is none"),
-     ("folder", {"quantize": "dynamic"}, "`quantize` of a SavedModel is none"),
+    [("model.h5", {}, "OUT must be a .keras file, a .tflite file, a .onnx file or a SavedModel f"),
+     ("model.tar.gz", {}, "OUT must be"),
+     ("m.onnx", {"quantize": "float16"}, "`quantize` of a .onnx file must be none or int8"),
+     ("m.keras", {"quantize": "int8"}, "`quantize` of a .keras file must be none"),
+     ("folder", {"quantize": "dynamic"}, "`quantize` of a SavedModel folder must be none"),
      ("m.tflite", {"io": "uint8"}, "`io` is for int8"),
      ("m.tflite", {"keep_float": ["conv1_conv"]}, "`keep_float` is for int8"),
      ("m.tflite", {"calibrate": "digits"}, "`calibrate` is for int8"),
-     ("m.onnx", {"quantize": "int8", "io": "int8"}, "`io` of .onnx is uint8, float32"),
-     ("m.tflite", {"layout": "nchw"}, "`layout` is for .onnx"),
-     ("m.tflite", {"opset": 17}, "`opset` is for .onnx"),
-     ("m.onnx", {"opset": 19}, "`opset` is 13 to 18"), ("m.onnx", {"opset": 12}, "13 to 18"),
-     ("m.onnx", {"layout": "hwcn"}, "nhwc or nchw")],
+     ("m.onnx", {"quantize": "int8", "io": "int8"}, "must be uint8 or float32"),
+     ("m.tflite", {"layout": "nchw"}, "`layout` is for a .onnx file only"),
+     ("m.tflite", {"opset": 17}, "`opset` is for a .onnx file only"),
+     ("m.onnx", {"opset": 19}, "`opset` of a .onnx file must be 13 to 18"),
+     ("m.onnx", {"opset": 12}, "must be 13 to 18"),
+     ("m.onnx", {"layout": "hwcn"}, "must be nhwc or nchw")],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(digits_run, tmp_path, name, options, message):
     with pytest.raises(InputError, match=message) as refused:
@@ -322,11 +330,11 @@ def test_files_that_are_no_models_are_named(tmp_path):
         open_model_file(tmp_path / "missing.keras")
 
 
-def test_a_made_up_card_is_told_before_it_travels(tmp_path, capsys):
+def test_assumed_preprocessing_is_said_before_it_travels(tmp_path, capsys):
     ResNet("resnet20_cifar", input_shape=(8, 8, 1)).save(tmp_path / "found.keras")
     with pytest.raises(InputError, match="no data set is known for"):
         export(tmp_path / "found.keras", tmp_path / "out.tflite")
-    assert "found.keras has no found.json beside it: images are resized to 8 and" in (
+    assert "found.keras has no found.json beside it: images are scaled to cover 8 x 8 pixels" in (
         capsys.readouterr().err
     )
 
@@ -345,11 +353,11 @@ def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_p
 
 @pytest.mark.parametrize(
     ("out", "there", "text", "words"),
-    [("results.tflite", "results.json", '{"top1": 0.9}', "unexpected keyword"),
-     ("recipe.onnx", "recipe.json", "[1]", "recipe.json, which is none"),
+    [("results.tflite", "results.json", '{"top1": 0.9}', "preprocessing has the fields"),
+     ("recipe.onnx", "recipe.json", "[1]", "recipe.json is not metadata, and would be"),
      ("served", "served.md", "# my notes", "served.md is there and is no model card")],
 )  # fmt: skip
-def test_what_is_no_card_is_not_replaced_by_one(
+def test_what_is_not_metadata_is_not_replaced_by_it(
     digits_run, data_dir, tmp_path, out, there, text, words
 ):
     (tmp_path / there).write_text(text)
@@ -366,7 +374,7 @@ def test_what_is_no_card_is_not_replaced_by_one(
      (b'{"size": [8, 8], "labels": ["\xe9"]}', "m.json does not describe a model: 'utf-8'"),
      (None, "m.json cannot be read: Is a directory")],
 )  # fmt: skip
-def test_a_card_of_another_model_is_refused(digits_run, tmp_path, metadata, words):
+def test_metadata_of_another_model_is_refused(digits_run, tmp_path, metadata, words):
     shutil.copyfile(digits_run / "model.keras", tmp_path / "m.keras")
     path = tmp_path / "m.json"
     if metadata is None:
@@ -388,7 +396,7 @@ def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
     network.save(tmp_path / "m.keras")
     metadata = Metadata(Preprocessing(12), labels=("a", "b", "c"))
     out = tmp_path / f"out{suffix}"
-    _convert(folded(network), out, metadata, "nhwc", 17)
+    format_named(out).module.write(folded(network), out, metadata)
     metadata.write(out)
     model_file = open_model_file(out)
     assert model_file.classes == 3 and model_file.channels == 3
@@ -401,9 +409,9 @@ def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
     ("options", "words"),
     [({"examples": 0}, "`examples` must be above 0. Received: examples=0"),
      ({"seed": -1}, "`seed` must be 0 or more. Received: seed=-1"),
-     ({"format": "foo"}, "`format` is None or 'web'. Received: format='foo'")],
+     ({"format": "foo"}, "`format` must be None or 'web'. Received: format='foo'")],
 )  # fmt: skip
-def test_numbers_and_words_that_no_export_has(tmp_path, options, words):
+def test_options_out_of_range_are_refused(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         export(tmp_path / "missing.keras", tmp_path / "x.tflite", **options)
 

@@ -11,11 +11,14 @@ import pytest
 from resnet_keras import SPECS, ResNet, ResNetV1D
 from resnet_keras.errors import InputError
 from resnet_keras.exporting import folded
-from resnet_keras.exporting import onnx as room
 from resnet_keras.model_files import Metadata, open_model_file
+from resnet_keras.model_files import onnx as onnx_format
+from resnet_keras.preprocessing import Preprocessing
 
 METADATA = Metadata(
-    32, 36, 32, labels=("cat", "dog", "a bird\u00e9"), dataset="folder:/home/somebody"
+    Preprocessing(32, 36),
+    labels=("cat", "dog", "a bird\u00e9"),
+    dataset="folder:/home/somebody",
 )
 
 
@@ -37,11 +40,11 @@ def images():
 )
 def test_layouts_and_opsets(network, images, tmp_path, layout, opset):
     path = tmp_path / "model.onnx"
-    room.write(network, path, METADATA, layout=layout, opset=opset)
+    onnx_format.write(network, path, METADATA, layout=layout, opset=opset)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
-    counts = room.operators(path)
+    counts = onnx_format.operators(path)
     assert counts.get("Transpose", 0) == (0 if layout == "nchw" else 1)
     assert "BatchNormalization" not in counts and counts["Conv"] == 3 + 2 * 4
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -58,7 +61,7 @@ def test_layouts_and_opsets(network, images, tmp_path, layout, opset):
 
 
 def test_metadata(network, tmp_path):
-    room.write(network, tmp_path / "model.onnx", METADATA, layout="nchw")
+    onnx_format.write(network, tmp_path / "model.onnx", METADATA, layout="nchw")
     properties = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert properties["labels"].splitlines() == list(METADATA.labels)
     assert properties["size"] == "32,32" and properties["layout"] == "nchw"
@@ -71,7 +74,7 @@ def test_metadata(network, tmp_path):
 
 
 def test_nodes_are_named_after_layers(network, tmp_path):
-    room.write(network, tmp_path / "model.onnx", METADATA)
+    onnx_format.write(network, tmp_path / "model.onnx", METADATA)
     names = [node.name for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert len(set(names)) == len(names)
     layers = {layer.name for layer in network.layers}
@@ -84,8 +87,8 @@ def test_nodes_are_named_after_layers(network, tmp_path):
 def test_int8_of_three_channels(network, images, tmp_path, layout):
     path = tmp_path / "int8.onnx"
     calibration = np.concatenate([images] * 20)
-    room.write(network, path, METADATA, layout=layout, quantize="int8", calibration=calibration)
-    assert room.operators(path).get("Transpose", 0) == (0 if layout == "nchw" else 1)
+    onnx_format.write(network, path, METADATA, layout=layout, quantize="int8", images=calibration)
+    assert onnx_format.operators(path).get("Transpose", 0) == (0 if layout == "nchw" else 1)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].type == "tensor(uint8)"
     got, expected = open_model_file(path).predict(images), network.predict(images, verbose=0)
@@ -121,8 +124,8 @@ def test_somebody_elses_file_tells_its_layout_by_its_shape(tmp_path):
 def test_resnet20_moves_no_axes_either(tmp_path):
     """Its shortcuts pad the channels."""
     network = folded(ResNet("resnet20_cifar"))
-    room.write(network, tmp_path / "x.onnx", METADATA, layout="nchw")
-    assert "Transpose" not in room.operators(tmp_path / "x.onnx")
+    onnx_format.write(network, tmp_path / "x.onnx", METADATA, layout="nchw")
+    assert "Transpose" not in onnx_format.operators(tmp_path / "x.onnx")
 
 
 def test_a_file_of_one_image_runs_image_by_image(tmp_path):

@@ -13,13 +13,13 @@ from PIL import Image
 
 from resnet_keras import data, export
 from resnet_keras.errors import InputError
-from resnet_keras.exporting import BoundMissed, folded, tflite
-from resnet_keras.exporting import onnx as onnx_room
-from resnet_keras.exporting.errors import LayerErrors
-from resnet_keras.model_files import Metadata, open_model_file
+from resnet_keras.exporting import BoundMissed, folded
+from resnet_keras.model_files import Metadata, open_model_file, tflite
+from resnet_keras.model_files import onnx as onnx_format
+from resnet_keras.model_files.layer_errors import LayerErrors
 from resnet_keras.preprocessing import Preprocessing
 
-ROOMS = {"tflite": tflite, "onnx": onnx_room}
+WRITERS = {"tflite": tflite, "onnx": onnx_format}
 KINDS = {
     "half.tflite": "float16",
     "dynamic.tflite": "dynamic",
@@ -53,9 +53,9 @@ def images(data_dir):
 def raw_bytes(network, images, tmp_path_factory):
     """Files with uint8 pixels, without a proof, and the errors of their layers."""
     made = {}
-    for suffix, room in ROOMS.items():
+    for suffix, writer in WRITERS.items():
         path = tmp_path_factory.mktemp("raw") / f"model.{suffix}"
-        made[suffix] = path, room.write(network, path, METADATA, quantize="int8", images=images)
+        made[suffix] = path, writer.write(network, path, METADATA, quantize="int8", images=images)
     return made
 
 
@@ -178,7 +178,7 @@ def test_layers_can_stay_in_float(network, images, raw_bytes, tmp_path):
 def test_layers_of_onnx_can_stay_in_float(network, images, tmp_path):
     keep = ("normalise", "conv1_conv")
     path = tmp_path / "kept.onnx"
-    errors = onnx_room.write(
+    errors = onnx_format.write(
         network, path, METADATA, quantize="int8", images=images, keep_float=keep
     )
     assert not set(keep) & set(errors) and "conv2_block1_1_conv" in errors
@@ -188,7 +188,7 @@ def test_layers_of_onnx_can_stay_in_float(network, images, tmp_path):
     assert by_name["conv2_block1_1_conv/Conv"].input[1] not in weights
     assert open_model_file(path).predict(images).shape == (100, 10)
     with pytest.raises(InputError, match="no operator belongs to this layer"):
-        onnx_room.write(
+        onnx_format.write(
             network, path, METADATA, quantize="int8", images=images, keep_float=("conv9_conv",)
         )
 
@@ -219,7 +219,7 @@ def test_the_list_of_errors_names_the_layer_to_keep(network, images, tmp_path, s
     apart = {}
     for name, kept in (("all", ()), ("kept", (culprit.name, reader.name))):
         path = tmp_path / f"{name}.{suffix}"
-        errors = ROOMS[suffix].write(
+        errors = WRITERS[suffix].write(
             spoilt, path, METADATA, quantize="int8", images=images, io="float32", keep_float=kept
         )
         if not kept:
@@ -233,7 +233,7 @@ def test_the_list_of_errors_names_the_layer_to_keep(network, images, tmp_path, s
 
 def test_float_pixels_in_onnx(network, images, raw_bytes, tmp_path):
     path = tmp_path / "other.onnx"
-    onnx_room.write(network, path, METADATA, quantize="int8", images=images, io="float32")
+    onnx_format.write(network, path, METADATA, quantize="int8", images=images, io="float32")
     (entry,) = onnx.load(path).graph.input
     assert entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     raw = open_model_file(raw_bytes["onnx"][0]).predict(images)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from resnet_keras import data, export
 from resnet_keras.model_files import open_model_file
+from resnet_keras.preprocessing import Preprocessing
 
 # What a server does: plain TensorFlow; a module that is None in sys.modules cannot be imported.
 SERVER = """
@@ -37,7 +38,9 @@ print(json.dumps({
 def test_it_is_served_without_this_package(colour_run, tmp_path, run_python):
     source = open_model_file(colour_run / "model.keras")
     # As metadata of photographs: a longer edge, a crop, Pillow's resizing.
-    metadata = dataclasses.replace(source.metadata, eval_resize=10, antialias=True)
+    metadata = dataclasses.replace(
+        source.metadata, preprocessing=Preprocessing(8, resize=10, antialias=True)
+    )
     shutil.copy(colour_run / "model.keras", tmp_path / "model.keras")
     metadata.write(tmp_path / "model.keras")
     out = tmp_path / "served"

@@ -82,7 +82,8 @@ def test_onnx_takes_no_more_than_thirty_times_the_weights(run_python, tmp_path):
     # Not getrusage: its peak is also that of the process which started this one.
     code = (
         "import re, sys; from pathlib import Path; from resnet_keras import ResNet;"
-        "from resnet_keras.model_files import Metadata; from resnet_keras.exporting import onnx;"
+        "from resnet_keras.model_files import Metadata, onnx;"
+        "from resnet_keras.preprocessing import Preprocessing;"
         "status = lambda: Path('/proc/self/status').read_text();"
         "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status())[1]);"
         "model = ResNet('resnet50'); before = peak();"

@@ -276,7 +276,7 @@ def test_the_page_of_a_kept_and_of_a_refused_model(digits_run, data_dir, tmp_pat
     (tmp_path / "page" / "embedded.js").unlink()  # as who serves it may do
     with pytest.raises(BoundMissed, match=f"^{tmp_path}/page was not kept"):
         again(bound=0.0)
-    with pytest.raises(InputError, match="`io` of .onnx is uint8, float32"):
+    with pytest.raises(InputError, match="`io` of a .onnx file must be uint8 or float32"):
         again(quantize="int8", io="int8")
     assert (tmp_path / "page" / "model.onnx").exists()
 

@@ -14,15 +14,19 @@ from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
 from resnet_keras.evaluation.predictions import Gallery, Predictions, digest, load_predictions
 from resnet_keras.files import folder_of
-from resnet_keras.model_files import ModelFile, open_model_file, say_what_is_made_up
+from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
 
 __all__ = [
     "Predictions",
+    "batches",
     "evaluate",
     "load_predictions",
     "measures",
+    "open_split_for",
     "predict_split",
     "require_channels",
+    "require_fit",
+    "source_for",
     "test_batches",
 ]
 
@@ -64,7 +68,7 @@ def evaluate(
     if save is not None and Path(save).suffix != ".npz":
         raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
     model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
-    say_what_is_made_up(model_file)
+    warn_of_missing_metadata(model_file)
     source = {
         "dataset": dataset,
         "data_dir": data_dir,
@@ -125,7 +129,7 @@ def predict_split(
     source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
     opened = _open(model_file, **source)
     gallery, scores, labels = Gallery(), [], []
-    for images, true in _batches(model_file, opened, batch_size):
+    for images, true in batches(model_file, opened, batch_size):
         scores.append(np.asarray(model_file.predict(images), np.float32))
         labels.append(true)
         gallery.look(images, scores[-1], true)
@@ -144,7 +148,7 @@ def predict_split(
         model_file=digest(model_file.path),
         paths=_paths(opened),
         shown=shown,
-        opened=kept,
+        images=kept,
     )
 
 
@@ -167,54 +171,94 @@ def test_batches(
             it goes on, a file of data is gone or damaged.
     """
     source = {"dataset": dataset, "data_dir": data_dir, "split": split, "skip_bad": skip_bad}
-    return _batches(model_file, _open(model_file, **source), batch_size)
+    return batches(model_file, _open(model_file, **source), batch_size)
 
 
-def require_channels(model_file: ModelFile, opened: data.Split, dataset: str) -> None:
-    """Refuse grey images for a network that sees colours, and the other way round.
+def source_for(
+    model_file: ModelFile,
+    *,
+    split: str = "test",
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    skip_bad: bool = False,
+) -> data.Source:
+    """Name the images for a model file; by default of the data set that it was trained on.
 
     Raises:
-        InputError: they are.
+        InputError: no data set is given, and the model file names none.
     """
-    if opened.channels != model_file.channels:
-        raise InputError(
-            f"{model_file.path} takes images of {model_file.channels} channels, "
-            f"{dataset} has {opened.channels}."
-        )
-
-
-def _open(model_file: ModelFile, *, dataset, data_dir, split, skip_bad) -> data.Split:
-    """A split, if it fits an model_file."""
-    metadata = model_file.metadata
-    dataset = dataset or metadata.dataset
+    dataset = dataset or model_file.metadata.dataset
     if dataset is None:
         raise InputError(f"no data set is known for {model_file.path}; name one with --dataset.")
-    opened = data.Source(dataset, split, data_dir=data_dir, skip_bad=skip_bad).open()
-    require_channels(model_file, opened, dataset)
-    if model_file.classes is not None and model_file.classes < len(opened.labels):
+    return data.Source(dataset, split, data_dir=data_dir, skip_bad=skip_bad)
+
+
+def open_split_for(model_file: ModelFile, source: data.Source) -> data.Split:
+    """Open a split that a model file can be evaluated on.
+
+    Raises:
+        InputError: there is no such data set or split, or `require_fit` refuses it.
+    """
+    split = source.open()
+    require_fit(model_file, split)
+    return split
+
+
+def require_fit(model_file: ModelFile, split: data.Split) -> None:
+    """Refuse images that a model file cannot be evaluated on.
+
+    Raises:
+        InputError: they differ from the model's in channels, or in their classes.
+    """
+    require_channels(model_file, split)
+    metadata, dataset = model_file.metadata, split.source.dataset
+    if model_file.classes is not None and model_file.classes < len(split.labels):
         raise InputError(
             f"{model_file.path} tells {model_file.classes} classes apart, {dataset} has "
-            f"{len(opened.labels)}."
+            f"{len(split.labels)}."
         )
-    if metadata.labels and len(opened.labels) != len(metadata.labels):
+    if metadata.labels and len(split.labels) != len(metadata.labels):
         raise InputError(
             f"{model_file.path} knows {len(metadata.labels)} classes, {dataset} has "
-            f"{len(opened.labels)}."
+            f"{len(split.labels)}."
         )
-    if folder_of(dataset) and metadata.labels and opened.labels != metadata.labels:
-        other = next(a for a, b in zip(opened.labels, metadata.labels, strict=True) if a != b)
+    if folder_of(dataset) and metadata.labels and split.labels != metadata.labels:
+        other = next(a for a, b in zip(split.labels, metadata.labels, strict=True) if a != b)
         raise InputError(f"{model_file.path} knows no class {other!r}, which {dataset} has.")
-    return opened
 
 
-def _batches(model_file: ModelFile, opened: data.Split, batch_size: int) -> Iterator:
+def require_channels(model_file: ModelFile, split: data.Split) -> None:
+    """Refuse grey images for a model of colour images, and the reverse.
+
+    Raises:
+        InputError: the numbers of channels differ.
+    """
+    if split.channels != model_file.channels:
+        raise InputError(
+            f"{model_file.path} takes images of {model_file.channels} channels, "
+            f"{split.source.dataset} has {split.channels}."
+        )
+
+
+def _open(model_file: ModelFile, **source) -> data.Split:
+    return open_split_for(model_file, source_for(model_file, **source))
+
+
+def batches(
+    model_file: ModelFile, split: data.Split, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Prepare every image of a split once, in order, as a model file takes them.
+
+    Yields:
+        Images, uint8 `(batch, height, width, channels)`, and labels, int64 `(batch,)`.
+    """
     if batch_size < 1:
         raise InputError(f"`batch_size` must be above 0. Received: batch_size={batch_size}")
-    batches = data.evaluation_batches(
-        opened, model_file.metadata.preprocessing, batch_size=batch_size
+    prepared = data.evaluation_batches(
+        split, model_file.metadata.preprocessing, batch_size=batch_size
     )
-    with data.naming_files(opened.record_files):
-        yield from batches.as_numpy_iterator()
+    with data.naming_files(split.record_files):
+        yield from prepared.as_numpy_iterator()
 
 
 def _calibration(
@@ -225,7 +269,7 @@ def _calibration(
     batch_size = source.pop("batch_size")
     opened = _open(model_file, split=split, **source)
     scores, labels = [], []
-    for images, true in _batches(model_file, opened, batch_size):
+    for images, true in batches(model_file, opened, batch_size):
         # By the pixels, because splits have several names ("test" may be "validation").
         own = np.array([_tell(image) not in pixels for image in images])
         if own.any():

@@ -118,8 +118,8 @@ class Gallery:
     def numbers_and_images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """`shown` and `images` of `Predictions`; `shape` is that of an image."""
         kept = [(n, image) for _, n, image in self.mistakes] + list(self.right.values())
-        kept = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
-        return np.array([n for n, _ in kept], np.int64), kept
+        images = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
+        return np.array([n for n, _ in kept], np.int64), images
 
 
 def _order(mistake: tuple) -> tuple[float, int]:

@@ -14,14 +14,14 @@ def compiled(recipe: Recipe, train, policy: str, replicas: int, fresh: bool):
     checkpoint may be gone.
     """
     from resnet_keras.losses import Accuracy, CrossEntropy
-    from resnet_keras.quantize import aware
+    from resnet_keras.quantize import quantization_aware
     from resnet_keras.weights import load_weights
 
     model = network(recipe, train.channels, len(train.labels), replicas)
     if recipe.weights is not None and fresh:
         say(load_weights(model, recipe.weights, skip_head=recipe.skip_head))
     if recipe.quantize:
-        model = aware(model)
+        model = quantization_aware(model)
     metrics = [Accuracy()]
     follow_on_jax(model)
     model.compile(
