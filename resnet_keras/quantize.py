@@ -11,6 +11,7 @@ scales of an int8 file from them: such a file needs no calibration, but a clone 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -154,7 +155,7 @@ def quantization_aware(model: keras.Model, ranges: Ranges | None = None) -> kera
     """
     folded = fold(model)
     _require_quantizable(folded)
-    kinds = {
+    kinds: dict[type, Any] = {
         keras.layers.Rescaling: Int8Rescaling,
         keras.layers.Conv2D: Int8Conv2D,
         keras.layers.Dense: Int8Dense,
@@ -204,7 +205,7 @@ def dequantized(clone: keras.Model) -> keras.Model:
 
     `quantization_aware(dequantized(clone), activation_ranges(clone))` is the clone again.
     """
-    kinds = {
+    kinds: dict[type, Any] = {
         Int8Rescaling: keras.layers.Rescaling,
         Int8Conv2D: keras.layers.Conv2D,
         Int8Dense: keras.layers.Dense,
@@ -312,4 +313,4 @@ def _set_ranges(clone: keras.Model, ranges: Ranges) -> None:
         odd = min(moving.keys() ^ ranges.keys())
         raise InputError(f"these ranges belong to another network. Received: {odd}")
     for name, (low, high) in ranges.items():
-        moving[name].set_weights(np.float32([low, high, 1e6]))
+        moving[name].set_weights(np.array([low, high, 1e6], np.float32))

@@ -16,7 +16,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.exporting import BoundMissed, compare, folded, plain
 from resnet_keras.exporting.prove import BOUNDS, reason_to_refuse
 from resnet_keras.model_files import Metadata, open_model_file
-from resnet_keras.model_files.formats import format_named
+from resnet_keras.model_files.formats import format_named, format_of
 from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.preprocessing import Preprocessing
 
@@ -58,7 +58,7 @@ def test_size_and_latency_are_measured(exported):
 
 
 @pytest.mark.parametrize("exported", FOREIGN, indirect=True)
-def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
+def test_no_batch_norm_and_no_custom_operator_is_left(exported):
     out, report = exported
     # 19 convolutions; Rescaling is a product and a sum; with the option A shortcuts two pools.
     expected = {
@@ -76,7 +76,7 @@ def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
         assert not {"FusedBatchNormV3", "Rsqrt", "Sub"} & set(counts)
 
 
-def test_accuracy_is_the_runs(exported, digits_run, data_dir):
+def test_accuracy_is_that_of_the_run(exported, digits_run, data_dir):
     results = json.loads((digits_run / "results.json").read_text())
     measured = evaluate(exported[0], data_dir=data_dir)
     assert {k: measured[k] for k in ("top1", "top5", "examples")} == {
@@ -91,6 +91,14 @@ def test_a_batch_of_any_size_is_predicted_alike(exported):
     assert whole.dtype == np.float32
     for i in range(5):
         assert np.abs(model_file.predict(images[i : i + 1]) - whole[i]).max() < 1e-5
+
+
+def test_the_snippet_of_the_model_card_gives_the_same(exported):
+    out, _ = exported
+    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 1), dtype=np.uint8)
+    scope = {"pixels": images.astype(np.float32)}
+    exec(format_of(out).module.SNIPPET.format(name=out), scope)
+    assert np.abs(scope["scores"] - open_model_file(out).predict(images)).max() < 1e-5
 
 
 # A .keras file is Keras' own: its metadata lies beside it.
@@ -113,7 +121,7 @@ def test_the_name_of_a_folder_does_not_travel(colour_run):
 
 
 def test_folding_is_the_same_function():
-    """Against the layers as they stand, with statistics as training leaves them."""
+    """Compared with the layers as they are, with statistics as training leaves them."""
     small = dataclasses.replace(SPECS["resnetv1d50"], depths=(1, 1), widths=(8, 16))
     model = ResNetV1D(small, input_shape=(32, 32, 3), classes=7)
     draw = np.random.default_rng(0)
@@ -208,17 +216,18 @@ def test_probabilities_that_are_not_finite_are_refused(digits_run, digits, tmp_p
     json.dumps(report, allow_nan=False)
 
 
-def test_a_missed_bound_leaves_the_old_file(digits_run, data_dir, tmp_path):
+def test_a_missed_bound_leaves_the_old_file(digits_run, digits, tmp_path):
     out = tmp_path / "model.tflite"
     out.write_bytes(b"what was here before")
     Metadata(Preprocessing(8)).write(tmp_path / "model.keras")
     before = (tmp_path / "model.json").read_text()
     with pytest.raises(BoundMissed, match="was not kept: its probabilities differ by up to"):
-        export(digits_run / "model.keras", out, data_dir=data_dir, examples=8, bound=0.0)
+        export(digits_run / "model.keras", out, split=digits, examples=8, bound=0.0)
     assert out.read_bytes() == b"what was here before"
     assert (tmp_path / "model.json").read_text() == before
     report = json.loads((tmp_path / "model.tflite.report.json").read_text())
     assert report["max_difference"] >= report["bound"] == 0.0 and not report["kept"]
+    assert report["dataset"] == "digits" and report["split"] == "test"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"model.tflite", "model.json", "model.tflite.report.json"}
 
@@ -238,7 +247,7 @@ export({source!r}, {out!r}, data_dir={data_dir!r}, examples=8)
 """
 
 
-def test_a_kill_leaves_no_report_that_speaks_for_another_file(digits_run, data_dir, tmp_path):
+def test_a_kill_leaves_no_report_about_another_file(digits_run, data_dir, tmp_path):
     moments = {"before the file": ("", 1), "behind it": (".report.json", 2)}
     commands = []
     for moment, (suffix, number) in moments.items():
@@ -315,7 +324,7 @@ def test_half_precision_is_exported_as_float32(digits_run, digits, data_dir, tmp
      ("m.onnx", {"opset": 12}, "must be 13 to 18"),
      ("m.onnx", {"layout": "hwcn"}, "must be nhwc or nchw")],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused(digits_run, tmp_path, name, options, message):
+def test_options_that_do_not_go_together_are_refused(digits_run, tmp_path, name, options, message):
     with pytest.raises(InputError, match=message) as refused:
         export(digits_run / "model.keras", tmp_path / name, **options)
     assert "Received: " in str(refused.value) and not list(tmp_path.iterdir())
@@ -370,7 +379,7 @@ def test_what_is_not_metadata_is_not_replaced_by_it(
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [(Metadata(Preprocessing(8), labels=("a", "b")), "which has 10 classes. Received: 2 labels"),
-     (Metadata(Preprocessing(32)), "takes images of 8 x 8. Received: size=(32, 32)"),
+     (Metadata(Preprocessing(32)), "takes images of 8 x 8. Received: size=\\(32, 32\\)"),
      (b'{"size": [8, 8], "labels": ["\xe9"]}', "m.json does not describe a model: 'utf-8'"),
      (None, "m.json cannot be read: Is a directory")],
 )  # fmt: skip
@@ -390,7 +399,7 @@ def test_metadata_of_another_model_is_refused(digits_run, tmp_path, metadata, wo
 
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx", ""])
 def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
-    """As training with two sizes leaves it."""
+    """As training with two image sizes leaves it."""
     small = dataclasses.replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(8, 16))
     network = ResNet(small, input_shape=(None, None, 3), classes=3)
     network.save(tmp_path / "m.keras")
@@ -414,6 +423,16 @@ def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
 def test_options_out_of_range_are_refused(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         export(tmp_path / "missing.keras", tmp_path / "x.tflite", **options)
+
+
+def test_an_option_that_does_not_exist_is_a_type_error(tmp_path):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'quantise'"):
+        export(tmp_path / "missing.keras", tmp_path / "x.tflite", quantise="int8")
+
+
+def test_an_opened_split_must_fit_the_model(colour_run, digits, tmp_path):
+    with pytest.raises(InputError, match="takes images of 3 channels, digits has 1"):
+        export(colour_run / "model.keras", tmp_path / "x.tflite", split=digits)
 
 
 def test_a_sequential_model_is_exported(data_dir, tmp_path):

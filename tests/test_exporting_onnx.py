@@ -24,7 +24,7 @@ METADATA = Metadata(
 
 @pytest.fixture(scope="module")
 def network():
-    """Three channels, max pool or not, average pools, strides: what moves axes about."""
+    """Three channels, a max pool, average pools and strides: what may need transposes."""
     small = dataclasses.replace(SPECS["resnetv1d50"], depths=(1, 1), widths=(8, 16))
     keras.utils.set_random_seed(0)
     return folded(ResNetV1D(small, input_shape=(32, 32, 3), classes=3))
@@ -66,10 +66,8 @@ def test_metadata(network, tmp_path):
     assert properties["labels"].splitlines() == list(METADATA.labels)
     assert properties["size"] == "32,32" and properties["layout"] == "nchw"
     model_file = open_model_file(tmp_path / "model.onnx")
-    assert (
-        model_file.metadata.preprocessing.resize == 36
-        and model_file.metadata.labels == METADATA.labels
-    )
+    assert model_file.metadata.preprocessing == METADATA.preprocessing
+    assert model_file.metadata.labels == METADATA.labels
     assert model_file.metadata.dataset is None  # a folder of this machine
 
 
@@ -96,7 +94,7 @@ def test_int8_of_three_channels(network, images, tmp_path, layout):
 
 
 def means_of_colours(path, batch):
-    """Somebody else's file, without our metadata: the mean of each colour, colours first."""
+    """Another program's file, without our metadata: the mean of each colour, colours first."""
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("GlobalAveragePool", ["x"], ["y"]),
@@ -109,19 +107,32 @@ def means_of_colours(path, batch):
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
 
 
-def test_somebody_elses_file_tells_its_layout_by_its_shape(tmp_path):
+def test_the_layout_of_a_foreign_file_follows_from_its_shape(tmp_path):
     means_of_colours(tmp_path / "mean.onnx", "n")
     model_file = open_model_file(tmp_path / "mean.onnx", threads=1)
     images = np.random.default_rng(0).integers(0, 255, (2, 6, 6, 3), dtype=np.uint8)
-    assert (
-        model_file.channels == 3
-        and model_file.metadata.preprocessing.size == (6, 6)
-        and not model_file.has_metadata
-    )
+    assert model_file.channels == 3 and not model_file.has_metadata
+    assert model_file.metadata.preprocessing.size == (6, 6)
     assert np.abs(model_file.predict(images) - images.mean((1, 2))).max() < 1e-3
 
 
-def test_resnet20_moves_no_axes_either(tmp_path):
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_height_and_width_may_differ(tmp_path, layout):
+    network = folded(
+        ResNet("resnet20_cifar", input_shape=(16, 24, 3)), rescale_rows=layout != "nchw"
+    )
+    metadata = Metadata(Preprocessing((16, 24), 20))
+    onnx_format.write(network, tmp_path / "m.onnx", metadata, layout=layout)
+    properties = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert properties["size"] == "16,24"
+    model_file = open_model_file(tmp_path / "m.onnx")
+    assert model_file.metadata.preprocessing == Preprocessing((16, 24), 20)
+    images = np.random.default_rng(0).integers(0, 255, (2, 16, 24, 3), dtype=np.uint8)
+    expected = network.predict(images, verbose=0)
+    assert np.abs(model_file.predict(images) - expected).max() < 1e-5
+
+
+def test_resnet20_needs_no_transposes_either(tmp_path):
     """Its shortcuts pad the channels."""
     network = folded(ResNet("resnet20_cifar"))
     onnx_format.write(network, tmp_path / "x.onnx", METADATA, layout="nchw")

@@ -1,4 +1,4 @@
-"""What a file says of itself is checked where it is read: labels, metadata, headers, notes."""
+"""What a file says about itself is checked where it is read: labels, metadata, headers, notes."""
 
 import json
 import struct

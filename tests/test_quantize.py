@@ -1,4 +1,4 @@
-"""What fine-tuning rounds is what the int8 file computes."""
+"""Quantization-aware training computes what the int8 file computes."""
 
 import dataclasses
 import tempfile
@@ -13,12 +13,12 @@ from resnet_keras import SPECS, ResNet, data, quantize
 from resnet_keras.clones import fold
 from resnet_keras.errors import InputError
 
-# All that our networks have, in five blocks: the deep stem, pooling in stem and shortcut.
+# All kinds of layers of our networks, in five blocks: deep stem, pooling in stem and shortcut.
 SMALL = dataclasses.replace(SPECS["resnetv1d50"], depths=(2, 1, 1, 1), widths=(8, 8, 16, 16))
 
 
 def small_network():
-    """Of random weights, and of batch norms that are not the identity; unsure of its classes."""
+    """With random weights and batch norms that are not the identity, and scores of all sizes."""
     keras.utils.set_random_seed(0)
     model = ResNet(SMALL, input_shape=(64, 64, 3), classes=7)
     random = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def waves(count):
 
 
 def int8_file(model, images=None):
-    """Integers alone, of a model of fake-quant operators or by calibration on images."""
+    """A file of integers, of a model with fake-quantization operators, or calibrated on images."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     spec = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="images")
@@ -68,7 +68,7 @@ def interpreter_of(file):
 
 
 def probabilities(file, images):
-    """What the real interpreter makes of raw bytes, one image after the other."""
+    """Probabilities that the real interpreter computes from raw bytes, image by image."""
     interpreter = interpreter_of(file)
     (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = end["quantization"]
@@ -80,7 +80,7 @@ def probabilities(file, images):
     return (np.float32(answers) - zero) * scale
 
 
-def test_activations_are_rounded_as_the_paper_says():
+def test_activations_are_rounded_as_in_the_paper():
     # Jacob et al. 2018, equations 1 and 12, and section 3.1: zero is moved onto a level.
     layer = quantize.FakeQuant((-1.0, 2.1))
     x = np.random.default_rng(0).uniform(-2, 3, 100_000).astype(np.float32)
@@ -174,7 +174,7 @@ def test_a_clone_becomes_the_float_network_again():
     assert np.abs(again(images) - keras.ops.log(back(images))).max() > 0  # it does round
 
 
-def test_every_shape_of_ours_becomes_integers_without_calibration():
+def test_all_layers_become_integers_without_calibration():
     clone = quantize.quantization_aware(small_network())
     images = waves(16)
     clone(images, training=True)

@@ -8,14 +8,8 @@ from typing import Any, Literal, TypedDict
 from resnet_keras.data import Split
 from resnet_keras.errors import InputError
 from resnet_keras.exporting import web
-from resnet_keras.model_files.formats import (
-    FORMATS,
-    KERAS,
-    Format,
-    Option,
-    all_described,
-    format_named,
-)
+from resnet_keras.model_files import formats
+from resnet_keras.model_files.formats import KERAS, Format, Option, all_described, format_named
 
 
 class Options(TypedDict, total=False):
@@ -129,14 +123,14 @@ def settle(source: Path, out: Path, options: Options) -> Settings:
         page=bool(page),
         quantize=quantize,
         calibrate=options.get("calibrate"),
-        keep_float=tuple(options.get("keep_float", ())),
+        keep_float=tuple(options.get("keep_float") or ()),
         **values,
     )
 
 
 def _choices() -> list[str]:
     """Name the options that some formats take and others do not."""
-    return list(dict.fromkeys(name for row in FORMATS for name in row.options))
+    return list(dict.fromkeys(name for row in formats.FORMATS for name in row.options))
 
 
 def _value(name: str, value: Any, row: Format, quantize: str) -> Any:
@@ -144,7 +138,7 @@ def _value(name: str, value: Any, row: Format, quantize: str) -> Any:
     option: Option | None = row.options.get(name)
     if option is None:
         if value is not None:
-            takers = [other.described for other in FORMATS if name in other.options]
+            takers = [other.described for other in formats.FORMATS if name in other.options]
             raise InputError(f"`{name}` is for {_spoken(takers)} only. Received: {name}={value!r}")
         return None
     if value is None:

@@ -15,7 +15,7 @@ from resnet_keras.model_files import Metadata, metadata_path, require_replaceabl
 from resnet_keras.report import model_card
 
 # What a report says until its file is there: after a kill between the two, it must not speak for
-# none, or for an older one. Written before, it also shows whether the disk has room for it.
+# none, or for an older one. Written before, it also shows whether the disk can take it.
 _BROKEN_OFF = {"kept": False, "reason": "the export was broken off"}
 
 
@@ -36,6 +36,12 @@ def require_replaceable(out: Path, settings: Settings) -> None:
         raise InputError(f"a folder is there, and a file would be written. Received: {out}")
     if not settings.page:
         require_replaceable_metadata(out)
+        for suffix in row.companions:
+            if out.with_suffix(suffix).exists() and not out.exists():
+                raise InputError(
+                    f"{out.with_suffix(suffix)} is there, without an earlier export, and would be "
+                    f"replaced: take another name for OUT. Received: {out}"
+                )
     card = _beside(out, "md")
     if card.exists() and not (card.is_file() and card.read_bytes().startswith(b"---")):
         raise InputError(

@@ -82,7 +82,7 @@ def _ranges(graph: onnx.ModelProto, model: keras.Model) -> dict[str, list[dict]]
     uint8 = {"quant_type": QuantType.QUInt8}
     one, zero = np.array(1, np.float32), np.array(0, np.uint8)
     ranges: dict[str, list[dict]] = {IMAGES: [{**uint8, "scale": one, "zero_point": zero}]}
-    low, high = np.float32(0), np.float32(255)
+    low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
     for node in graph.graph.node:
         if node.name == "normalise/Mul":
             scale = np.asarray(model.get_layer("normalise").scale, np.float32)

@@ -82,7 +82,7 @@ def _set_pixel_ranges(content, model: keras.Model) -> None:
     The ranges behind the normalisation follow from its numbers.
     """
     (graph,) = content.subgraphs
-    low, high = np.float32(0), np.float32(255)
+    low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
     _set_range(graph.tensors[graph.inputs[0]], low, high)
     names = [layer.name for layer in model.layers]
     if "normalise" not in names:
