@@ -130,15 +130,15 @@ def predict(
     """
     load_tensorflow()
     from resnet_keras import data
-    from resnet_keras.model_files import open_model_file, say_what_is_made_up
+    from resnet_keras.model_files import open_model_file, warn_of_missing_metadata
 
     if not images:
         raise InputError("`predict` needs at least one image.")
     if top < 1:
         raise InputError(f"`top` must be above 0. Received: top={top}")
     model = open_model_file(model_file)
-    metadata = model.card
-    say_what_is_made_up(model)
+    metadata = model.metadata
+    warn_of_missing_metadata(model)
     answers = {}
     for path in images:
         image = data.evaluation_image(data.read_image(path, model.channels), metadata.preprocessing)
@@ -262,11 +262,11 @@ def convert(
         json: print one line of JSON on stdout, all else on stderr.
     """
     load_tensorflow()
-    from resnet_keras.model_files import require_place
+    from resnet_keras.model_files import require_replaceable_metadata
     from resnet_keras.weights import convert
 
     if out.suffix == ".keras":
-        require_place(out)
+        require_replaceable_metadata(out)
     report = convert(
         source,
         out,

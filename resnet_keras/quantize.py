@@ -1,16 +1,17 @@
-"""Quantization-aware fine-tuning: a trained network -> a clone that computes as its int8 file will.
+"""Quantization-aware training: a trained network -> a clone that computes as its int8 file will.
 
 After Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference": batch norm is folded; in the forward pass weights and
-activations are rounded to what int8 can hold; gradients go straight through the rounding.
+activations are rounded to the values of int8; gradients go straight through the rounding.
 
-The rounding is done by TensorFlow's fake-quant operators, because TFLite's converter reads the
+TensorFlow's fake-quantization operators do the rounding, because TFLite's converter reads the
 scales of an int8 file from them: such a file needs no calibration, but a clone needs TensorFlow.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,28 +22,33 @@ from resnet_keras.errors import InputError
 from resnet_keras.files import sha256, write_text
 from resnet_keras.internals.keras import producer
 
-# How slowly a range moves, once it has seen some batches.
+# The share of a range that each batch leaves as it is, after the first hundreds of batches.
 MOMENTUM = 0.99
 
+# The lowest and the highest activation, by the name of the layer that they follow.
 Ranges = Mapping[str, tuple[float, float]]
 
 
 class FakeQuant(keras.layers.Layer):
-    """Activations, rounded to the 256 levels of a range; zero is one of them.
+    """Rounds activations to the 256 levels of a range; zero is one of them.
 
-    In training the range follows the extremes of the batches. Beyond it gradients are zero.
+    In training the range follows the extremes of the batches. Outside of it gradients are zero.
 
     Args:
-        fixed: `(low, high)` of a range that does not move.
+        fixed: `(low, high)` of a range that does not move; None: one that does.
         **arguments: of `keras.layers.Layer`.
     """
+
+    low: keras.Variable
+    high: keras.Variable
+    seen: keras.Variable
 
     def __init__(self, fixed: tuple[float, float] | None = None, **arguments):
         super().__init__(**{"dtype": "float32", **arguments})
         self.fixed = fixed
 
     def build(self, input_shape):
-        """Make the range, and the count of the batches that it has seen."""
+        """Create the range, and the count of the batches that it has seen."""
         low, high = self.fixed or (0.0, 0.0)
         for name, start in (("low", low), ("high", high), ("seen", 0.0)):
             # Replicas agree on a range as they agree on gradients.
@@ -53,11 +59,11 @@ class FakeQuant(keras.layers.Layer):
             setattr(self, name, variable)
 
     def call(self, inputs, training=False):
-        """Round; in training, move the range before."""
+        """Round; in training, after moving the range."""
         import tensorflow as tf
 
         if training and self.fixed is None:
-            # Slower and slower, so that a range soon forgets where it began.
+            # Slower and slower, so that where a range began is soon forgotten.
             keep = ops.minimum(MOMENTUM, self.seen / (self.seen + 9.0))
             low, high = ops.minimum(ops.min(inputs), 0.0), ops.maximum(ops.max(inputs), 0.0)
             self.low.assign(keep * self.low + (1 - keep) * ops.stop_gradient(low))
@@ -72,7 +78,7 @@ class FakeQuant(keras.layers.Layer):
 
 
 class Int8Conv2D(keras.layers.Conv2D):
-    """A convolution whose kernel is rounded to int8, each channel for itself."""
+    """A convolution whose kernel is rounded to int8, channel by channel."""
 
     @property
     def kernel(self):
@@ -85,7 +91,7 @@ class Int8Dense(keras.layers.Dense):
 
     @property
     def kernel(self):
-        """The kernel, rounded; as a whole, because the converter takes it in no other way."""
+        """The kernel, rounded as a whole: the converter supports nothing else."""
         return round_weights(super().kernel, per_channel=False)
 
 
@@ -93,37 +99,38 @@ class Int8Rescaling(keras.layers.Rescaling):
     """`Rescaling` as a convolution: one int8 operator, where a product and a sum were two."""
 
     def call(self, inputs):
-        """Normalise; the rounding of one weight a channel changes nothing."""
+        """Normalise; rounding changes nothing where a channel has one weight."""
         scale, offset = self._by_channel(inputs)
         return ops.conv(inputs, round_weights(np.diag(scale)[None, None])) + offset
 
     def range(self, inputs) -> tuple[float, float]:
-        """What pixels of 0-255 become."""
+        """Return the least and the greatest value that pixels of 0-255 can have."""
         scale, offset = self._by_channel(inputs)
         ends = np.concatenate([offset, offset + 255 * scale, [0.0]])
         return float(ends.min()), float(ends.max())
 
-    def _by_channel(self, inputs):
+    def _by_channel(self, inputs) -> list[np.ndarray]:
+        """Return scale and offset, each with a number for every channel."""
         values = (np.asarray(value, np.float32) for value in (self.scale, self.offset))
         return [np.broadcast_to(value, inputs.shape[-1]) for value in values]
 
 
 def round_weights(kernel, *, per_channel: bool = True):
-    """Weights, rounded to 255 levels: zero, and as many on both sides up to the largest weight.
+    """Round weights to 255 levels: zero, and 127 on each side up to the largest weight.
 
     Args:
         kernel: float32 `(..., channels)`.
         per_channel: whether each channel has levels of its own.
 
     Returns:
-        The same shape; gradients go straight through.
+        The rounded weights, of the same shape; gradients go straight through.
     """
     import tensorflow as tf
 
     kernel = ops.convert_to_tensor(kernel)
     axes = tuple(range(len(kernel.shape) - 1)) if per_channel else None
     largest = ops.max(ops.abs(ops.stop_gradient(kernel)), axis=axes)
-    largest = ops.maximum(largest, 1e-6)  # zeros have a scale, too
+    largest = ops.maximum(largest, 1e-6)  # a channel of zeros needs a scale, too
     operator = (
         tf.quantization.fake_quant_with_min_max_vars_per_channel
         if per_channel
@@ -132,40 +139,37 @@ def round_weights(kernel, *, per_channel: bool = True):
     return operator(kernel, -largest, largest, narrow_range=True)
 
 
-def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
-    """A clone to fine-tune and to convert, that computes as the int8 file of a network will.
+def quantization_aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
+    """Clone a network such that it computes as its int8 file will, to be fine-tuned or converted.
 
     Args:
         model: a network of `ResNet` with its normalisation and its top.
-        ranges: of `ranges` of an earlier clone; None: fine-tuning finds them.
+        ranges: of `activation_ranges` of an earlier clone; None: fine-tuning finds them.
 
     Returns:
-        A model from pixels to logits: batch norm is folded, kernels are rounded, and activations
-        wherever the file will hold int8. Pixels are 0-255 in steps of 1: raw bytes.
+        A model from pixels to logits: batch norm is folded, kernels are rounded, and so are
+        activations wherever the file will hold int8. Pixels are 0-255 in steps of 1: raw bytes.
 
     Raises:
-        InputError: the network does not normalise its pixels, or `ranges` are not its own.
+        InputError: the network does not normalise its pixels, has a batch norm that cannot be
+            folded, or `ranges` belong to another network.
     """
     folded = fold(model)
-    for layer in folded.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            raise InputError(f"int8 needs a convolution before the batch norm {layer.name}.")
-    kinds = {
+    _require_quantizable(folded)
+    kinds: dict[type, Any] = {
         keras.layers.Rescaling: Int8Rescaling,
         keras.layers.Conv2D: Int8Conv2D,
         keras.layers.Dense: Int8Dense,
     }
-    if not any(isinstance(layer, keras.layers.Rescaling) for layer in folded.layers):
-        raise InputError("int8 needs a network that normalises its pixels itself.")
     rounded = (*kinds, keras.layers.Activation, keras.layers.GlobalAveragePooling2D)
-    # A ReLU is one operator with what is before it.
+    # An activation is one operator with the layer before it.
     fused = {
         producer(layer.input).name
         for layer in folded.layers
         if isinstance(layer, keras.layers.Activation)
     }
 
-    def clone(layer):
+    def int8(layer):
         config = layer.get_config()
         if isinstance(layer, keras.layers.Dense):
             config["activation"] = None
@@ -181,39 +185,34 @@ def aware(model: keras.Model, ranges: Ranges | None = None) -> keras.Model:
             outputs = FakeQuant(fixed, name=f"{layer.name}_range")(outputs)
         return outputs
 
-    clone = cloned(folded, clone, call)
+    clone = cloned(folded, int8, call)
     for layer in folded.layers:
         clone.get_layer(layer.name).set_weights(layer.get_weights())
     if ranges is not None:
-        moving = _moving(clone)
-        if moving.keys() != ranges.keys():
-            odd = min(moving.keys() ^ ranges.keys())
-            raise InputError(f"these ranges are of another network. Received: {odd}")
-        for name, (low, high) in ranges.items():
-            moving[name].set_weights(np.float32([low, high, 1e6]))
+        _set_ranges(clone, ranges)
     return clone
 
 
-def ranges(clone: keras.Model) -> dict[str, tuple[float, float]]:
-    """The moving ranges of a clone, by the names of the layers that they follow."""
+def activation_ranges(clone: keras.Model) -> dict[str, tuple[float, float]]:
+    """Return the ranges that fine-tuning has found, by the names of the layers they follow."""
     return {
         name: (float(layer.low.numpy()), float(layer.high.numpy()))
         for name, layer in _moving(clone).items()
     }
 
 
-def stock(clone: keras.Model) -> keras.Model:
-    """The float network that a clone has become: of stock layers, with probabilities.
+def dequantized(clone: keras.Model) -> keras.Model:
+    """Clone a fine-tuned network back to float: stock layers, and probabilities.
 
-    `aware(stock(clone), ranges(clone))` is the clone again.
+    `quantization_aware(dequantized(clone), activation_ranges(clone))` is the clone again.
     """
-    kinds = {
+    kinds: dict[type, Any] = {
         Int8Rescaling: keras.layers.Rescaling,
         Int8Conv2D: keras.layers.Conv2D,
         Int8Dense: keras.layers.Dense,
     }
 
-    def clone(layer):
+    def stock(layer):
         config = layer.get_config()
         if isinstance(layer, Int8Dense):
             config["activation"] = "softmax"
@@ -224,34 +223,37 @@ def stock(clone: keras.Model) -> keras.Model:
             return inputs
         return layer(inputs, *others, **arguments)
 
-    model = cloned(clone, clone, call)
+    model = cloned(clone, stock, call)
     for layer in model.layers:
         layer.set_weights(clone.get_layer(layer.name).get_weights())
     return model
 
 
-def to_convert(clone: keras.Model) -> keras.Model:
-    """The clone with probabilities, as TFLite's converter makes a file of integers of it."""
+def with_probabilities(clone: keras.Model) -> keras.Model:
+    """Put a softmax behind a clone: the model that TFLite's converter turns into integers."""
     outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(clone.output)
     return keras.Model(clone.input, outputs, name=clone.name)
 
 
 def write_ranges(model: Path, ranges: Ranges) -> None:
-    """Write them beside the `.keras` file whose activations they hold.
+    """Write ranges beside the `.keras` file that they belong to, as `NAME.quantization.json`.
 
     Args:
-        model: the file of `stock(clone)`, as it is written.
-        ranges: of `ranges(clone)`.
+        model: the file of `dequantized(clone)`.
+        ranges: of `activation_ranges(clone)`.
     """
     text = json.dumps({"model_sha256": sha256(model), "ranges": ranges}, indent=1)
     write_text(_beside(model), text + "\n")
 
 
 def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
-    """What lies beside a `.keras` file; None for one that was not fine-tuned for int8.
+    """Read the ranges beside a `.keras` file.
+
+    Returns:
+        None for a file that was not fine-tuned for int8, and so has none.
 
     Raises:
-        InputError: what lies there is damaged, or belongs to another model.
+        InputError: they are damaged, or belong to another model.
     """
     path = _beside(model)
     if not path.exists():
@@ -268,13 +270,43 @@ def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
 
 
 def _beside(model: Path) -> Path:
-    """`model.keras` -> `model.quantization.json`."""
+    """Return where the ranges lie: `model.keras` -> `model.quantization.json`."""
     return Path(model).with_suffix(".quantization.json")
 
 
+def _require_quantizable(folded: keras.Model) -> None:
+    """Refuse a folded network that cannot become integers."""
+    for layer in folded.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            raise InputError(
+                "int8 needs a convolution before each batch norm. "
+                f"Received: {layer.name} without one"
+            )
+    if not any(isinstance(layer, keras.layers.Rescaling) for layer in folded.layers):
+        raise InputError(
+            "int8 needs a network that normalises its pixels itself. "
+            f"Received: {folded.name} without a Rescaling layer"
+        )
+
+
 def _moving(clone: keras.Model) -> dict[str, FakeQuant]:
+    """Find the ranges that are not fixed, by the names of the layers they follow."""
     return {
         layer.name.removesuffix("_range"): layer
         for layer in clone.layers
         if isinstance(layer, FakeQuant) and layer.fixed is None
     }
+
+
+def _set_ranges(clone: keras.Model, ranges: Ranges) -> None:
+    """Give a clone its ranges, as if it had seen a million batches.
+
+    Raises:
+        InputError: they belong to another network.
+    """
+    moving = _moving(clone)
+    if moving.keys() != ranges.keys():
+        odd = min(moving.keys() ^ ranges.keys())
+        raise InputError(f"these ranges belong to another network. Received: {odd}")
+    for name, (low, high) in ranges.items():
+        moving[name].set_weights(np.array([low, high, 1e6], np.float32))

@@ -20,11 +20,11 @@ needs_chromium = pytest.mark.skipif(
 
 
 class Chromium:
-    """One page of a fresh browser; everything that it asks for and complains of is kept.
+    """One page of a fresh browser, which records all requests and complaints.
 
     Attributes:
-        requests: URLs that the page asked for, in order.
-        complaints: what stands in the console as a warning or an error, and exceptions.
+        requests: URLs that the page has requested, in order.
+        complaints: warnings and errors on the console, and exceptions.
     """
 
     def __init__(self, profile: Path, *switches: str):
@@ -35,7 +35,7 @@ class Chromium:
             [
                 shutil.which("chromium"),
                 "--headless=new",
-                "--no-sandbox",  # which cannot be had as root
+                "--no-sandbox",  # the sandbox does not run as root
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 "--no-first-run",
@@ -65,7 +65,7 @@ class Chromium:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params) -> dict:
-        """Call a method of the protocol and wait for what it returns."""
+        """Call a method of the protocol and wait for its result."""
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
         while (message := json.loads(self._socket.recv())).get("id") != self._number:
@@ -88,7 +88,7 @@ class Chromium:
         self.send("Page.navigate", url=url)
 
     def run(self, script: str):
-        """The value of a JavaScript expression; a promise is waited for."""
+        """Return the value of a JavaScript expression; of a promise, what it resolves to."""
         result = self.send(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -96,7 +96,7 @@ class Chromium:
         return result["result"].get("value")
 
     def wait(self, script: str, seconds: float = 60) -> None:
-        """Until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + seconds
         while not self.run(script):
             assert time.monotonic() < deadline, f"{script} stays false; {self.complaints}"
@@ -109,7 +109,7 @@ class Chromium:
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
     def screenshot(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
-        """Write a PNG of what is seen in a window of a size, in the light or the dark theme."""
+        """Write a PNG of the page in a window of some size, in the light or the dark theme."""
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[theme])
         self.send(

@@ -1,4 +1,4 @@
-"""What leaves the house computes the same, or does not leave."""
+"""An exported file computes what its model does, or is not kept."""
 
 import dataclasses
 import json
@@ -11,16 +11,23 @@ import numpy as np
 import pytest
 from runs import in_forks
 
-from resnet_keras import SPECS, ResNet, ResNetV1D, evaluate, export
+from resnet_keras import SPECS, ResNet, ResNetV1D, data, evaluate, export
 from resnet_keras.errors import InputError
-from resnet_keras.exporting import BoundMissed, _convert, compare, folded, plain
-from resnet_keras.exporting.plain import layer_of
-from resnet_keras.exporting.proof import BOUNDS, reason_to_refuse
+from resnet_keras.exporting import BoundMissed, compare, folded, plain
+from resnet_keras.exporting.prove import BOUNDS, reason_to_refuse
 from resnet_keras.model_files import Metadata, open_model_file
+from resnet_keras.model_files.formats import format_named, format_of
+from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.preprocessing import Preprocessing
 
 FOREIGN = ["model.tflite", "model.onnx", "saved_model"]
 FORMATS = [*FOREIGN, "copy.keras"]
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    """The test digits."""
+    return data.Source("digits", data_dir=data_dir).open()
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -51,7 +58,7 @@ def test_size_and_latency_are_measured(exported):
 
 
 @pytest.mark.parametrize("exported", FOREIGN, indirect=True)
-def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
+def test_no_batch_norm_and_no_custom_operator_is_left(exported):
     out, report = exported
     # 19 convolutions; Rescaling is a product and a sum; with the option A shortcuts two pools.
     expected = {
@@ -69,7 +76,7 @@ def test_no_batch_norm_is_left_and_no_foreign_operator(exported):
         assert not {"FusedBatchNormV3", "Rsqrt", "Sub"} & set(counts)
 
 
-def test_accuracy_is_the_runs(exported, digits_run, data_dir):
+def test_accuracy_is_that_of_the_run(exported, digits_run, data_dir):
     results = json.loads((digits_run / "results.json").read_text())
     measured = evaluate(exported[0], data_dir=data_dir)
     assert {k: measured[k] for k in ("top1", "top5", "examples")} == {
@@ -86,29 +93,35 @@ def test_a_batch_of_any_size_is_predicted_alike(exported):
         assert np.abs(model_file.predict(images[i : i + 1]) - whole[i]).max() < 1e-5
 
 
+def test_the_snippet_of_the_model_card_gives_the_same(exported):
+    out, _ = exported
+    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 1), dtype=np.uint8)
+    scope = {"pixels": images.astype(np.float32)}
+    exec(format_of(out).module.SNIPPET.format(name=out), scope)
+    assert np.abs(scope["scores"] - open_model_file(out).predict(images)).max() < 1e-5
+
+
 # A .keras file is Keras' own: its metadata lies beside it.
 @pytest.mark.parametrize("exported", FOREIGN, indirect=True)
-def test_the_card_travels_inside(exported, tmp_path):
+def test_the_metadata_travels_inside(exported, tmp_path):
     out, _ = exported
     beside = open_model_file(out)
     alone = tmp_path / out.name
     shutil.copytree(out, alone) if out.is_dir() else shutil.copy(out, alone)
     inside = open_model_file(alone)
     assert inside.has_metadata and inside.metadata == beside.metadata
-    assert inside.metadata.labels == tuple("0123456789") and inside.metadata.preprocessing.size == (
-        8,
-        8,
-    )
+    assert inside.metadata.labels == tuple("0123456789")
+    assert inside.metadata.preprocessing.size == (8, 8)
 
 
-def test_the_name_of_a_folder_stays_at_home(colour_run):
+def test_the_name_of_a_folder_does_not_travel(colour_run):
     metadata = open_model_file(colour_run / "model.keras").metadata
     assert str(colour_run) in metadata.dataset and str(colour_run) not in metadata.public()
     assert json.loads(metadata.public())["labels"] == list(metadata.labels)
 
 
 def test_folding_is_the_same_function():
-    """Against the layers as they stand, with statistics as training leaves them."""
+    """Compared with the layers as they are, with statistics as training leaves them."""
     small = dataclasses.replace(SPECS["resnetv1d50"], depths=(1, 1), widths=(8, 16))
     model = ResNetV1D(small, input_shape=(32, 32, 3), classes=7)
     draw = np.random.default_rng(0)
@@ -155,7 +168,7 @@ def test_layers_are_found_in_the_names_of_operators():
     assert layer_of("StatefulPartitionedCall:0", names) is None
 
 
-def test_a_wrong_mean_is_refused(digits_run, data_dir, tmp_path):
+def test_a_wrong_mean_is_refused(digits_run, digits, tmp_path):
     model = keras.saving.load_model(digits_run / "model.keras")
 
     def sabotage(layer):
@@ -168,7 +181,7 @@ def test_a_wrong_mean_is_refused(digits_run, data_dir, tmp_path):
     wrong.set_weights(model.get_weights())
     wrong.save(tmp_path / "wrong.keras")
     original = open_model_file(digits_run / "model.keras")
-    report = compare(original, open_model_file(tmp_path / "wrong.keras"), data_dir=data_dir)
+    report = compare(original, open_model_file(tmp_path / "wrong.keras"), digits)
     assert report["max_difference"] > 1e-2
     assert "differ by up to" in reason_to_refuse(report, *BOUNDS["none"])
 
@@ -179,13 +192,14 @@ def test_swapped_channels_are_refused(colour_run, tmp_path):
     kernel.assign(kernel.numpy()[:, :, ::-1])
     model.save(tmp_path / "bgr.keras")
     original = open_model_file(colour_run / "model.keras")
-    swapped = compare(original, open_model_file(tmp_path / "bgr.keras"))
+    test = data.Source(original.metadata.dataset).open()
+    swapped = compare(original, open_model_file(tmp_path / "bgr.keras"), test)
     assert reason_to_refuse(swapped, *BOUNDS["none"])
-    same = compare(original, open_model_file(colour_run / "model.keras"))
+    same = compare(original, open_model_file(colour_run / "model.keras"), test)
     assert reason_to_refuse(same, *BOUNDS["none"]) is None and same["max_difference"] == 0
 
 
-def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
+def test_probabilities_that_are_not_finite_are_refused(digits_run, digits, tmp_path):
     model = keras.saving.load_model(digits_run / "model.keras")
     kernel = model.get_layer("predictions").kernel
     kernel.assign(np.full(kernel.shape, np.nan))
@@ -193,7 +207,7 @@ def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
     original, broken = (
         open_model_file(path) for path in (digits_run / "model.keras", tmp_path / "broken.keras")
     )
-    report = compare(original, broken, data_dir=data_dir, examples=8)
+    report = compare(original, broken, digits, examples=8)
     assert report["max_difference"] is None and report["top1"] == report["top1_agreement"] == 0
     for kind in BOUNDS:
         assert reason_to_refuse(report, *BOUNDS[kind]) == (
@@ -202,17 +216,18 @@ def test_numbers_that_are_none_are_refused(digits_run, data_dir, tmp_path):
     json.dumps(report, allow_nan=False)
 
 
-def test_a_missed_bound_leaves_the_old_file(digits_run, data_dir, tmp_path):
+def test_a_missed_bound_leaves_the_old_file(digits_run, digits, tmp_path):
     out = tmp_path / "model.tflite"
     out.write_bytes(b"what was here before")
     Metadata(Preprocessing(8)).write(tmp_path / "model.keras")
     before = (tmp_path / "model.json").read_text()
     with pytest.raises(BoundMissed, match="was not kept: its probabilities differ by up to"):
-        export(digits_run / "model.keras", out, data_dir=data_dir, examples=8, bound=0.0)
+        export(digits_run / "model.keras", out, split=digits, examples=8, bound=0.0)
     assert out.read_bytes() == b"what was here before"
     assert (tmp_path / "model.json").read_text() == before
     report = json.loads((tmp_path / "model.tflite.report.json").read_text())
     assert report["max_difference"] >= report["bound"] == 0.0 and not report["kept"]
+    assert report["dataset"] == "digits" and report["split"] == "test"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"model.tflite", "model.json", "model.tflite.report.json"}
 
@@ -232,7 +247,7 @@ export({source!r}, {out!r}, data_dir={data_dir!r}, examples=8)
 """
 
 
-def test_a_kill_leaves_no_report_that_speaks_for_another_file(digits_run, data_dir, tmp_path):
+def test_a_kill_leaves_no_report_about_another_file(digits_run, data_dir, tmp_path):
     moments = {"before the file": ("", 1), "behind it": (".report.json", 2)}
     commands = []
     for moment, (suffix, number) in moments.items():
@@ -271,7 +286,7 @@ def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_
     assert (home / "thesis.txt").read_text() == "years of work"
 
 
-def test_half_precision_is_exported_as_float32(digits_run, data_dir, tmp_path):
+def test_half_precision_is_exported_as_float32(digits_run, digits, data_dir, tmp_path):
     """Left as it is, TFLite would need Flex operators for it."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -288,26 +303,28 @@ def test_half_precision_is_exported_as_float32(digits_run, data_dir, tmp_path):
     assert not {"CAST", "DEQUANTIZE"} & set(report["operators"])
     # The run's own file has the same weights.
     whole = open_model_file(digits_run / "model.keras")
-    apart = compare(whole, open_model_file(tmp_path / "half.tflite"), data_dir=data_dir)
+    apart = compare(whole, open_model_file(tmp_path / "half.tflite"), digits)
     assert apart["max_difference"] < 1e-4
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
-    [("model.h5", {}, "OUT ends in"), ("model.tar.gz", {}, "OUT ends in"),
-     ("m.onnx", {"quantize": "float16"}, "`quantize` of .onnx is none, int8"),
-     ("m.keras", {"quantize": "int8"}, "`quantize` of .keras is none"),
-     ("folder", {"quantize": "dynamic"}, "`quantize` of a SavedModel is none"),
+    [("model.h5", {}, "OUT must be a .keras file, a .tflite file, a .onnx file or a SavedModel f"),
+     ("model.tar.gz", {}, "OUT must be"),
+     ("m.onnx", {"quantize": "float16"}, "`quantize` of a .onnx file must be none or int8"),
+     ("m.keras", {"quantize": "int8"}, "`quantize` of a .keras file must be none"),
+     ("folder", {"quantize": "dynamic"}, "`quantize` of a SavedModel folder must be none"),
      ("m.tflite", {"io": "uint8"}, "`io` is for int8"),
      ("m.tflite", {"keep_float": ["conv1_conv"]}, "`keep_float` is for int8"),
      ("m.tflite", {"calibrate": "digits"}, "`calibrate` is for int8"),
-     ("m.onnx", {"quantize": "int8", "io": "int8"}, "`io` of .onnx is uint8, float32"),
-     ("m.tflite", {"layout": "nchw"}, "`layout` is for .onnx"),
-     ("m.tflite", {"opset": 17}, "`opset` is for .onnx"),
-     ("m.onnx", {"opset": 19}, "`opset` is 13 to 18"), ("m.onnx", {"opset": 12}, "13 to 18"),
-     ("m.onnx", {"layout": "hwcn"}, "nhwc or nchw")],
+     ("m.onnx", {"quantize": "int8", "io": "int8"}, "must be uint8 or float32"),
+     ("m.tflite", {"layout": "nchw"}, "`layout` is for a .onnx file only"),
+     ("m.tflite", {"opset": 17}, "`opset` is for a .onnx file only"),
+     ("m.onnx", {"opset": 19}, "`opset` of a .onnx file must be 13 to 18"),
+     ("m.onnx", {"opset": 12}, "must be 13 to 18"),
+     ("m.onnx", {"layout": "hwcn"}, "must be nhwc or nchw")],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused(digits_run, tmp_path, name, options, message):
+def test_options_that_do_not_go_together_are_refused(digits_run, tmp_path, name, options, message):
     with pytest.raises(InputError, match=message) as refused:
         export(digits_run / "model.keras", tmp_path / name, **options)
     assert "Received: " in str(refused.value) and not list(tmp_path.iterdir())
@@ -322,11 +339,11 @@ def test_files_that_are_no_models_are_named(tmp_path):
         open_model_file(tmp_path / "missing.keras")
 
 
-def test_a_made_up_card_is_told_before_it_travels(tmp_path, capsys):
+def test_assumed_preprocessing_is_said_before_it_travels(tmp_path, capsys):
     ResNet("resnet20_cifar", input_shape=(8, 8, 1)).save(tmp_path / "found.keras")
     with pytest.raises(InputError, match="no data set is known for"):
         export(tmp_path / "found.keras", tmp_path / "out.tflite")
-    assert "found.keras has no found.json beside it: images are resized to 8 and" in (
+    assert "found.keras has no found.json beside it: images are scaled to cover 8 x 8 pixels" in (
         capsys.readouterr().err
     )
 
@@ -345,11 +362,11 @@ def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_p
 
 @pytest.mark.parametrize(
     ("out", "there", "text", "words"),
-    [("results.tflite", "results.json", '{"top1": 0.9}', "unexpected keyword"),
-     ("recipe.onnx", "recipe.json", "[1]", "recipe.json, which is none"),
+    [("results.tflite", "results.json", '{"top1": 0.9}', "preprocessing has the fields"),
+     ("recipe.onnx", "recipe.json", "[1]", "recipe.json is not metadata, and would be"),
      ("served", "served.md", "# my notes", "served.md is there and is no model card")],
 )  # fmt: skip
-def test_what_is_no_card_is_not_replaced_by_one(
+def test_what_is_not_metadata_is_not_replaced_by_it(
     digits_run, data_dir, tmp_path, out, there, text, words
 ):
     (tmp_path / there).write_text(text)
@@ -362,11 +379,11 @@ def test_what_is_no_card_is_not_replaced_by_one(
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [(Metadata(Preprocessing(8), labels=("a", "b")), "which has 10 classes. Received: 2 labels"),
-     (Metadata(Preprocessing(32)), "takes images of 8 x 8. Received: size=(32, 32)"),
+     (Metadata(Preprocessing(32)), "takes images of 8 x 8. Received: size=\\(32, 32\\)"),
      (b'{"size": [8, 8], "labels": ["\xe9"]}', "m.json does not describe a model: 'utf-8'"),
      (None, "m.json cannot be read: Is a directory")],
 )  # fmt: skip
-def test_a_card_of_another_model_is_refused(digits_run, tmp_path, metadata, words):
+def test_metadata_of_another_model_is_refused(digits_run, tmp_path, metadata, words):
     shutil.copyfile(digits_run / "model.keras", tmp_path / "m.keras")
     path = tmp_path / "m.json"
     if metadata is None:
@@ -382,13 +399,13 @@ def test_a_card_of_another_model_is_refused(digits_run, tmp_path, metadata, word
 
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx", ""])
 def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
-    """As training with two sizes leaves it."""
+    """As training with two image sizes leaves it."""
     small = dataclasses.replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(8, 16))
     network = ResNet(small, input_shape=(None, None, 3), classes=3)
     network.save(tmp_path / "m.keras")
     metadata = Metadata(Preprocessing(12), labels=("a", "b", "c"))
     out = tmp_path / f"out{suffix}"
-    _convert(folded(network), out, metadata, "nhwc", 17)
+    format_named(out).module.write(folded(network), out, metadata)
     metadata.write(out)
     model_file = open_model_file(out)
     assert model_file.classes == 3 and model_file.channels == 3
@@ -401,11 +418,21 @@ def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
     ("options", "words"),
     [({"examples": 0}, "`examples` must be above 0. Received: examples=0"),
      ({"seed": -1}, "`seed` must be 0 or more. Received: seed=-1"),
-     ({"format": "foo"}, "`format` is None or 'web'. Received: format='foo'")],
+     ({"format": "foo"}, "`format` must be None or 'web'. Received: format='foo'")],
 )  # fmt: skip
-def test_numbers_and_words_that_no_export_has(tmp_path, options, words):
+def test_options_out_of_range_are_refused(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         export(tmp_path / "missing.keras", tmp_path / "x.tflite", **options)
+
+
+def test_an_option_that_does_not_exist_is_a_type_error(tmp_path):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'quantise'"):
+        export(tmp_path / "missing.keras", tmp_path / "x.tflite", quantise="int8")
+
+
+def test_an_opened_split_must_fit_the_model(colour_run, digits, tmp_path):
+    with pytest.raises(InputError, match="takes images of 3 channels, digits has 1"):
+        export(colour_run / "model.keras", tmp_path / "x.tflite", split=digits)
 
 
 def test_a_sequential_model_is_exported(data_dir, tmp_path):

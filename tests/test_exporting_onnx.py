@@ -11,17 +11,20 @@ import pytest
 from resnet_keras import SPECS, ResNet, ResNetV1D
 from resnet_keras.errors import InputError
 from resnet_keras.exporting import folded
-from resnet_keras.exporting import onnx as room
 from resnet_keras.model_files import Metadata, open_model_file
+from resnet_keras.model_files import onnx as onnx_format
+from resnet_keras.preprocessing import Preprocessing
 
 METADATA = Metadata(
-    32, 36, 32, labels=("cat", "dog", "a bird\u00e9"), dataset="folder:/home/somebody"
+    Preprocessing(32, 36),
+    labels=("cat", "dog", "a bird\u00e9"),
+    dataset="folder:/home/somebody",
 )
 
 
 @pytest.fixture(scope="module")
 def network():
-    """Three channels, max pool or not, average pools, strides: what moves axes about."""
+    """Three channels, a max pool, average pools and strides: what may need transposes."""
     small = dataclasses.replace(SPECS["resnetv1d50"], depths=(1, 1), widths=(8, 16))
     keras.utils.set_random_seed(0)
     return folded(ResNetV1D(small, input_shape=(32, 32, 3), classes=3))
@@ -37,11 +40,11 @@ def images():
 )
 def test_layouts_and_opsets(network, images, tmp_path, layout, opset):
     path = tmp_path / "model.onnx"
-    room.write(network, path, METADATA, layout=layout, opset=opset)
+    onnx_format.write(network, path, METADATA, layout=layout, opset=opset)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
-    counts = room.operators(path)
+    counts = onnx_format.operators(path)
     assert counts.get("Transpose", 0) == (0 if layout == "nchw" else 1)
     assert "BatchNormalization" not in counts and counts["Conv"] == 3 + 2 * 4
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -58,20 +61,18 @@ def test_layouts_and_opsets(network, images, tmp_path, layout, opset):
 
 
 def test_metadata(network, tmp_path):
-    room.write(network, tmp_path / "model.onnx", METADATA, layout="nchw")
+    onnx_format.write(network, tmp_path / "model.onnx", METADATA, layout="nchw")
     properties = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert properties["labels"].splitlines() == list(METADATA.labels)
     assert properties["size"] == "32,32" and properties["layout"] == "nchw"
     model_file = open_model_file(tmp_path / "model.onnx")
-    assert (
-        model_file.metadata.preprocessing.resize == 36
-        and model_file.metadata.labels == METADATA.labels
-    )
+    assert model_file.metadata.preprocessing == METADATA.preprocessing
+    assert model_file.metadata.labels == METADATA.labels
     assert model_file.metadata.dataset is None  # a folder of this machine
 
 
 def test_nodes_are_named_after_layers(network, tmp_path):
-    room.write(network, tmp_path / "model.onnx", METADATA)
+    onnx_format.write(network, tmp_path / "model.onnx", METADATA)
     names = [node.name for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert len(set(names)) == len(names)
     layers = {layer.name for layer in network.layers}
@@ -84,8 +85,8 @@ def test_nodes_are_named_after_layers(network, tmp_path):
 def test_int8_of_three_channels(network, images, tmp_path, layout):
     path = tmp_path / "int8.onnx"
     calibration = np.concatenate([images] * 20)
-    room.write(network, path, METADATA, layout=layout, quantize="int8", calibration=calibration)
-    assert room.operators(path).get("Transpose", 0) == (0 if layout == "nchw" else 1)
+    onnx_format.write(network, path, METADATA, layout=layout, quantize="int8", images=calibration)
+    assert onnx_format.operators(path).get("Transpose", 0) == (0 if layout == "nchw" else 1)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].type == "tensor(uint8)"
     got, expected = open_model_file(path).predict(images), network.predict(images, verbose=0)
@@ -93,7 +94,7 @@ def test_int8_of_three_channels(network, images, tmp_path, layout):
 
 
 def means_of_colours(path, batch):
-    """Somebody else's file, without our metadata: the mean of each colour, colours first."""
+    """Another program's file, without our metadata: the mean of each colour, colours first."""
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("GlobalAveragePool", ["x"], ["y"]),
@@ -106,23 +107,36 @@ def means_of_colours(path, batch):
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
 
 
-def test_somebody_elses_file_tells_its_layout_by_its_shape(tmp_path):
+def test_the_layout_of_a_foreign_file_follows_from_its_shape(tmp_path):
     means_of_colours(tmp_path / "mean.onnx", "n")
     model_file = open_model_file(tmp_path / "mean.onnx", threads=1)
     images = np.random.default_rng(0).integers(0, 255, (2, 6, 6, 3), dtype=np.uint8)
-    assert (
-        model_file.channels == 3
-        and model_file.metadata.preprocessing.size == (6, 6)
-        and not model_file.has_metadata
-    )
+    assert model_file.channels == 3 and not model_file.has_metadata
+    assert model_file.metadata.preprocessing.size == (6, 6)
     assert np.abs(model_file.predict(images) - images.mean((1, 2))).max() < 1e-3
 
 
-def test_resnet20_moves_no_axes_either(tmp_path):
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_height_and_width_may_differ(tmp_path, layout):
+    network = folded(
+        ResNet("resnet20_cifar", input_shape=(16, 24, 3)), rescale_rows=layout != "nchw"
+    )
+    metadata = Metadata(Preprocessing((16, 24), 20))
+    onnx_format.write(network, tmp_path / "m.onnx", metadata, layout=layout)
+    properties = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert properties["size"] == "16,24"
+    model_file = open_model_file(tmp_path / "m.onnx")
+    assert model_file.metadata.preprocessing == Preprocessing((16, 24), 20)
+    images = np.random.default_rng(0).integers(0, 255, (2, 16, 24, 3), dtype=np.uint8)
+    expected = network.predict(images, verbose=0)
+    assert np.abs(model_file.predict(images) - expected).max() < 1e-5
+
+
+def test_resnet20_needs_no_transposes_either(tmp_path):
     """Its shortcuts pad the channels."""
     network = folded(ResNet("resnet20_cifar"))
-    room.write(network, tmp_path / "x.onnx", METADATA, layout="nchw")
-    assert "Transpose" not in room.operators(tmp_path / "x.onnx")
+    onnx_format.write(network, tmp_path / "x.onnx", METADATA, layout="nchw")
+    assert "Transpose" not in onnx_format.operators(tmp_path / "x.onnx")
 
 
 def test_a_file_of_one_image_runs_image_by_image(tmp_path):

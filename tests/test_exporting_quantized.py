@@ -1,4 +1,4 @@
-"""Half and int8 files: small, close, calibrated on real images, refused where they are not."""
+"""float16 and int8 files: small, close, calibrated on real images, and refused otherwise."""
 
 import json
 import zipfile
@@ -13,13 +13,13 @@ from PIL import Image
 
 from resnet_keras import data, export
 from resnet_keras.errors import InputError
-from resnet_keras.exporting import BoundMissed, folded, tflite
-from resnet_keras.exporting import onnx as onnx_room
-from resnet_keras.exporting.errors import LayerErrors
-from resnet_keras.model_files import Metadata, open_model_file
+from resnet_keras.exporting import BoundMissed, folded
+from resnet_keras.model_files import Metadata, open_model_file, tflite
+from resnet_keras.model_files import onnx as onnx_format
+from resnet_keras.model_files.layer_errors import LayerErrors
 from resnet_keras.preprocessing import Preprocessing
 
-ROOMS = {"tflite": tflite, "onnx": onnx_room}
+WRITERS = {"tflite": tflite, "onnx": onnx_format}
 KINDS = {
     "half.tflite": "float16",
     "dynamic.tflite": "dynamic",
@@ -51,11 +51,11 @@ def images(data_dir):
 
 @pytest.fixture(scope="module")
 def raw_bytes(network, images, tmp_path_factory):
-    """Files with uint8 pixels, without a proof, and the errors of their layers."""
+    """Files that take uint8 pixels, not proved, and the errors of their layers."""
     made = {}
-    for suffix, room in ROOMS.items():
+    for suffix, writer in WRITERS.items():
         path = tmp_path_factory.mktemp("raw") / f"model.{suffix}"
-        made[suffix] = path, room.write(network, path, METADATA, quantize="int8", images=images)
+        made[suffix] = path, writer.write(network, path, METADATA, quantize="int8", images=images)
     return made
 
 
@@ -178,7 +178,7 @@ def test_layers_can_stay_in_float(network, images, raw_bytes, tmp_path):
 def test_layers_of_onnx_can_stay_in_float(network, images, tmp_path):
     keep = ("normalise", "conv1_conv")
     path = tmp_path / "kept.onnx"
-    errors = onnx_room.write(
+    errors = onnx_format.write(
         network, path, METADATA, quantize="int8", images=images, keep_float=keep
     )
     assert not set(keep) & set(errors) and "conv2_block1_1_conv" in errors
@@ -188,12 +188,12 @@ def test_layers_of_onnx_can_stay_in_float(network, images, tmp_path):
     assert by_name["conv2_block1_1_conv/Conv"].input[1] not in weights
     assert open_model_file(path).predict(images).shape == (100, 10)
     with pytest.raises(InputError, match="no operator belongs to this layer"):
-        onnx_room.write(
+        onnx_format.write(
             network, path, METADATA, quantize="int8", images=images, keep_float=("conv9_conv",)
         )
 
 
-def test_the_error_of_a_layer_is_a_share_of_what_it_tells_apart():
+def test_the_error_of_a_layer_is_a_share_of_its_spread():
     errors = LayerErrors()
     real = np.array([[[[1.0, 500.0], [3.0, 500.0]]]])  # NHWC: means 2 and 500, squares 2 and 0
     errors.add("a", "x", real + 0.5, real, axis=-1)  # 4 times 0.25
@@ -206,7 +206,7 @@ def test_the_error_of_a_layer_is_a_share_of_what_it_tells_apart():
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_the_list_of_errors_names_the_layer_to_keep(network, images, tmp_path, suffix):
-    """A channel that nobody reads is a thousand, so its tensor has steps of 4: the others are 0."""
+    """A channel that is not used is a thousand: in steps of 4 all other channels are 0."""
     spoilt = keras.models.clone_model(network)
     spoilt.set_weights(network.get_weights())
     culprit, reader = (spoilt.get_layer(f"conv2_block2_{i}_conv") for i in (1, 2))
@@ -219,7 +219,7 @@ def test_the_list_of_errors_names_the_layer_to_keep(network, images, tmp_path, s
     apart = {}
     for name, kept in (("all", ()), ("kept", (culprit.name, reader.name))):
         path = tmp_path / f"{name}.{suffix}"
-        errors = ROOMS[suffix].write(
+        errors = WRITERS[suffix].write(
             spoilt, path, METADATA, quantize="int8", images=images, io="float32", keep_float=kept
         )
         if not kept:
@@ -233,7 +233,7 @@ def test_the_list_of_errors_names_the_layer_to_keep(network, images, tmp_path, s
 
 def test_float_pixels_in_onnx(network, images, raw_bytes, tmp_path):
     path = tmp_path / "other.onnx"
-    onnx_room.write(network, path, METADATA, quantize="int8", images=images, io="float32")
+    onnx_format.write(network, path, METADATA, quantize="int8", images=images, io="float32")
     (entry,) = onnx.load(path).graph.input
     assert entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     raw = open_model_file(raw_bytes["onnx"][0]).predict(images)
@@ -278,7 +278,7 @@ def _folder(root, draw):
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_a_bad_calibration_set_is_refused_and_nothing_is_left(colour_run, tmp_path, suffix):
-    """Faint grey noise: ranges so small that what digits do to the network is cut off."""
+    """Faint grey noise: ranges so small that the activations of digits are cut off."""
     draw = np.random.default_rng(0)
     faint = _folder(tmp_path / "faint", lambda i: draw.integers(125, 131, (8, 8, 3), np.uint8))
     out = tmp_path / "out" / f"model.{suffix}"
@@ -300,6 +300,9 @@ def test_too_few_images_are_refused(colour_run, tmp_path):
             colour_run / "model.keras", tmp_path / "x.tflite", quantize="int8",
             calibrate=f"folder:{few.parent}",
         )  # fmt: skip
+    opened = data.Source(f"folder:{few.parent}", "train").open()
+    with pytest.raises(InputError, match="Received: 96 of folder:"):
+        export(colour_run / "model.keras", tmp_path / "x.tflite", quantize="int8", calibrate=opened)
     with pytest.raises(InputError, match="takes images of 3 channels, digits has 1"):
         export(
             colour_run / "model.keras", tmp_path / "x.tflite", quantize="int8", calibrate="digits"
@@ -307,8 +310,8 @@ def test_too_few_images_are_refused(colour_run, tmp_path):
 
 
 @pytest.mark.parametrize("quantized", TFLITE, indirect=True)
-def test_what_a_tflite_file_says_about_itself(quantized):
-    """Read back by hand, by the numbers of `metadata_schema.fbs`."""
+def test_a_tflite_file_has_labels_and_a_description(quantized):
+    """Read back by the field numbers of `metadata_schema.fbs`."""
     out, _ = quantized
     with zipfile.ZipFile(out) as files:
         assert files.read("labels.txt").decode().split() == list("0123456789")

@@ -1,14 +1,18 @@
-"""A SavedModel runs where this package is not, on pixels and on files."""
+"""A SavedModel runs without this package, on pixels and on files."""
 
 import dataclasses
 import json
 import shutil
 
+import keras
 import numpy as np
+import pytest
+import tensorflow as tf
 from PIL import Image
 
 from resnet_keras import data, export
-from resnet_keras.model_files import open_model_file
+from resnet_keras.model_files import Metadata, open_model_file, saved_model
+from resnet_keras.preprocessing import Preprocessing
 
 # What a server does: plain TensorFlow; a module that is None in sys.modules cannot be imported.
 SERVER = """
@@ -34,10 +38,29 @@ print(json.dumps({
 """
 
 
+@pytest.mark.parametrize("resize", [None, 20])
+def test_bytes_are_served_at_a_size_that_is_not_square(tmp_path, resize):
+    pixels = keras.Input((12, 20, 3))
+    flat = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(pixels))
+    model = keras.Model(pixels, keras.layers.Softmax()(flat))
+    preprocessing = Preprocessing((12, 20), resize, antialias=True)
+    saved_model.write(model, tmp_path / "served", Metadata(preprocessing))
+    image = np.random.default_rng(0).integers(0, 255, (30, 44, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    prepared = data.evaluation_image(image, preprocessing)
+    assert prepared.shape == (12, 20, 3)
+    serve = tf.saved_model.load(tmp_path / "served").signatures["serve_bytes"]
+    scores = serve(image_bytes=tf.constant([(tmp_path / "image.png").read_bytes()]))["scores"]
+    expected = model(tf.cast(prepared[None], tf.float32)).numpy()[0]
+    assert np.allclose(scores[0], np.sort(expected)[:-6:-1], atol=1e-6)
+
+
 def test_it_is_served_without_this_package(colour_run, tmp_path, run_python):
     source = open_model_file(colour_run / "model.keras")
     # As metadata of photographs: a longer edge, a crop, Pillow's resizing.
-    metadata = dataclasses.replace(source.metadata, eval_resize=10, antialias=True)
+    metadata = dataclasses.replace(
+        source.metadata, preprocessing=Preprocessing(8, resize=10, antialias=True)
+    )
     shutil.copy(colour_run / "model.keras", tmp_path / "model.keras")
     metadata.write(tmp_path / "model.keras")
     out = tmp_path / "served"

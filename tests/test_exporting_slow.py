@@ -1,4 +1,4 @@
-"""Whole networks through every format; minutes long."""
+"""Whole networks in every format; takes minutes."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def photographs(tmp_path_factory):
 
 @pytest.mark.parametrize("reference", ["resnet50_in1k", "resnetv1d50_in1k", "resnet18_cifar10"])
 def test_converted_networks_in_every_float_format(tmp_path, photographs, reference):
-    """With the weights of tests/golden/parity, which OpenMMLab's numbers hold."""
+    """With the weights of tests/golden/parity, whose outputs OpenMMLab computed."""
     save_state(reference, tmp_path / "theirs.safetensors")
     source = tmp_path / "model.keras"
     convert(tmp_path / "theirs.safetensors", source)
@@ -56,13 +56,13 @@ def test_converted_networks_in_every_float_format(tmp_path, photographs, referen
 
 
 def test_resnet50_within_three_minutes(tmp_path, photographs, capsys):
-    """SavedModel, int8 and ONNX together, on the time of two cores."""
+    """SavedModel, int8 and ONNX together, in the time of two cores."""
     keras.utils.set_random_seed(0)
     ResNet("resnet50", classes=2).save(tmp_path / "model.keras")
     Metadata(Preprocessing(224, 256), labels=("china", "flower"), dataset=photographs).write(
         tmp_path / "model.keras"
     )
-    # The network is not trained: what int8 makes of it is no matter here, its size is.
+    # The network is not trained: the accuracy of int8 does not matter here, the size does.
     jobs = {"saved": {}, "int8.tflite": {"quantize": "int8", "bound": 0.0}, "model.onnx": {}}
     start, reports = time.process_time(), {}
     for name, options in jobs.items():
@@ -78,11 +78,12 @@ def test_resnet50_within_three_minutes(tmp_path, photographs, capsys):
 
 
 def test_onnx_takes_no_more_than_thirty_times_the_weights(run_python, tmp_path):
-    """TensorFlow's and tf2onnx's copies; with those that nobody needs any more it is twice that."""
+    """Copies of TensorFlow and tf2onnx; if those not in use were kept, it would be twice that."""
     # Not getrusage: its peak is also that of the process which started this one.
     code = (
         "import re, sys; from pathlib import Path; from resnet_keras import ResNet;"
-        "from resnet_keras.model_files import Metadata; from resnet_keras.exporting import onnx;"
+        "from resnet_keras.model_files import Metadata, onnx;"
+        "from resnet_keras.preprocessing import Preprocessing;"
         "status = lambda: Path('/proc/self/status').read_text();"
         "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status())[1]);"
         "model = ResNet('resnet50'); before = peak();"

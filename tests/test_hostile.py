@@ -351,8 +351,9 @@ def test_images_that_say_they_are_huge(attempt):
 SERVE = """
 import numpy as np, keras, tensorflow as tf
 from pathlib import Path
-from resnet_keras.model_files import Metadata, load_keras
-from resnet_keras.exporting import folded, saved_model
+from resnet_keras.model_files import Metadata, load_keras, saved_model
+from resnet_keras.exporting import folded
+from resnet_keras.preprocessing import Preprocessing
 saved_model.write(folded(load_keras("good.keras")), Path("served"), Metadata(Preprocessing(8)))
 serve = tf.saved_model.load("served").signatures["serve_bytes"]
 assert len(serve(image_bytes=tf.constant([Path("good.png").read_bytes()]))["scores"][0]) == 5

@@ -1,4 +1,4 @@
-"""What a file says of itself is checked where it is read: labels, metadata, headers, notes."""
+"""What a file says about itself is checked where it is read: labels, metadata, headers, notes."""
 
 import json
 import struct
@@ -26,7 +26,7 @@ def test_a_label_is_a_line():
      {"labels": [1, 2]}, {"mean": ["x"]}, {"dataset": 3}, {"size": None}, {"code": "x"}],
     ids=str,
 )  # fmt: skip
-def test_cards_that_are_none(tmp_path, change):
+def test_json_that_is_no_metadata(tmp_path, change):
     Metadata(Preprocessing(8)).write(tmp_path / "x.keras")
     assert read_metadata(tmp_path / "x.keras").preprocessing.size == (8, 8)
     fields = json.loads((tmp_path / "x.json").read_text()) | change
@@ -35,7 +35,7 @@ def test_cards_that_are_none(tmp_path, change):
         read_metadata(tmp_path / "x.keras")
 
 
-def test_a_card_that_is_nested_too_deep(tmp_path):
+def test_metadata_that_is_nested_too_deep(tmp_path):
     (tmp_path / "x.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="does not describe a model"):
         read_metadata(tmp_path / "x.keras")

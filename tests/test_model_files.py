@@ -1,4 +1,4 @@
-"""A model file is opened where it is clear what goes in and what comes out, else refused."""
+"""A model file is opened if it has one input and one output, and refused otherwise."""
 
 import keras
 import numpy as np
@@ -12,12 +12,12 @@ from resnet_keras import ResNet
 from resnet_keras.errors import InputError
 from resnet_keras.model_files import load_keras, open_model_file
 
-# As many inputs and outputs as a file has.
+# Numbers of inputs and outputs.
 SEVERAL = [(2, 1), (1, 2)]
 
 
 def network(inputs, outputs):
-    """A network of images with several ends."""
+    """A network of images with several inputs or outputs."""
     entries = [keras.Input((8, 8, 3)) for _ in range(inputs)]
     x = keras.layers.Add()(entries) if inputs > 1 else entries[0]
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -61,7 +61,7 @@ FORMATS = {
 
 @pytest.mark.parametrize(("inputs", "outputs"), SEVERAL)
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_model_with_several_ends_is_refused(name, inputs, outputs, tmp_path):
+def test_a_model_with_several_inputs_or_outputs_is_refused(name, inputs, outputs, tmp_path):
     path = tmp_path / name
     FORMATS[name](inputs, outputs, path)
     counts = f"one input.*one output.* Received: {inputs} inputs, {outputs} outputs"
@@ -87,7 +87,7 @@ def test_verbs_refuse_a_model_with_two_outputs_in_one_line(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["two.keras"]
 
 
-def test_a_model_that_takes_no_images_is_refused(tmp_path):
+def test_a_model_of_anything_but_images_is_refused(tmp_path):
     words = keras.Input((10,))
     keras.Model(words, keras.layers.Dense(2)(words)).save(tmp_path / "words.keras")
     write_onnx(1, 1, tmp_path / "words.onnx", shape=("n", 10))

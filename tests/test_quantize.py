@@ -1,4 +1,4 @@
-"""What fine-tuning rounds is what the int8 file computes."""
+"""Quantization-aware training computes what the int8 file computes."""
 
 import dataclasses
 import tempfile
@@ -13,12 +13,12 @@ from resnet_keras import SPECS, ResNet, data, quantize
 from resnet_keras.clones import fold
 from resnet_keras.errors import InputError
 
-# All that our networks have, in five blocks: the deep stem, pooling in stem and shortcut.
+# All kinds of layers of our networks, in five blocks: deep stem, pooling in stem and shortcut.
 SMALL = dataclasses.replace(SPECS["resnetv1d50"], depths=(2, 1, 1, 1), widths=(8, 8, 16, 16))
 
 
 def small_network():
-    """Of random weights, and of batch norms that are not the identity; unsure of its classes."""
+    """With random weights and batch norms that are not the identity, and scores of all sizes."""
     keras.utils.set_random_seed(0)
     model = ResNet(SMALL, input_shape=(64, 64, 3), classes=7)
     random = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def waves(count):
 
 
 def int8_file(model, images=None):
-    """Integers alone, of a model of fake-quant operators or by calibration on images."""
+    """A file of integers, of a model with fake-quantization operators, or calibrated on images."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     spec = keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="images")
@@ -68,7 +68,7 @@ def interpreter_of(file):
 
 
 def probabilities(file, images):
-    """What the real interpreter makes of raw bytes, one image after the other."""
+    """Probabilities that the real interpreter computes from raw bytes, image by image."""
     interpreter = interpreter_of(file)
     (entry,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = end["quantization"]
@@ -80,7 +80,7 @@ def probabilities(file, images):
     return (np.float32(answers) - zero) * scale
 
 
-def test_activations_are_rounded_as_the_paper_says():
+def test_activations_are_rounded_as_in_the_paper():
     # Jacob et al. 2018, equations 1 and 12, and section 3.1: zero is moved onto a level.
     layer = quantize.FakeQuant((-1.0, 2.1))
     x = np.random.default_rng(0).uniform(-2, 3, 100_000).astype(np.float32)
@@ -160,25 +160,25 @@ print([float(v.numpy()) for variable in variables for v in variable.value.values
     assert done.stdout.strip() == "[-2.0, -2.0, 3.0, 3.0, 2.0, 2.0]"
 
 
-def test_a_twin_becomes_the_float_network_again():
+def test_a_clone_becomes_the_float_network_again():
     model = small_network()
-    clone = quantize.aware(model)
+    clone = quantize.quantization_aware(model)
     images = waves(4)
     clone(images, training=True)
-    back, folded = quantize.stock(clone), fold(model)
+    back, folded = quantize.dequantized(clone), fold(model)
     assert all(type(layer).__module__.startswith("keras.") for layer in back.layers)
     assert [layer.name for layer in back.layers] == [layer.name for layer in folded.layers]
     assert np.array_equal(back(images), folded(images))
-    again = quantize.aware(back, quantize.ranges(clone))
+    again = quantize.quantization_aware(back, quantize.activation_ranges(clone))
     assert np.array_equal(again(images), clone(images))
     assert np.abs(again(images) - keras.ops.log(back(images))).max() > 0  # it does round
 
 
-def test_every_shape_of_ours_becomes_integers_without_calibration():
-    clone = quantize.aware(small_network())
+def test_all_layers_become_integers_without_calibration():
+    clone = quantize.quantization_aware(small_network())
     images = waves(16)
     clone(images, training=True)
-    model = quantize.to_convert(clone)
+    model = quantize.with_probabilities(clone)
     file = int8_file(model)
     interpreter = interpreter_of(file)
     kinds = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
@@ -199,7 +199,7 @@ def fine_tuned(digits_run, data_dir):
     model = keras.saving.load_model(digits_run / "model.keras", compile=False)
     images, labels = data.Source("digits", "train", data_dir=data_dir).open().arrays
     keras.utils.set_random_seed(0)
-    clone = quantize.aware(model)
+    clone = quantize.quantization_aware(model)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, 8 * 23)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     clone.compile(keras.optimizers.SGD(rate, momentum=0.9), loss)
@@ -213,14 +213,14 @@ def test_digits_in_int8(fine_tuned, data_dir, tmp_path):
     few = data.Source("digits", "train", data_dir=data_dir).open().arrays[0][:100]
 
     # From the files that a run leaves.
-    quantize.stock(clone).save(tmp_path / "model.keras")
-    quantize.write_ranges(tmp_path / "model.keras", quantize.ranges(clone))
+    quantize.dequantized(clone).save(tmp_path / "model.keras")
+    quantize.write_ranges(tmp_path / "model.keras", quantize.activation_ranges(clone))
     plain = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    rebuilt = quantize.aware(plain, quantize.read_ranges(tmp_path / "model.keras"))
-    expected = quantize.to_convert(rebuilt)(images).numpy()
+    rebuilt = quantize.quantization_aware(plain, quantize.read_ranges(tmp_path / "model.keras"))
+    expected = quantize.with_probabilities(rebuilt)(images).numpy()
     assert np.array_equal(expected, keras.ops.softmax(clone(images)))
 
-    file = int8_file(quantize.to_convert(rebuilt))
+    file = int8_file(quantize.with_probabilities(rebuilt))
     interpreter = interpreter_of(file)
     (entry,) = interpreter.get_input_details()
     assert entry["dtype"] == np.uint8 and entry["quantization"] == (1.0, 0)
@@ -243,11 +243,11 @@ def test_ranges_of_another_network_are_refused(fine_tuned, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
     assert quantize.read_ranges(path) is None
-    with pytest.raises(InputError, match="of another network"):
-        quantize.aware(small_network(), quantize.ranges(clone))
-    quantize.write_ranges(path, quantize.ranges(clone))
-    assert quantize.read_ranges(path) == quantize.ranges(clone)
-    quantize.stock(clone).save(path)
+    with pytest.raises(InputError, match="belong to another network"):
+        quantize.quantization_aware(small_network(), quantize.activation_ranges(clone))
+    quantize.write_ranges(path, quantize.activation_ranges(clone))
+    assert quantize.read_ranges(path) == quantize.activation_ranges(clone)
+    quantize.dequantized(clone).save(path)
     with pytest.raises(InputError, match="belongs to another model"):
         quantize.read_ranges(path)
     (tmp_path / "model.quantization.json").write_text("{}")
@@ -258,4 +258,4 @@ def test_ranges_of_another_network_are_refused(fine_tuned, tmp_path):
 def test_a_network_that_does_not_normalise_is_refused():
     model = ResNet(SMALL, input_shape=(64, 64, 3), classes=7, include_preprocessing=False)
     with pytest.raises(InputError, match="normalises its pixels itself"):
-        quantize.aware(model)
+        quantize.quantization_aware(model)

@@ -377,7 +377,8 @@ PLAIN = Recipe(model="resnet50", dataset="imagenet2012")
            ("min_learning_rate", 0.01, ("constant", "step")),
            ("schedule_unit", "epoch", ("constant", "step"))]
        for schedule in schedules),
-     ({"quantize": True}, "`quantize` needs `weights`: set --weights. Received: quantize=True, weights=None"),
+     ({"quantize": True},
+      "`quantize` needs `weights`: set --weights. Received: quantize=True, weights=None"),
      ({"norm_eval": True}, "`norm_eval` needs `weights`"),
      ({"freeze": 0}, "`freeze` needs `weights`: set --weights. Received: freeze=0"),
      ({"exclude": ("gama",)}, "`exclude` must be .*'gama' is in none.*exclude=\\('gama',\\)"),

@@ -205,7 +205,7 @@ def test_bad_input_is_one_line_and_code_2(away, flags, words, tmp_path, data_dir
 
 
 def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, data_dir, tmp_path):
-    from resnet_keras.quantize import aware, read_ranges
+    from resnet_keras.quantize import quantization_aware, read_ranges
 
     theirs = Recipe(**json.loads((digits_run / "recipe.json").read_text()))
     recipe = dataclasses.replace(
@@ -219,7 +219,7 @@ def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, dat
     assert not any(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["top1"] > 0.9
     ranges = read_ranges(path)
-    aware(model, ranges)  # they fit
+    quantization_aware(model, ranges)  # they fit
     assert ranges["conv1_relu"][0] == 0 < ranges["conv1_relu"][1]
 
 

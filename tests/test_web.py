@@ -1,6 +1,7 @@
-"""The page in a real browser says what Keras says, and asks nobody."""
+"""The page in a real browser gives what Keras gives, and loads nothing from elsewhere."""
 
 import base64
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -11,13 +12,14 @@ import re
 import shutil
 import threading
 
+import keras
 import numpy as np
 import pytest
 from chromium import Chromium, needs_chromium
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from resnet_keras import data
+from resnet_keras import SPECS, ResNet, data
 from resnet_keras.data.images import decode
 from resnet_keras.errors import InputError
 from resnet_keras.exporting import BoundMissed, export
@@ -30,15 +32,15 @@ NASTY = '<img src=x onerror="document.title=1">&amp;'
 
 @pytest.fixture(scope="module", params=["http", "file"])
 def folder(request, digits_run, data_dir, tmp_path_factory):
-    """The page of a network that knows the digits, one of them by a name full of HTML.
+    """The page of a network of digits, one of which has a name full of HTML.
 
-    Once NCHW, to be had from a file server, and once NHWC, to be opened from the disk.
+    Once NCHW, loaded from a file server, and once NHWC, opened from the disk.
     """
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copy(digits_run / "model.keras", folder)
     metadata = read_metadata(digits_run / "model.keras")
-    labels = [*metadata.labels[:3], NASTY, *metadata.labels[4:]]
-    Metadata(**{**vars(metadata), "labels": tuple(labels)}).write(folder / "model.keras")
+    labels = (*metadata.labels[:3], NASTY, *metadata.labels[4:])
+    dataclasses.replace(metadata, labels=labels).write(folder / "model.keras")
     layout = "nchw" if request.param == "http" else "nhwc"
     report = export(
         folder / "model.keras", folder / "page", format="web", layout=layout, data_dir=data_dir
@@ -49,13 +51,13 @@ def folder(request, digits_run, data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answered():
-    """Paths that the file server was asked for, and the status of its answers."""
+    """Paths that were requested from the file server, and the status of each answer."""
     return []
 
 
 @pytest.fixture(scope="module")
 def address(folder, answered):
-    """Where the browser finds the page."""
+    """The URL of the page."""
     if folder.parent.name.startswith("file"):
         yield (folder / "index.html").as_uri()
         return
@@ -107,7 +109,7 @@ def images(tmp_path_factory, data_dir):
     return sorted(folder.iterdir())
 
 
-def answer(page):
+def shown_by(page):
     """What the page shows: `(label, percent)` of each class."""
     rows = page.run("Array.from(find('classes').children, row => Array.from(row.children, "
                     "column => column.textContent))")  # fmt: skip
@@ -118,11 +120,11 @@ def classify(page, path):
     page.run("find('status').textContent = 'waiting'")
     page.choose("#file", path)
     page.wait("find('status').textContent != 'waiting'")
-    return answer(page)
+    return shown_by(page)
 
 
 @needs_chromium
-def test_twenty_images_as_keras_says(page, images, digits_run):
+def test_twenty_images_are_classified_as_by_keras(page, images, digits_run):
     model = open_model_file(digits_run / "model.keras")
     page_labels = [NASTY if i == 3 else label for i, label in enumerate(model.metadata.labels)]
     seen = set()
@@ -137,13 +139,13 @@ def test_twenty_images_as_keras_says(page, images, digits_run):
         assert re.fullmatch(r"\d+\.\d ms", page.run("find('latency').textContent"))
         seen.add(shown[0][0])
     assert len(seen) > 5 and NASTY in seen
-    # A label is text, whatever it holds.
+    # A label is shown as text, even if it holds HTML.
     assert page.run("document.querySelectorAll('#classes img').length") == 0
     assert page.run("document.title") == "What is in the image?"
 
 
 @needs_chromium
-def test_nothing_is_asked_of_anybody_else(page, images, address, answered):
+def test_nothing_is_loaded_from_elsewhere(page, images, address, answered):
     classify(page, images[0])
     page.run("new Promise(resolve => setTimeout(resolve, 100))")
     own = address.removesuffix("index.html")
@@ -203,17 +205,22 @@ def test_pixels_are_those_of_evaluation(page, interpolation, antialias, kind):
     photograph = load_sample_image("china.jpg")
     how = {"interpolation": interpolation, "antialias": antialias}
     for height, width, resize, size in [
-        (427, 640, 256, 224),  # as ImageNet is evaluated
-        (427, 640, None, 32),
-        (301, 200, 229, 224),
-        (40, 30, 32, 48),  # larger than the image: padding
+        (427, 640, 256, (224, 224)),  # as ImageNet is evaluated
+        (427, 640, None, (32, 32)),
+        (301, 200, 229, (224, 224)),
+        (40, 30, 32, (48, 48)),  # larger than the image: padding
+        (427, 640, 256, (160, 224)),
+        (427, 640, None, (60, 50)),  # the height decides,
+        (427, 640, None, (20, 50)),  # or the width
+        (301, 200, None, (200, 31)),
+        (40, 30, 32, (48, 20)),  # padding above and below alone
     ]:
         written = io.BytesIO()
         Image.fromarray(photograph[:height, :width]).save(written, kind)
         expected = data.evaluation_image(
             decode(written.getvalue(), 3), Preprocessing(size, resize, **how)
         )
-        metadata = json.dumps({"size": [size, size], "resize": resize, **how})
+        metadata = json.dumps({"size": size, "resize": resize, **how})
         text = page.run(f"""(async () => {{
             const bytes = atob("{base64.b64encode(written.getvalue()).decode()}");
             const file = new Blob([Uint8Array.from(bytes, letter => letter.charCodeAt(0))]);
@@ -225,10 +232,39 @@ def test_pixels_are_those_of_evaluation(page, interpolation, antialias, kind):
             Object.assign(METADATA, before[0]);
             return pixels.join();
         }})()""")
-        pixels = np.array(text.split(","), np.int32).reshape(size, size, 3)
+        pixels = np.array(text.split(","), np.int32).reshape(*size, 3)
         difference = np.abs(pixels - expected.numpy())
         # One level where a sum lies between two.
         assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
+
+
+@needs_chromium
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_a_network_of_images_that_are_not_square(images, data_dir, tmp_path, layout):
+    keras.utils.set_random_seed(0)
+    small = dataclasses.replace(SPECS["resnet18_cifar"], depths=(1, 1), widths=(8, 16))
+    network = ResNet(small, input_shape=(12, 20, 1), classes=10)
+    # Sure of its classes, so that the first five are far apart.
+    kernel, bias = network.get_layer("predictions").get_weights()
+    network.get_layer("predictions").set_weights([300 * kernel, bias])
+    network.save(tmp_path / "model.keras")
+    labels = tuple("0123456789")
+    Metadata(Preprocessing((12, 20)), labels, "digits").write(tmp_path / "model.keras")
+    export(
+        tmp_path / "model.keras", tmp_path / "page", format="web", layout=layout,
+        data_dir=data_dir, examples=8,
+    )  # fmt: skip
+    model = open_model_file(tmp_path / "model.keras")
+    browser = Chromium(tmp_path / "profile", "--host-resolver-rules=MAP * ~NOTFOUND")
+    browser.open((tmp_path / "page" / "index.html").as_uri())
+    browser.wait("document.readyState == 'complete' && find('status').textContent == 'Ready.'")
+    for path in images[::5]:
+        image = data.evaluation_image(data.read_image(path, 1), Preprocessing((12, 20)))
+        scores = model.predict(image.numpy()[None])[0]
+        shown = dict(classify(browser, path))
+        assert np.allclose(list(shown.values()), 100 * np.sort(scores)[:-6:-1], atol=0.051)
+        assert browser.run("[find('seen').width, find('seen').height]") == [20, 12]
+    browser.close()
 
 
 def test_the_runtime_is_the_published_one():
@@ -276,7 +312,7 @@ def test_the_page_of_a_kept_and_of_a_refused_model(digits_run, data_dir, tmp_pat
     (tmp_path / "page" / "embedded.js").unlink()  # as who serves it may do
     with pytest.raises(BoundMissed, match=f"^{tmp_path}/page was not kept"):
         again(bound=0.0)
-    with pytest.raises(InputError, match="`io` of .onnx is uint8, float32"):
+    with pytest.raises(InputError, match="`io` of a .onnx file must be uint8 or float32"):
         again(quantize="int8", io="int8")
     assert (tmp_path / "page" / "model.onnx").exists()
 

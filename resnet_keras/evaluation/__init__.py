@@ -23,7 +23,7 @@ from resnet_keras.evaluation.splits import (
     source_for,
 )
 from resnet_keras.files import sha256
-from resnet_keras.model_files import ModelFile, open_model_file, say_what_is_made_up
+from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
 
 __all__ = [
     "Predictions",
@@ -84,7 +84,7 @@ def evaluate(
             f"`dataset` is for splits that are named, not open. Received: dataset={dataset!r}"
         )
     model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
-    say_what_is_made_up(model_file)
+    warn_of_missing_metadata(model_file)
 
     def opened(name: str | data.Split) -> data.Split:
         if isinstance(name, data.Split):

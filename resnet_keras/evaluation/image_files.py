@@ -10,7 +10,7 @@ import numpy as np
 from resnet_keras import data
 from resnet_keras.data.folders import _litter as litter
 from resnet_keras.errors import InputError
-from resnet_keras.model_files import ModelFile, open_model_file, say_what_is_made_up
+from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
 
 _BATCH = 32
 
@@ -43,7 +43,7 @@ def predict(
         raise InputError("`predict` needs at least one image. Received: none")
     files = [file for path in paths for file in _files(Path(path))]
     model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
-    say_what_is_made_up(model_file)
+    warn_of_missing_metadata(model_file)
     answers = []
     for batch in _batches(files):
         images = np.stack([_prepared(file, model_file) for file in batch])

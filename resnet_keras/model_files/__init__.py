@@ -1,7 +1,7 @@
-"""Any model file -> one `predict`: `.keras`, `.tflite`, `.onnx`, SavedModel.
+"""Model files: any of them -> one `predict`, whatever its format.
 
-Beside each model file lies `NAME.json`: how its images are prepared, and its labels. `.tflite`,
-`.onnx` and SavedModel have them inside, too.
+Beside each model file lies `NAME.json`, its metadata: how its images are prepared, and its labels.
+`.tflite`, `.onnx` and SavedModel have it inside, too.
 """
 
 import dataclasses
@@ -13,29 +13,33 @@ import numpy as np
 
 from resnet_keras.console import say
 from resnet_keras.errors import InputError
+from resnet_keras.model_files.formats import format_of
+from resnet_keras.model_files.keras import load_keras, refuse_packed
 from resnet_keras.model_files.metadata import (
     Metadata,
     label_lines,
     metadata_path,
     parse_metadata,
     read_metadata,
-    require_place,
+    require_replaceable_metadata,
 )
-from resnet_keras.model_files.openers import load_keras, open_file, refuse_packed
 from resnet_keras.preprocessing import LARGEST, Preprocessing
 
 __all__ = [
-    "ModelFile",
     "Metadata",
-    "metadata_path",
+    "ModelFile",
     "label_lines",
     "load_keras",
+    "metadata_path",
     "open_model_file",
     "read_metadata",
     "refuse_packed",
-    "require_place",
-    "say_what_is_made_up",
+    "require_replaceable_metadata",
+    "warn_of_missing_metadata",
 ]
+
+# Height or width of images where neither the model nor its metadata says.
+_USUAL_EDGE = 224
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +48,13 @@ class ModelFile:
 
     Attributes:
         path: the file or folder.
-        predict: pixels 0-255 `(batch, size, size, channels)`, uint8, to probabilities, float32
+        predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to probabilities, float32
             `(batch, classes)`.
         channels: of an image.
-        metadata: how its images are prepared.
-        has_metadata: whether the metadata was there, beside the file or inside, rather than
+        metadata: how its images are prepared, and its labels.
+        has_metadata: whether there was metadata beside the file or inside it; otherwise it is
             assumed from the model's input.
-        classes: that the model tells apart; None where the file does not say.
+        classes: number of classes; None where the file does not say.
     """
 
     path: Path
@@ -64,46 +68,62 @@ class ModelFile:
 def open_model_file(
     path: str | Path, *, threads: int | None = None, beside: bool = True, folded: bool = True
 ) -> ModelFile:
-    """Open a model file.
+    """Open a model file of any format in `formats.FORMATS`.
 
     Args:
-        path: `.keras`, `.tflite`, `.onnx` or the folder of a SavedModel.
-        threads: of the interpreter of `.tflite` and `.onnx`; by default one a core. TensorFlow's,
-            which run the others, are the process's.
-        beside: heed the metadata beside the file; not where it is still that of an older one.
-        folded: run a `.keras` file of float32 with its batch norms within its convolutions: faster,
-            and apart by rounding alone. False: layer by layer, as Keras runs it.
+        path: a file, or the folder of a SavedModel.
+        threads: of the interpreter of `.tflite` and `.onnx`; by default one for each core. Other
+            formats run on the threads that TensorFlow has in this process.
+        beside: read the metadata beside the file. False ignores it, where it is still that of an
+            older file.
+        folded: run a float32 `.keras` file with its batch norms folded into its convolutions, which
+            is faster and differs by rounding alone. False runs it layer by layer, as Keras does.
 
     Returns:
-        The model_file.
+        The model file.
 
     Raises:
-        InputError: there is no such file, it is not a model, or its metadata is of another
-            model; from `predict`, it computes more than there is memory for.
+        InputError: there is no such file, it is no model, or its metadata belongs to another model;
+            from `predict`, it needs more memory than there is.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"no such model file. Received: {path}")
-    predict, shape, classes, inside = open_file(path, threads or os.cpu_count(), folded)
-    _, height, width, channels = shape
-    if not (0 < (height or 224) <= LARGEST and 0 < (width or 224) <= LARGEST):
-        raise InputError(f"{path} must take images of 1 to {LARGEST} pixels. Received: {shape}")
+    opened = format_of(path).open(path, threads=threads or os.cpu_count() or 1, folded=folded)
+    _, height, width, channels = opened.shape
+    edges = height or _USUAL_EDGE, width or _USUAL_EDGE
+    if not all(0 < edge <= LARGEST for edge in edges):
+        raise InputError(
+            f"{path} must take images of 1 to {LARGEST} pixels. Received: {opened.shape}"
+        )
+    if channels is None:
+        raise InputError(
+            f"{path} must take images of a known number of channels. Received: {opened.shape}"
+        )
     metadata = read_metadata(path) if beside else None
-    if metadata is None and inside is not None:
-        metadata = parse_metadata(inside, path)
+    if metadata is None and opened.metadata is not None:
+        metadata = parse_metadata(opened.metadata, path)
     if metadata is not None:
-        _require_fit(metadata, path, (height, width), classes)
-    made_up = Metadata(Preprocessing((height or 224, width or 224)))
-    return ModelFile(path, predict, channels, metadata or made_up, metadata is not None, classes)
+        _require_fit(metadata, path, (height, width), opened.classes)
+    assumed = Metadata(Preprocessing(edges))
+    return ModelFile(
+        path,
+        opened.predict,
+        channels,
+        metadata or assumed,
+        has_metadata=metadata is not None,
+        classes=opened.classes,
+    )
 
 
-def say_what_is_made_up(model_file: ModelFile) -> None:
-    """Tell, of a model file without a metadata, how its images will be prepared."""
+def warn_of_missing_metadata(model_file: ModelFile) -> None:
+    """Say how images will be prepared for a model file that has no metadata."""
     if not model_file.has_metadata:
         height, width = model_file.metadata.preprocessing.size
         say(
             f"{model_file.path} has no {metadata_path(model_file.path).name} beside it: images are "
-            f"resized to {height} x {width} and cropped in the centre, classes are numbers"
+            f"scaled to cover {height} x {width} pixels and cropped in the centre, and classes are "
+            "numbers"
         )
 
 
@@ -114,14 +134,14 @@ def _require_fit(
     classes: int | None,
 ) -> None:
     """Refuse metadata of another model."""
-    asked = metadata.preprocessing.size
-    if any(own not in (None, other) for own, other in zip(size, asked, strict=True)):
+    wanted = metadata.preprocessing.size
+    if any(own not in (None, other) for own, other in zip(size, wanted, strict=True)):
         raise InputError(
-            f"{metadata_path(path)} is of another model than {path}, which takes images of "
-            f"{size[0]} x {size[1]}. Received: size={asked}"
+            f"{metadata_path(path)} belongs to another model than {path}, which takes images of "
+            f"{size[0]} x {size[1]}. Received: size={wanted}"
         )
     if metadata.labels and classes is not None and len(metadata.labels) != classes:
         raise InputError(
-            f"{metadata_path(path)} is of another model than {path}, which has {classes} classes. "
-            f"Received: {len(metadata.labels)} labels"
+            f"{metadata_path(path)} belongs to another model than {path}, which has {classes} "
+            f"classes. Received: {len(metadata.labels)} labels"
         )

@@ -1,4 +1,4 @@
-"""The metadata of an model_file, `NAME.json`: how its images are prepared, and its labels."""
+"""The metadata of a model file, `NAME.json`: how its images are prepared, and its labels."""
 
 import dataclasses
 import json
@@ -15,12 +15,12 @@ from resnet_keras.preprocessing import Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What lies beside a model file as `NAME.json`.
+    """How a model file wants its images, and what its scores mean: `NAME.json` beside it.
 
     Attributes:
-        preprocessing: how images are prepared; its fields stand in the JSON beside the others.
-        labels: names of the classes.
-        dataset: what the model was trained on, so that it can be evaluated on the same images.
+        preprocessing: how images are prepared; in the JSON its fields stand beside the others.
+        labels: names of the classes, in the order of the scores; empty where they are not known.
+        dataset: the data set that the model was trained on, by the name that `--dataset` takes.
     """
 
     preprocessing: Preprocessing
@@ -28,25 +28,25 @@ class Metadata:
     dataset: str | None = None
 
     def write(self, model_file: Path) -> None:
-        """Write it beside a model file."""
+        """Write it beside a model file, whole or not at all."""
         write_text(metadata_path(model_file), json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of the preprocessing, `labels` and `dataset`, as JSON can hold them."""
+        """Return the fields of the preprocessing, `labels` and `dataset`, as JSON holds them."""
         own = {"labels": list(self.labels), "dataset": self.dataset}
         return self.preprocessing.to_json() | own
 
     def public(self) -> str:
-        """JSON to travel inside a file: without the name of a folder of this machine."""
+        """Return the JSON that travels inside a file: it names no folder of this machine."""
         fields = self.to_json()
         return json.dumps(fields | {"dataset": None} if local_path(self.dataset) else fields)
 
 
 def read_metadata(model_file: Path) -> Metadata | None:
-    """The metadata beside an model_file, if there is one.
+    """Read the metadata beside a model file, if there is any.
 
     Raises:
-        InputError: it is there but is not a metadata.
+        InputError: `NAME.json` cannot be read, or is something else.
     """
     path = metadata_path(model_file)
     if not path.exists():
@@ -57,30 +57,31 @@ def read_metadata(model_file: Path) -> Metadata | None:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def require_place(model_file: Path) -> None:
-    """Refuse to write a model file whose metadata would replace a file that is none.
+def require_replaceable_metadata(model_file: Path) -> None:
+    """Refuse to write a model file whose metadata would replace a JSON file of another kind.
 
     Raises:
-        InputError: `NAME.json` is there and is no metadata.
+        InputError: `NAME.json` is there and is not metadata.
     """
     try:
         read_metadata(model_file)
     except InputError as error:
         raise InputError(
-            f"{metadata_path(model_file)} is there, is not metadata and would be replaced: take "
+            f"{metadata_path(model_file)} is not metadata, and would be replaced by it: take "
             f"another name than {model_file.name}. Received: {error}"
         ) from None
 
 
 def metadata_path(model_file: Path) -> Path:
-    """`model.tflite` -> `model.json`."""
+    """Return where the metadata lies: `model.tflite` -> `model.json`."""
     return Path(model_file).with_suffix(".json")
 
 
 def label_lines(labels: Iterable[str]) -> str:
-    """`labels.txt`: a line a class; what would end a line, or is no character, as Python writes it.
+    """Return the text of `labels.txt`, a line a class.
 
-    Names of folders may have both.
+    What would end a line, and control characters and lone surrogates, which names of folders may
+    have, are written as Python's escapes.
     """
     strange = ("Cc", "Cs", "Zl", "Zp")
     return "".join(
@@ -90,10 +91,10 @@ def label_lines(labels: Iterable[str]) -> str:
 
 
 def parse_metadata(text: bytes, path: Path) -> Metadata:
-    """The metadata that JSON of anybody's holds; `path` is where it comes from.
+    """Read metadata from JSON that anybody may have written; `path` is where it comes from.
 
     Raises:
-        InputError: it is not a metadata.
+        InputError: it is not metadata.
     """
     try:
         fields = json.loads(text.decode())

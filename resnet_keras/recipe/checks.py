@@ -134,8 +134,8 @@ def _check_columns_without_effect(recipe: Recipe) -> None:
             )
         if column.needs is not None and not getattr(recipe, column.needs):
             raise InputError(
-                f"`{field}` needs `{column.needs}`: set --{column.needs}. Received: {field}={value!r}, "
-                f"{column.needs}={getattr(recipe, column.needs)!r}"
+                f"`{field}` needs `{column.needs}`: set --{column.needs}. Received: "
+                f"{field}={value!r}, {column.needs}={getattr(recipe, column.needs)!r}"
             )
 
 

@@ -175,7 +175,7 @@ def _publish(recipe: Recipe, model, train, folder: Path, facts: dict) -> dict[st
     from resnet_keras.evaluation import evaluate
     from resnet_keras.exporting import save_plain
     from resnet_keras.model_files import Metadata, label_lines
-    from resnet_keras.quantize import ranges, stock, write_ranges
+    from resnet_keras.quantize import activation_ranges, dequantized, write_ranges
     from resnet_keras.report import write_report
 
     write_text(folder / "labels.txt", label_lines(train.labels))
@@ -185,9 +185,9 @@ def _publish(recipe: Recipe, model, train, folder: Path, facts: dict) -> dict[st
         dataset=recipe.dataset,
     )
     metadata.write(folder / "model.keras")
-    save_plain(stock(model) if recipe.quantize else model, folder / "model.keras")
+    save_plain(dequantized(model) if recipe.quantize else model, folder / "model.keras")
     if recipe.quantize:
-        write_ranges(folder / "model.keras", ranges(model))
+        write_ranges(folder / "model.keras", activation_ranges(model))
     results = evaluate(
         folder / "model.keras",
         data_dir=recipe.data_dir,

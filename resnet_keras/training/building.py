@@ -34,14 +34,14 @@ def compiled(
         InputError: the network cannot be built, or the weights do not fit it.
     """
     from resnet_keras.losses import LOSSES, Accuracy
-    from resnet_keras.quantize import aware
+    from resnet_keras.quantize import quantization_aware
     from resnet_keras.weights import load_weights
 
     model = network(recipe, train.channels, len(train.labels), replicas)
     if recipe.weights is not None and fresh:
         say(load_weights(model, recipe.weights, skip_head=recipe.skip_head))
     if recipe.quantize:
-        model = aware(model)
+        model = quantization_aware(model)
     metrics: list[keras.metrics.Metric] = [Accuracy()]
     average_statistics_on_jax(model)
     model.compile(

@@ -73,7 +73,7 @@ def _onnx_speed(path: Path, shape: tuple) -> dict:
 
 
 def tflite_ours(folder: str, quantize: str, version: str) -> dict:
-    """Our TFLite file; multiply-adds as `summary` counts them."""
+    """Our TFLite file, with multiply-adds as `summary` counts them."""
     from resnet_keras.models import count
     from resnet_keras.zoo import ResNet
 
@@ -138,9 +138,9 @@ def _tflite_speed(content: bytes, macs: int) -> dict:
 
 
 def _our_model(folder: str, version: str = "1.5") -> Path:
-    """A ResNet-50 as `.keras`; speed does not ask how well it was trained.
+    """Write a ResNet-50 as `.keras`: speed does not depend on how well it was trained.
 
-    But int8 asks for ranges: blocks that still begin as the identity have none.
+    But int8 needs ranges: blocks that still begin as the identity have none.
     """
     from resnet_keras.console import load_tensorflow
 
@@ -179,21 +179,18 @@ def export_all(folder: str) -> dict:
 
 
 def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5") -> None:
-    """Our ResNet-50 in the format of the suffix, as `export` writes it, unproved."""
-    import keras
+    """Write our ResNet-50 in the format of the suffix, as `export` does, unproved."""
     import numpy as np
 
-    from resnet_keras.exporting import folded, onnx, saved_model, tflite
-    from resnet_keras.model_files import Metadata
+    from resnet_keras.exporting import folded
+    from resnet_keras.model_files import Metadata, load_keras
+    from resnet_keras.model_files.formats import format_named
     from resnet_keras.preprocessing import Preprocessing
 
-    model = keras.saving.load_model(_our_model(folder, version), compile=False)
-    model = folded(model, rescale_rows=True)
-    metadata = Metadata(Preprocessing(224, 256))
-    if path.suffix == ".tflite":
-        images = np.concatenate(list(_calibration())) if quantize == "int8" else None
-        tflite.write(model, path, metadata, quantize=quantize, images=images)
-    elif path.suffix == ".onnx":
-        onnx.write(model, path, metadata, layout="nhwc", opset=17)
-    else:
-        saved_model.write(model, path, metadata)
+    options = {}
+    if quantize == "int8":
+        options = {"quantize": quantize, "images": np.concatenate(list(_calibration()))}
+    elif quantize != "none":
+        options = {"quantize": quantize}
+    model = folded(load_keras(_our_model(folder, version)), rescale_rows=True)
+    format_named(path).module.write(model, path, Metadata(Preprocessing(224, 256)), **options)

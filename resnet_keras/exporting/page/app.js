@@ -6,7 +6,7 @@ const TOP = 5;
 const RUNTIME = "onnxruntime-web/ort-wasm-simd-threaded";
 const find = (id) => document.getElementById(id);
 
-let network; // what ONNX Runtime made of model.onnx
+let network; // model.onnx in ONNX Runtime
 let channels, channelsFirst; // of its input
 
 // ---------------------------------------------------------------- the network
@@ -23,7 +23,8 @@ async function load() {
   channelsFirst = shape[3] !== 1 && shape[3] !== 3;
   channels = channelsFirst ? shape[1] : shape[3];
   // The first run is slower than all others.
-  await probabilities(new Uint8Array(METADATA.size[0] * METADATA.size[0] * channels));
+  const [height, width] = METADATA.size;
+  await probabilities(new Uint8Array(height * width * channels));
 }
 
 function run(name) {
@@ -59,16 +60,16 @@ async function unpack(text) {
   return new Response(stream).arrayBuffer();
 }
 
-// One probability a class, of `METADATA.size[0]` squared pixels of 0-255.
+// One probability for each class, from pixels of 0-255, `METADATA.size` times `channels` of them.
 async function probabilities(pixels) {
-  const size = METADATA.size[0];
-  let shape = [1, size, size, channels];
+  const [height, width] = METADATA.size;
+  let shape = [1, height, width, channels];
   if (channelsFirst) {
     const planes = new Uint8Array(pixels.length);
     for (let i = 0; i < pixels.length; i++) {
-      planes[(i % channels) * size * size + Math.floor(i / channels)] = pixels[i];
+      planes[(i % channels) * height * width + Math.floor(i / channels)] = pixels[i];
     }
-    [pixels, shape] = [planes, [1, channels, size, size]];
+    [pixels, shape] = [planes, [1, channels, height, width]];
   }
   const { name, type } = network.inputMetadata[0];
   const data = type === "uint8" ? pixels : Float32Array.from(pixels);
@@ -87,7 +88,7 @@ function opened(file) {
   });
 }
 
-// The RGBA of an image or of what a video shows.
+// The RGBA pixels of an image, or of the frame that a video shows.
 function decoded(source, width, height) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
@@ -96,19 +97,18 @@ function decoded(source, width, height) {
   return context.getImageData(0, 0, width, height);
 }
 
-// The short edge is resized, the centre cut out; only its pixels are computed.
+// Resized, then cropped in the centre; only the pixels of the crop are computed.
 function prepared({ data, width, height }) {
-  const size = METADATA.size[0];
-  const short = Math.min(width, height);
-  const edge = METADATA.resize ?? size;
-  const columns = along(width, Math.floor((edge * width) / short), size);
-  const rows = along(height, Math.floor((edge * height) / short), size);
+  const [cropHeight, cropWidth] = METADATA.size;
+  const { edge, fitted } = resizing(width, height);
+  const columns = along(width, Math.floor((edge * width) / fitted), cropWidth);
+  const rows = along(height, Math.floor((edge * height) / fitted), cropHeight);
 
   const top = Math.min(...rows.map((row) => row.start));
   const bottom = Math.max(...rows.map((row) => row.start + row.weights.length));
-  const narrow = new Float32Array((bottom - top) * size * channels);
+  const narrow = new Float32Array((bottom - top) * cropWidth * channels);
   for (let y = top; y < bottom; y++) {
-    for (let x = 0; x < size; x++) {
+    for (let x = 0; x < cropWidth; x++) {
       const { start, weights } = columns[x];
       let red = 0, green = 0, blue = 0;
       for (let i = 0; i < weights.length; i++) {
@@ -117,7 +117,7 @@ function prepared({ data, width, height }) {
         green += weights[i] * data[at + 1];
         blue += weights[i] * data[at + 2];
       }
-      const at = ((y - top) * size + x) * channels;
+      const at = ((y - top) * cropWidth + x) * channels;
       if (channels === 1) {
         narrow[at] = 0.299 * red + 0.587 * green + 0.114 * blue; // the grey of JPEG
       } else {
@@ -126,9 +126,9 @@ function prepared({ data, width, height }) {
     }
   }
 
-  const pixels = new Uint8Array(size * size * channels);
-  const line = size * channels;
-  for (let y = 0; y < size; y++) {
+  const line = cropWidth * channels;
+  const pixels = new Uint8Array(cropHeight * line);
+  for (let y = 0; y < cropHeight; y++) {
     const { start, weights } = rows[y];
     for (let x = 0; x < line; x++) {
       let sum = 0;
@@ -139,8 +139,18 @@ function prepared({ data, width, height }) {
   return pixels;
 }
 
-// Of which pixels of an axis, from `start`, with which weights, each pixel of the crop is made:
-// TensorFlow's ScaleAndTranslate. The axis becomes `resized` long, its centre `size` is taken.
+// An image is resized until its edge `fitted` is `edge` pixels long: the short edge becomes `resize`;
+// without `resize` the image just covers the crop.
+function resizing(width, height) {
+  if (METADATA.resize !== null) return { edge: METADATA.resize, fitted: Math.min(width, height) };
+  const [cropHeight, cropWidth] = METADATA.size;
+  const heightDecides = cropHeight * width >= cropWidth * height;
+  return heightDecides ? { edge: cropHeight, fitted: height } : { edge: cropWidth, fitted: width };
+}
+
+// For each pixel of the crop along an axis, the pixels that it is computed from: the first of them,
+// `start`, and their weights, as in TensorFlow's ScaleAndTranslate. The axis of `length` pixels
+// becomes `resized` pixels long, of which the `size` in the centre are taken.
 function along(length, resized, size) {
   const cubic = METADATA.interpolation === "bicubic";
   const inverse = Math.fround(1 / Math.fround(resized / length));
@@ -164,7 +174,7 @@ function along(length, resized, size) {
   });
 }
 
-// The first pixel of the crop; half a pixel goes to the even side, as in Python.
+// The first pixel of the crop; half a pixel is rounded to the even side, as in Python.
 function centre(resized, size) {
   if (resized < size) return -Math.floor((size - resized) / 2);
   const half = Math.floor((resized - size) / 2);
@@ -191,7 +201,7 @@ async function classify(source, width, height) {
   find("classes").replaceChildren(...best.map((index) => row(nameOf(index), scores[index])));
   find("latency").textContent = `${(after - between).toFixed(1)} ms`;
   find("preparation").textContent = `${(between - before).toFixed(1)} ms`;
-  find("size").textContent = `It sees ${METADATA.size[0]} × ${METADATA.size[0]} pixels`;
+  find("size").textContent = `The network sees ${METADATA.size.join(" × ")} pixels`;
   drawSeen(pixels);
   find("facts").hidden = false;
   return `${nameOf(best[0])}, ${percent(scores[best[0]])}`;
@@ -216,7 +226,7 @@ function row(name, score) {
   const bar = document.createElement("div");
   const filled = document.createElement("div");
   bar.className = "bar";
-  bar.ariaHidden = "true"; // the number says it
+  bar.ariaHidden = "true"; // the number says the same
   filled.style.width = `${100 * score}%`;
   bar.append(filled);
   item.append(bar);
@@ -225,10 +235,11 @@ function row(name, score) {
 
 function drawSeen(pixels) {
   const canvas = find("seen");
-  canvas.width = canvas.height = METADATA.size[0];
-  canvas.ariaLabel = `What the network sees, ${METADATA.size[0]} by ${METADATA.size[0]} pixels`;
-  const image = new ImageData(METADATA.size[0], METADATA.size[0]);
-  for (let i = 0; i < METADATA.size[0] * METADATA.size[0]; i++) {
+  const [height, width] = METADATA.size;
+  [canvas.width, canvas.height] = [width, height];
+  canvas.ariaLabel = `What the network sees, ${height} by ${width} pixels`;
+  const image = new ImageData(width, height);
+  for (let i = 0; i < height * width; i++) {
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = pixels[i * channels + (channels === 1 ? 0 : c)];
     image.data[4 * i + 3] = 255;
   }
@@ -276,7 +287,7 @@ async function start() {
   const button = find("camera");
   button.textContent = "Stop camera";
   button.ariaPressed = "true";
-  say("The camera runs.");
+  say("The camera is on.");
   while (video.srcObject) {
     await classify(video, video.videoWidth, video.videoHeight);
     await new Promise(requestAnimationFrame);
@@ -297,8 +308,8 @@ function show(shown) {
   for (const id of ["invitation", "image", "video"]) find(id).hidden = find(id) !== shown;
 }
 
-// One after the other: a network computes one image at a time, and a camera has its turn until it
-// is stopped.
+// Tasks run one after the other: the network computes one image at a time, and the camera runs
+// until it is stopped.
 let turn = Promise.resolve();
 function next(task) {
   turn = turn.then(task).catch((error) => say(error.message, true));
@@ -333,7 +344,7 @@ document.addEventListener("paste", (event) => offer(event.clipboardData.files[0]
 
 const count = METADATA.labels.length;
 find("about").textContent =
-  (count ? `One of ${count} classes. ` : "") +
-  "Everything is computed in this page: no image leaves this device.";
+  (count ? `Recognises ${count} classes. ` : "") +
+  "Everything runs in this page: no image leaves this device.";
 const loaded = load();
 next(() => loaded.then(() => say("Ready.")));

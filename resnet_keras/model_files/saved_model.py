@@ -1,25 +1,55 @@
-"""A model -> SavedModel: `serve` for pixels, `serve_bytes` for the files of images."""
+"""SavedModel: the signature `serve` for pixels, `serve_bytes` for the files of images."""
 
 import contextlib
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras import data
 from resnet_keras.internals.tensorflow import parse_saved_model
-from resnet_keras.model_files import Metadata, label_lines
+from resnet_keras.model_files.metadata import Metadata, label_lines
+from resnet_keras.model_files.opened import Opened, only, require_images
 
-# How many classes `serve_bytes` answers.
+SNIPPET = """\
+import tensorflow as tf
+
+model = tf.saved_model.load("{name}")
+scores = model.serve(pixels)"""
+
+# How many classes `serve_bytes` returns.
 TOP = 5
 
-# What moves values and computes nothing.
+# Operations that move values and compute nothing.
 _PLUMBING = {"Const", "Identity", "NoOp", "ReadVariableOp"}
 
 
-def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> None:
+def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
+    """Open a folder, on the threads that TensorFlow has; it runs as it was written."""
+    loaded = tf.saved_model.load(str(path))  # kept alive by the closure
+    signatures = loaded.signatures
+    serve = signatures["serve"] if "serve" in signatures else signatures["serving_default"]
+    _, arguments = serve.structured_input_signature
+    (name, spec), (_, scores) = only(
+        path, list(arguments.items()), list(serve.structured_outputs.items())
+    )
+    require_images(path, spec.shape)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        assert loaded is not None
+        (outputs,) = serve(**{name: tf.cast(images, spec.dtype)}).values()
+        return outputs.numpy()
+
+    inside = path / "assets" / "metadata.json"
+    metadata = inside.read_bytes() if inside.exists() else None
+    return Opened(predict, tuple(spec.shape), scores.shape[-1], metadata)
+
+
+def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> dict[str, float]:
     """Write a SavedModel; it runs with plain TensorFlow, without this package and Keras.
 
     `serve`, also `serving_default`: `images`, float32 `(batch, height, width, channels)` of pixels
@@ -27,8 +57,8 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> N
 
     `serve_bytes`, if there is metadata: `image_bytes`, strings `(batch,)`, each a JPEG, PNG, GIF or
     BMP file (by the suffix `_bytes` TensorFlow Serving knows base64 in JSON), decoded, resized and
-    cropped as evaluation does it, to `classes`, strings, and `scores`, float32, both `(batch, 5)`,
-    the likeliest first.
+    cropped as in evaluation, to `classes`, strings, and `scores`, float32, both `(batch, 5)`, the
+    likeliest class first.
 
     Args:
         model: of `folded`.
@@ -38,9 +68,9 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> N
     """
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
-    images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
-    module.serve = tf.function(lambda images: model(images, training=False), [images])
-    named = tf.function(lambda images: {"probabilities": module.serve(images)}, [images])
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
+    module.serve = tf.function(lambda images: model(images, training=False), [spec])
+    named = tf.function(lambda images: {"probabilities": module.serve(images)}, [spec])
     signatures = {"serving_default": named, "serve": named}
     with contextlib.ExitStack() as until_saved:
         if metadata is not None:
@@ -48,13 +78,14 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> N
             module.serve_bytes = _serve_bytes(module, model, metadata, folder)
             signatures["serve_bytes"] = module.serve_bytes
         tf.saved_model.save(module, str(path), signatures)
+    return {}
 
 
-def operators(path: Path) -> dict[str, int]:
+def operators(path: Path) -> dict[str, int] | None:
     """How often each operation stands in what the signature `serve` computes."""
     (meta,) = parse_saved_model(path).meta_graphs
     functions = {function.signature.name: function for function in meta.graph_def.library.function}
-    counts = Counter()
+    counts: Counter[str] = Counter()
 
     def count(node) -> None:
         called = node.attr["f"].func.name
@@ -70,16 +101,20 @@ def operators(path: Path) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _serve_bytes(module: tf.Module, model: keras.Model, metadata: Metadata, folder: Path):
-    """The function from files to classes; what it reads is kept by the module."""
+def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
+    """Name batch norms, which folding was to remove."""
+    return [name for name in operators if "BatchNorm" in name]
+
+
+def _serve_bytes(
+    module: tf.Module, model: keras.Model, metadata: Metadata, folder: Path
+) -> Callable:
+    """Build the function from files to classes; the module keeps what it reads."""
     classes = model.output_shape[-1]
     labels = (
         metadata.labels if len(metadata.labels) == classes else [str(i) for i in range(classes)]
     )
-    for name, text in (
-        ("labels.txt", label_lines(labels)),
-        ("metadata.json", metadata.public()),
-    ):
+    for name, text in (("labels.txt", label_lines(labels)), ("metadata.json", metadata.public())):
         (folder / name).write_text(text, encoding="utf-8")
     module.metadata = tf.saved_model.Asset(str(folder / "metadata.json"))
     module.labels = tf.lookup.StaticHashTable(

@@ -1,13 +1,18 @@
-"""How far two model files are apart on real test images, and how fast each of them is."""
+"""Prove: how far a file differs from its model on real test images, and how fast both are."""
 
+import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_keras.evaluation import batches, measures, open_split_for, source_for
+from resnet_keras.data import Split
+from resnet_keras.evaluation import batches, measures
+from resnet_keras.exporting.options import Settings
 from resnet_keras.model_files import ModelFile, open_model_file
+from resnet_keras.model_files.formats import format_of
 
 # What each kind of file must keep: the largest difference of a probability must be below, or the
 # share of images on which the likeliest class is the same must be at least.
@@ -20,28 +25,61 @@ BOUNDS = {
 
 # Of the interpreters whose threads can be chosen.
 THREADS = (1, 4)
-# Latency is measured in so many rounds, or for so many seconds, after the warm-up.
+# Latency is measured in up to this many rounds, or seconds for each file, after the warm-up rounds.
 ROUNDS, SECONDS, WARM_UP = 30, 3.0, 3
 
 
-def compare(
+def prove(
     original: ModelFile,
     candidate: ModelFile,
+    split: Split,
+    settings: Settings,
     *,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    examples: int = 256,
-    skip_bad: bool = False,
+    examples: int,
+    bound: float | None,
 ) -> dict[str, Any]:
-    """How far two model files are apart on real test images.
+    """Compare a file with its model, and judge it.
 
     Args:
-        original: what is right.
-        candidate: what is held against it.
-        dataset: whose test images; by default what the original was trained on.
-        data_dir: where prepared data sets lie.
+        original: the model, in float32 and not folded.
+        candidate: the file.
+        split: the test split.
+        settings: how the file was made.
+        examples: how many images.
+        bound: of the measure that `BOUNDS` has for the quantization; None: its value there.
+
+    Returns:
+        What `compare` finds, `measure`, `bound`, `kept`, `reason` (None if it is kept),
+        `operators` and `bytes`.
+    """
+    report = compare(original, candidate, split, examples=examples)
+    measure, default = BOUNDS[settings.quantize]
+    bound = default if bound is None else bound
+    operators = settings.format.module.operators(candidate.path)
+    reason = reason_to_refuse(report, measure, bound)
+    unwelcome = settings.format.module.unwelcome(operators or {}, settings.layout)
+    if reason is None and unwelcome:
+        reason = f"it needs {', '.join(unwelcome)}, which is not built in or was to be removed"
+    return report | {
+        "measure": measure,
+        "bound": bound,
+        "kept": reason is None,
+        "reason": reason,
+        "operators": operators,
+        "bytes": size(settings.format.files(candidate.path)),
+    }
+
+
+def compare(
+    original: ModelFile, candidate: ModelFile, split: Split, *, examples: int = 256
+) -> dict[str, Any]:
+    """Measure how far two model files differ on the same images.
+
+    Args:
+        original: the file that is right.
+        candidate: the file that is compared with it.
+        split: images and their labels, which both can be given.
         examples: how many images; all, if there are no more.
-        skip_bad: go on without the bad files of a folder.
 
     Returns:
         `examples`; `max_difference` and `mean_difference` of a probability; `top1_agreement`, the
@@ -49,17 +87,16 @@ def compare(
         on these images. Differences are None where the candidate gives no finite number.
 
     Raises:
-        InputError: a data set that is not there or does not fit.
+        InputError: a file of the data is gone or damaged.
     """
     largest, total, agreed, right, right_source, seen = 0.0, 0.0, 0, 0, 0, 0
-    source = source_for(original, dataset=dataset, data_dir=data_dir, skip_bad=skip_bad)
-    for images, labels in batches(original, open_split_for(original, source), 32):
+    for images, labels in batches(original, split, 32):
         images, labels = images[: examples - seen], labels[: examples - seen]
         expected, got = original.predict(images), candidate.predict(images)
         difference = np.abs(got.astype(np.float64) - expected)
         largest = np.maximum(largest, difference.max())  # Python's max would drop a NaN
         total += difference.mean() * len(images)
-        # A row of NaN has no likeliest class; argmax would say the first.
+        # A row of NaN has no likeliest class; argmax would give the first.
         agreed += int(np.sum((got.argmax(1) == expected.argmax(1)) & np.isfinite(got).all(1)))
         right += int(np.sum(measures.ranks(got, labels) < 1))
         right_source += int(np.sum(measures.ranks(expected, labels) < 1))
@@ -76,8 +113,8 @@ def compare(
     }
 
 
-def reason_to_refuse(report: dict[str, Any], measure: str, bound: float) -> str | None:
-    """Why a candidate is not equal enough, in words; None if it is.
+def reason_to_refuse(report: Mapping[str, Any], measure: str, bound: float) -> str | None:
+    """Say why a candidate is not equal enough; None if it is.
 
     Args:
         report: of `compare`.
@@ -97,22 +134,24 @@ def reason_to_refuse(report: dict[str, Any], measure: str, bound: float) -> str 
     return None
 
 
-def latencies(model_files: dict[str, ModelFile], image: np.ndarray) -> dict[str, dict[str, float]]:
-    """Median milliseconds of one image for each of some model_files, measured in turns.
+def latencies(
+    model_files: Mapping[str, ModelFile], image: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Measure the median milliseconds of one image for each of some model files, in turns.
 
-    In turns, so that whatever else the machine does meets all of them alike.
+    In turns, so that whatever else the machine does slows all of them alike.
 
     Args:
         model_files: by any name.
         image: uint8 `(1, height, width, channels)`.
 
     Returns:
-        For each model_file, by the number of threads ("1", "4"); `.keras` and SavedModel run on the
-        threads that TensorFlow has in this process, under "all".
+        For each model file, by the number of threads ("1", "4"); under "all" where the format runs
+        on the threads that TensorFlow has in this process.
     """
-    runs = []
+    runs: list[tuple[str, str, Any, list[float]]] = []
     for name, model_file in model_files.items():
-        if model_file.path.suffix in (".tflite", ".onnx"):
+        if format_of(model_file.path).threads:
             for threads in THREADS:
                 predict = open_model_file(model_file.path, threads=threads).predict
                 runs.append((name, str(threads), predict, []))
@@ -127,13 +166,12 @@ def latencies(model_files: dict[str, ModelFile], image: np.ndarray) -> dict[str,
                 times.append(time.perf_counter() - before)
         if turn >= WARM_UP and time.perf_counter() - start > SECONDS * len(runs):
             break
-    found = {name: {} for name in model_files}
-    for name, threads, _, times in runs:
-        found[name][threads] = round(1000 * float(np.median(times)), 3)
+    found: dict[str, dict[str, float]] = {name: {} for name in model_files}
+    for name, label, _, times in runs:
+        found[name][label] = round(1000 * float(np.median(times)), 3)
     return found
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all the files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def size(files: Iterable[Path]) -> int:
+    """Add up the bytes of files."""
+    return sum(os.path.getsize(file) for file in files)

@@ -1,17 +1,18 @@
-"""What a TFLite file says about itself, as MediaPipe, ML Kit and Android Studio read it.
+"""The description inside a TFLite file, as MediaPipe, ML Kit and Android Studio read it.
 
-The tables are those of `metadata_schema.fbs` 1.1.0 of TensorFlow Lite Support; the numbers are the
-places of the fields in them. Its Python package is no longer built for today's Python.
+The tables are those of `metadata_schema.fbs` 1.1.0 of TensorFlow Lite Support, whose Python package
+is no longer built for today's Python; the numbers are the positions of the fields in them.
 """
 
 import flatbuffers
+import keras
 import numpy as np
 
-from resnet_keras.model_files import Metadata
+from resnet_keras.model_files.metadata import Metadata
 
-# Under this name the model's list of metadata points to it.
+# Its name in the model's list of metadata.
 NAME = "TFLITE_METADATA"
-# The associated file with a label a line.
+# The associated file that has the labels, one a line.
 LABELS = "labels.txt"
 
 _IDENTIFIER = b"M001"
@@ -21,24 +22,24 @@ _RGB, _GRAYSCALE = 1, 2  # ColorSpaceType
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 
 
-def describe(model, metadata: Metadata) -> bytes:
-    """The flatbuffer ModelMetadata of a classifier.
+def describe(model: keras.Model, metadata: Metadata) -> bytes:
+    """Write the flatbuffer ModelMetadata of a classifier.
 
     Args:
-        model: a `keras.Model` from images to probabilities.
-        metadata: its labels.
+        model: from images to probabilities.
+        metadata: with its labels.
 
     Returns:
-        The bytes. The normalisation they tell is none (mean 0, std 1): it is inside the model.
+        The bytes. They ask for no normalisation (mean 0, std 1): it is inside the model.
     """
     builder = flatbuffers.Builder(1024)
     channels = model.input_shape[-1]
 
     def table(fields: dict[int, tuple[str, int]]) -> int:
-        """A table from the places of its fields: kind and value."""
+        """Write a table of fields, by their positions: kind and value."""
         builder.StartObject(max(fields) + 1)
-        for place, (kind, value) in fields.items():
-            getattr(builder, f"Prepend{kind}Slot")(place, value, 0)
+        for position, (kind, value) in fields.items():
+            getattr(builder, f"Prepend{kind}Slot")(position, value, 0)
         return builder.EndObject()
 
     def text(string: str) -> tuple[str, int]:

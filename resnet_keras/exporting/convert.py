@@ -1,0 +1,127 @@
+"""Convert: a trained model -> a file of a format, calibrated where it becomes int8."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from resnet_keras.clones import fold
+from resnet_keras.console import say
+from resnet_keras.data import Split, sample
+from resnet_keras.errors import InputError
+from resnet_keras.evaluation import batches, require_channels
+from resnet_keras.exporting.options import Settings
+from resnet_keras.model_files import Metadata, ModelFile
+from resnet_keras.model_files.keras import plain
+from resnet_keras.quantize import quantization_aware, read_ranges, with_probabilities
+
+# How many training images the ranges are taken from, and how many there must be at least.
+CALIBRATION_IMAGES, LEAST_IMAGES = 200, 100
+
+
+class Calibration(NamedTuple):
+    """Where the ranges of an int8 file come from: `images`, or the `ranges` of fine-tuning.
+
+    Attributes:
+        origin: the same in words, for the report.
+        images: uint8 `(n, height, width, channels)`.
+        ranges: of `quantize.activation_ranges`.
+    """
+
+    origin: dict[str, Any]
+    images: np.ndarray | None = None
+    ranges: Mapping[str, tuple[float, float]] | None = None
+
+
+def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+    """Clone `plain(model)` without batch norm: what is converted. Its layers keep their names.
+
+    Args:
+        model: as `train` builds it.
+        rescale_rows: as of `fold`; not for a file with the layout "nchw".
+    """
+    return fold(plain(model), rescale_rows=rescale_rows)
+
+
+def tuned_calibration(source: Path, original: ModelFile, settings: Settings) -> Calibration | None:
+    """Return the ranges that quantization-aware training has left beside a model.
+
+    Returns:
+        None where there are none, the format has no use for them, or the options ask for a
+        calibration of its own.
+
+    Raises:
+        InputError: they are damaged, or belong to another model.
+    """
+    wanted = settings.quantize == "int8" and not settings.calibrate and not settings.keep_float
+    if not wanted or not settings.format.takes_ranges or (ranges := read_ranges(source)) is None:
+        return None
+    origin = {"dataset": original.metadata.dataset, "split": "train", "fine_tuned": True}
+    return Calibration(origin, ranges=ranges)
+
+
+def image_calibration(original: ModelFile, split: Split, seed: int) -> Calibration:
+    """Choose training images, and prepare them as in evaluation.
+
+    Args:
+        original: the model file that is exported.
+        split: the training split.
+        seed: of the choice.
+
+    Raises:
+        InputError: the images have other channels, or there are too few.
+    """
+    source = split.source
+    name = source.dataset if source else "the given split"
+    require_channels(original, split)
+    chosen = sample(split, CALIBRATION_IMAGES, seed=seed)
+    say(f"calibrating on {chosen.examples} training images of {name}")
+    images = np.concatenate([some for some, _ in batches(original, chosen, 32)])
+    if len(images) < LEAST_IMAGES:
+        raise InputError(
+            f"int8 needs at least {LEAST_IMAGES} training images to calibrate on. Received: "
+            f"{len(images)} of {name}"
+        )
+    origin = {"dataset": source and source.dataset, "split": source and source.split}
+    return Calibration(origin | {"examples": len(images), "seed": seed}, images=images)
+
+
+def convert(
+    model: keras.Model,
+    path: Path,
+    metadata: Metadata,
+    settings: Settings,
+    calibration: Calibration | None = None,
+) -> dict[str, float]:
+    """Write a model in the format of the settings, with its metadata beside it.
+
+    Args:
+        model: as `train` builds it.
+        path: the file or folder.
+        metadata: what travels with it.
+        settings: how.
+        calibration: of int8.
+
+    Returns:
+        For int8 by images, the error of each layer, as of `LayerErrors`; else nothing.
+    """
+    options = settings.writing()
+    if calibration is not None:
+        options["images"] = calibration.images
+    network = _network(model, settings, calibration)
+    errors = settings.format.module.write(network, path, metadata, **options)
+    metadata.write(path)
+    return errors
+
+
+def _network(
+    model: keras.Model, settings: Settings, calibration: Calibration | None
+) -> keras.Model:
+    """Clone a model into what the format's `write` takes."""
+    if calibration is not None and calibration.ranges is not None:
+        return with_probabilities(quantization_aware(model, calibration.ranges))
+    if settings.format.keeps_batch_norm:
+        return model
+    return folded(model, rescale_rows=settings.layout != "nchw")

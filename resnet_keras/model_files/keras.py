@@ -1,0 +1,167 @@
+"""Keras files: how one is opened safely, and the plain model that is written as one."""
+
+import json
+import math
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from resnet_keras.clones import cloned, fold
+from resnet_keras.errors import InputError
+from resnet_keras.files import whole
+from resnet_keras.layers import Conv2D
+from resnet_keras.model_files.metadata import Metadata
+from resnet_keras.model_files.opened import Opened, only, reason, require_images
+
+SNIPPET = """\
+import keras
+
+model = keras.models.load_model("{name}")
+scores = model.predict(pixels)"""
+
+# How many weights a `.keras` file's configuration may ask for, for each byte of the file.
+_MOST_WEIGHTS = 4
+
+
+def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
+    """Open a file, on the threads that Keras' backend has; `folded` as of `open_model_file`."""
+    model = load_keras(path)
+    require_images(path, model.input_shape)
+    if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
+        model = fold(model, rescale_rows=True)
+    if keras.backend.backend() != "tensorflow":
+        return Opened(model.predict_on_batch, model.input_shape, model.output_shape[-1], None)
+    import tensorflow as tf
+
+    # Traced once for every batch: `model.predict` costs several times more for a small one.
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    forward = tf.function(lambda images: model(images, training=False), [spec])
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        try:
+            return forward(tf.cast(images, tf.float32)).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            raise InputError(
+                f"{path} needs more memory than there is for {len(images)} images: {reason(error)}"
+            ) from None
+
+    return Opened(predict, model.input_shape, model.output_shape[-1], None)
+
+
+def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> dict[str, float]:
+    """Write `plain(model)`; its metadata lies beside it alone, because the file is Keras' own.
+
+    Args:
+        model: as `train` builds it.
+        path: the file.
+        metadata: not used.
+    """
+    plain(model).save(path)
+    return {}
+
+
+def operators(path: Path) -> dict[str, int] | None:
+    """Return None: a Keras file has layers, not operators."""
+    return None
+
+
+def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
+    """Return nothing: wherever Keras is, all layers of a plain model are."""
+    return []
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """Clone a trained model such that anybody can load it.
+
+    Args:
+        model: as `train` builds it: any precision, any batch norm, logits or probabilities.
+
+    Returns:
+        A model with the same weights, of stock layers in float32, with softmax, not compiled.
+    """
+
+    def stock(layer):
+        config = {**layer.get_config(), "dtype": "float32"}
+        kind = type(layer)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            kind, config = keras.layers.BatchNormalization, {**config, "synchronized": False}
+            config.pop("replicas", None)
+        if isinstance(layer, Conv2D):
+            kind = keras.layers.Conv2D
+        if layer.name == "predictions":
+            config["activation"] = "softmax"
+        return kind.from_config(config)
+
+    clone = cloned(model, stock)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def save_plain(model: keras.Model, path: Path) -> None:
+    """Write `plain(model)` as a `.keras` file, whole or not at all."""
+    with whole(path) as part:
+        write(model, part)
+
+
+def load_keras(path: str | Path) -> keras.Model:
+    """Load a `.keras` file in Keras' safe mode: no code in it is run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A model of one input and one output, not compiled.
+
+    Raises:
+        InputError: it is damaged, has layers that are not Keras', is compressed, its configuration
+            wants more weights than the file has, or it has several inputs or outputs.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # before it fails, Keras warns of each layer
+            _require_weights(Path(path))
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+            ends = model.inputs, model.outputs
+    except Exception as error:
+        raise InputError(f"{path} can't be read as a model: {reason(error)}") from error
+    entry, exit_ = only(Path(path), *ends)
+    if getattr(model, "input", None) is entry and getattr(model, "output", None) is exit_:
+        return model
+    return keras.Model(entry, exit_, name=model.name)  # a `Sequential`, or they are in a `dict`
+
+
+def refuse_packed(archive: zipfile.ZipFile) -> None:
+    """Refuse what may be a zip bomb: Keras stores its files without compression.
+
+    Raises:
+        ValueError: an entry is compressed.
+    """
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                "it has packed entries, which Keras never writes (unzip it, then zip it with -0). "
+                f"Received: {entry.filename!r}"
+            )
+
+
+def _require_weights(path: Path) -> None:
+    """Compare a configuration with the size of its file before anything is allocated for it."""
+    if not path.is_file():
+        return  # Keras says what is wrong
+    with zipfile.ZipFile(path) as archive:
+        refuse_packed(archive)
+        config = json.loads(archive.read("config.json"))
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(
+            {**config, "compile_config": None}, safe_mode=True
+        )
+        wanted = sum(math.prod(w.shape) for w in model.weights)  # a byte a number, at least
+    if wanted > _MOST_WEIGHTS * path.stat().st_size:
+        raise ValueError(
+            f"its configuration wants {wanted:,} weights, which are not in the file. Received: "
+            f"{path.stat().st_size:,} bytes"
+        )

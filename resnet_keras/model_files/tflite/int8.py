@@ -1,0 +1,144 @@
+"""int8 of TFLite by calibration: the ranges, and the error of each layer."""
+
+from collections.abc import Sequence
+
+import flatbuffers
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from resnet_keras.console import without_noise
+from resnet_keras.errors import InputError
+from resnet_keras.internals.tensorflow import calibrated as converted_with_ranges
+from resnet_keras.internals.tensorflow import operator_details, quantized
+from resnet_keras.model_files.layer_errors import IMAGES, LayerErrors, layer_of
+
+# Types of the pixels and the probabilities of a file.
+TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
+
+
+def calibrated(
+    converter: tf.lite.TFLiteConverter,
+    model: keras.Model,
+    images: np.ndarray,
+    io: str,
+    keep_float: Sequence[str],
+) -> tuple[bytes, dict[str, float]]:
+    """Calibrate once, then quantize twice: for the file, and beside float to see the errors.
+
+    Args:
+        converter: of the model, set to quantize.
+        model: which it converts, of `folded`.
+        images: uint8 `(n, height, width, channels)`.
+        io: as of `write`.
+        keep_float: likewise.
+
+    Returns:
+        The file, and the error of each layer, as of `LayerErrors`.
+    """
+    converter.representative_dataset = lambda: (
+        [image[None].astype(np.float32)] for image in images
+    )
+    content = schema.ModelT.InitFromPackedBuf(converted_with_ranges(converter), 0)
+    _set_pixel_ranges(content, model)
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(content.Pack(builder), b"TFL3")
+    ranged = bytes(builder.Output())
+    kept = _tensors_of(content, model, keep_float)
+    ends = {"input_data_type": TYPES[io], "output_data_type": TYPES[io]}
+    content = _quantize(ranged, denylisted_nodes=kept, **ends)
+    doubled = _quantize(ranged, enable_numeric_verify=True, denylisted_nodes=kept)
+    return content, _errors(doubled, model, images)
+
+
+def _quantize(content: bytes, **options) -> bytes:
+    """Quantize a model with ranges; see `internals.tensorflow.quantized`."""
+    with without_noise():
+        return quantized(content, **options)
+
+
+def _numeric_verifications(interpreter: Interpreter) -> list[Sequence[int]]:
+    """Return the inputs of each NumericVerify operator: the quantized tensor and the float one."""
+    return [
+        operator["inputs"]
+        for operator in operator_details(interpreter)
+        if operator["op_name"] == "NumericVerify"
+    ]
+
+
+def _set_pixel_ranges(content, model: keras.Model) -> None:
+    """Set the range of pixels to 0-255, whatever the images show; so raw bytes have scale 1.
+
+    The ranges behind the normalisation follow from its numbers.
+    """
+    (graph,) = content.subgraphs
+    low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
+    _set_range(graph.tensors[graph.inputs[0]], low, high)
+    names = [layer.name for layer in model.layers]
+    if "normalise" not in names:
+        return
+    layer = model.get_layer("normalise")
+    scale, offset = (np.asarray(v, np.float32) for v in (layer.scale, layer.offset))
+    for operator in graph.operators:
+        tensor = graph.tensors[operator.outputs[0]]
+        if layer_of(tensor.name.decode(), names) == "normalise":
+            code = content.operatorCodes[operator.opcodeIndex].builtinCode
+            if code == schema.BuiltinOperator.MUL:
+                low, high = low * scale, high * scale
+            elif code == schema.BuiltinOperator.ADD:
+                low, high = low + offset, high + offset
+            _set_range(tensor, low, high)
+
+
+def _set_range(tensor, low, high) -> None:
+    tensor.quantization.min = np.array([np.min(low)], np.float32)
+    tensor.quantization.max = np.array([np.max(high)], np.float32)
+
+
+def _tensors_of(content, model: keras.Model, layers: Sequence[str]) -> list[str]:
+    """Name the tensors that the operators of some layers write."""
+    names = [layer.name for layer in model.layers]
+    (graph,) = content.subgraphs
+    outputs = [graph.tensors[op.outputs[0]].name.decode() for op in graph.operators]
+    found = {output: _layer(output, names) for output in outputs}
+    for layer in layers:
+        if layer not in found.values():
+            raise InputError(
+                f"`keep_float`: no operator belongs to this layer; there are "
+                f"{', '.join(dict.fromkeys(found.values()))}. Received: {layer}"
+            )
+    return [output for output, layer in found.items() if layer in layers]
+
+
+def _layer(tensor: str, names: list[str]) -> str:
+    """Find the layer that writes a tensor; the last one's softmax has the name of the output."""
+    return layer_of(tensor, names) or names[-1]
+
+
+def _errors(doubled: bytes, model: keras.Model, images: np.ndarray) -> dict[str, float]:
+    """Measure a model in which each operator stands twice, with a NumericVerify behind them.
+
+    Both read what the quantized operator before them gives, so that each layer answers for itself.
+    """
+    interpreter = Interpreter(
+        model_content=doubled,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    pairs = _numeric_verifications(interpreter)
+    names = [layer.name for layer in model.layers]
+    errors = LayerErrors()
+    for image in images[:IMAGES]:
+        interpreter.set_tensor(entry["index"], image[None].astype(np.float32))
+        interpreter.invoke()
+        for quantized, real in pairs:
+            name = details[real]["name"]
+            scale, zero = details[quantized]["quantization"]
+            got = (interpreter.get_tensor(quantized).astype(np.float32) - zero) * scale
+            errors.add(_layer(name, names), name, got, interpreter.get_tensor(real), axis=-1)
+    return errors.by_layer()
