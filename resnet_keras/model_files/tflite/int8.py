@@ -11,8 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from resnet_keras.console import without_noise
 from resnet_keras.errors import InputError
-from resnet_keras.internals.tensorflow import calibrated as converted_with_ranges
-from resnet_keras.internals.tensorflow import operator_details, quantized
+from resnet_keras.internals import tensorflow as internals
 from resnet_keras.model_files.layer_errors import IMAGES, LayerErrors, layer_of
 
 # Types of the pixels and the probabilities of a file.
@@ -41,29 +40,29 @@ def calibrated(
     converter.representative_dataset = lambda: (
         [image[None].astype(np.float32)] for image in images
     )
-    content = schema.ModelT.InitFromPackedBuf(converted_with_ranges(converter), 0)
+    content = schema.ModelT.InitFromPackedBuf(internals.calibrated(converter), 0)
     _set_pixel_ranges(content, model)
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(content.Pack(builder), b"TFL3")
     ranged = bytes(builder.Output())
     kept = _tensors_of(content, model, keep_float)
     ends = {"input_data_type": TYPES[io], "output_data_type": TYPES[io]}
-    content = _quantize(ranged, denylisted_nodes=kept, **ends)
+    file = _quantize(ranged, denylisted_nodes=kept, **ends)
     doubled = _quantize(ranged, enable_numeric_verify=True, denylisted_nodes=kept)
-    return content, _errors(doubled, model, images)
+    return file, _errors(doubled, model, images)
 
 
 def _quantize(content: bytes, **options) -> bytes:
     """Quantize a model with ranges; see `internals.tensorflow.quantized`."""
     with without_noise():
-        return quantized(content, **options)
+        return internals.quantized(content, **options)
 
 
 def _numeric_verifications(interpreter: Interpreter) -> list[Sequence[int]]:
     """Return the inputs of each NumericVerify operator: the quantized tensor and the float one."""
     return [
         operator["inputs"]
-        for operator in operator_details(interpreter)
+        for operator in internals.operator_details(interpreter)
         if operator["op_name"] == "NumericVerify"
     ]
 
