@@ -9,7 +9,7 @@ import numpy as np
 
 from resnet_keras.clones import fold
 from resnet_keras.console import say
-from resnet_keras.data import Split, sample
+from resnet_keras.data import Split
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import batches, require_channels
 from resnet_keras.exporting.options import Settings
@@ -76,7 +76,7 @@ def image_calibration(original: ModelFile, split: Split, seed: int) -> Calibrati
     source = split.source
     name = source.dataset if source else "the given split"
     require_channels(original, split)
-    chosen = sample(split, CALIBRATION_IMAGES, seed=seed)
+    chosen = split.sample(CALIBRATION_IMAGES, seed=seed)
     say(f"calibrating on {chosen.examples} training images of {name}")
     images = np.concatenate([some for some, _ in batches(original, chosen, 32)])
     if len(images) < LEAST_IMAGES:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
-from resnet_keras.model_files import Metadata, require_place
+from resnet_keras.model_files import Metadata, require_replaceable_metadata
 from resnet_keras.models import Head, Normalisation, build, for_channels
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.specs import SPECS, Spec
@@ -70,7 +70,7 @@ def convert(
             f"a checkpoint becomes .keras, a model .safetensors. Received: {source} -> {out}"
         )
     if out.suffix == ".keras":
-        require_place(out)
+        require_replaceable_metadata(out)
     checkpoint = recognised(source)
     with taken_for_a_resnet(source):
         spec = _spec(checkpoint, model, stride_in_1x1)
