@@ -15,10 +15,10 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
-from resnet_keras.console import stop
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
-from resnet_keras.training.machine import Replicas, StoppedTogether
+from resnet_keras.signals import stop
+from resnet_keras.training.replicas import Replicas, StoppedTogether
 from resnet_keras.training.tracking import Report, profiling
 
 
@@ -81,7 +81,7 @@ class Count(keras.callbacks.Callback):
         self.place.batch += 1
         # The running mean: once not a number, it stays so.
         if not np.isfinite(float(logs["loss"])):
-            raise Diverged(f"the loss is not finite at step {self.place.step}")
+            raise Diverged(f"the loss is NaN or infinite at step {self.place.step}")
 
 
 class Average(keras.callbacks.Callback):
@@ -232,7 +232,9 @@ class Keep(keras.callbacks.Callback):
         for name, array in arrays.items():
             # The loss tells one step late; what is lost already would replace a good backup.
             if name.startswith("model/") and not np.isfinite(array).all():
-                raise Diverged(f"{name.split('/', 2)[2]} is not finite at step {self.place.step}")
+                raise Diverged(
+                    f"{name.split('/', 2)[2]} is NaN or infinite at step {self.place.step}"
+                )
         notes = {"rows": self.place.rows, **self.settled}
         backup.save(self.folder, backup.Saved(self.place.step, arrays, notes))
 
