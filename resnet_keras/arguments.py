@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import shlex
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -65,7 +66,7 @@ def parsed(
         # tyro takes a ValueError of a dataclass for one of the parser's.
         if isinstance(stop.__context__, InputError):
             raise stop.__context__ from None
-        raise InputError(f"{_complaint(_arguments(command), arguments)}. See --help.") from None
+        raise InputError(_complaint(_arguments(command), arguments)) from None
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -85,6 +86,8 @@ def _arguments(command: Callable[..., Any]) -> list[_Argument]:
             continue
         positional = parameter.kind is not parameter.KEYWORD_ONLY
         shown = name.upper() if positional else "--" + name.replace("_", "-")
+        if positional and typing.get_origin(kind) is tuple:
+            shown = shown.removesuffix("S") + "..."
         required = parameter.default is parameter.empty
         found.append(_Argument(shown, kind, required, positional))
     return found
@@ -95,7 +98,8 @@ def _complaint(known: list[_Argument], words: Sequence[str]) -> str:
     options = {argument.name: argument for argument in known if not argument.positional}
     places = [argument for argument in known if argument.positional]
     given: set[str] = set()
-    loose = []
+    loose: list[str] = []
+    negated: list[str] = []
     left = list(words)
     while left:
         word = left.pop(0)
@@ -106,8 +110,10 @@ def _complaint(known: list[_Argument], words: Sequence[str]) -> str:
             continue
         option = options.get(name) or options.get("--" + name.removeprefix("--no-"))
         if option is None:
-            return f"unrecognized option {name}{did_you_mean(name, list(options))}"
+            return f"unrecognized option {name}{did_you_mean(name, list(options))}. See --help."
         given.add(option.name)
+        if name != option.name:
+            negated.append(name)
         values = [value] if equals else []
         if option.kind is not bool:
             while left and not equals and not _is_option(left[0]) and _takes(option, values):
@@ -116,7 +122,11 @@ def _complaint(known: list[_Argument], words: Sequence[str]) -> str:
                 return complaint
         elif values:
             return f"{name} takes no value. Received: {value}"
-    return _wrong_places(places, loose) or _missing(options, given) or "cannot be understood"
+    if complaint := _wrong_places(places, loose) or _missing(options, given):
+        return complaint
+    if negated:  # where a parser has no `--no-` for its flags
+        return f"unrecognized option {negated[0]}. See --help."
+    return f"these arguments cannot be read. See --help. Received: {shlex.join(words)}"
 
 
 def _wrong_places(places: list[_Argument], words: list[str]) -> str | None:
@@ -128,16 +138,16 @@ def _wrong_places(places: list[_Argument], words: list[str]) -> str | None:
         while len(left) > len(places) - number - 1 and _takes(place, values):
             values.append(left.pop(0))
         if not values:
-            return f"missing: {', '.join(p.name for p in places[number:] if p.required)}"
+            return f"missing: {', '.join(p.name for p in places[number:])}. See --help."
         if complaint := _wrong(place, values):
             return complaint
-    return f"unrecognized argument {left[0]}" if left else None
+    return f"unrecognized argument {left[0]}. See --help." if left else None
 
 
 def _missing(options: dict[str, _Argument], given: set[str]) -> str | None:
     """Name the options that must be there."""
     names = [o.name for o in options.values() if o.required and o.name not in given]
-    return f"missing: {', '.join(names)}" if names else None
+    return f"missing: {', '.join(names)}. See --help." if names else None
 
 
 def _is_option(word: str) -> bool:
@@ -155,7 +165,7 @@ def _wrong(argument: _Argument, values: list[str]) -> str | None:
     kinds = _kinds(argument.kind)
     if not values:
         many = any(typing.get_origin(kind) is tuple for kind in kinds)
-        return None if many else f"{argument.name} needs a value"
+        return None if many else f"{argument.name} needs a value. See --help."
     for value in values:
         if not any(_is(kind, value) for kind in kinds):
             rules = " or ".join(_rule(kind) for kind in kinds if kind is not types.NoneType)
