@@ -33,8 +33,8 @@ Bound = tuple[Callable[[], Any], bool]
 VERBS: dict[str, Callable[..., Bound]] = {}
 
 # How `--help` shows arguments. The help of those that are None by default says what that means.
-ModelFile = Annotated[Path, Positional, arg(metavar="MODEL_FILE")]
-Out = Annotated[Path, Positional, arg(metavar="OUT")]
+ModelFile = Annotated[Path, arg(metavar="MODEL_FILE")]
+Out = Annotated[Path, arg(metavar="OUT")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
@@ -117,7 +117,12 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     kind = Annotated[Flag, arg(help=line, help_behavior_hint="")]
     json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
     signature = inspect.signature(function)
-    parameters = [*signature.parameters.values(), json]
+    parameters = [
+        p.replace(annotation=Annotated[p.annotation, Positional])
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+        else p
+        for p in (*signature.parameters.values(), json)
+    ]
     bind.__dict__["__signature__"] = signature.replace(parameters=parameters)
     bind.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     bind.__name__, bind.__doc__ = function.__name__, function.__doc__
@@ -127,7 +132,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @verb
 def summary(
-    name: Annotated[str, Positional, arg(metavar="NAME")],
+    name: Annotated[str, arg(metavar="NAME")],
     *,
     classes: Integer = None,
     input_size: Integer = None,
@@ -151,7 +156,7 @@ def summary(
 
 @verb
 def convert(
-    source: Annotated[str, Positional, arg(metavar="SOURCE")],
+    source: Annotated[str, arg(metavar="SOURCE")],
     out: Out,
     *,
     model: Name = None,
@@ -187,7 +192,7 @@ def convert(
 
 @verb
 def prepare(
-    dataset: Annotated[str, Positional, arg(metavar="DATASET")],
+    dataset: Annotated[str, arg(metavar="DATASET")],
     *,
     manual_dir: Folder = None,
     data_dir: Folder = None,
@@ -210,9 +215,7 @@ def prepare(
 @verb
 def predict(
     model_file: ModelFile,
-    paths: Annotated[
-        tuple[Path, ...], Positional, arg(metavar="PATH...", help_behavior_hint="(required)")
-    ],
+    paths: Annotated[tuple[Path, ...], arg(metavar="PATH...", help_behavior_hint="(required)")],
     *,
     top: int = 5,
     out: File = None,
@@ -306,9 +309,7 @@ def export(
 
 @verb
 def report(
-    runs: Annotated[
-        tuple[Path, ...], Positional, arg(metavar="RUN...", help_behavior_hint="(required)")
-    ],
+    runs: Annotated[tuple[Path, ...], arg(metavar="RUN...", help_behavior_hint="(required)")],
     *,
     out: File = None,
     data_dir: Folder = None,

@@ -87,7 +87,7 @@ def _arguments(command: Callable[..., Any]) -> list[_Argument]:
         positional = parameter.kind is not parameter.KEYWORD_ONLY
         shown = name.upper() if positional else "--" + name.replace("_", "-")
         if positional and typing.get_origin(kind) is tuple:
-            shown = shown.removesuffix("S") + "..."
+            shown = shown.removesuffix("S")  # PATH: each is one of the `paths`
         required = parameter.default is parameter.empty
         found.append(_Argument(shown, kind, required, positional))
     return found
@@ -134,8 +134,9 @@ def _wrong_places(places: list[_Argument], words: list[str]) -> str | None:
     left = list(words)
     for number, place in enumerate(places):
         values: list[str] = []
-        # Those behind it need one each.
-        while len(left) > len(places) - number - 1 and _takes(place, values):
+        while left and _takes(place, values):
+            if values and len(left) < len(places) - number:
+                break  # those after it need one each
             values.append(left.pop(0))
         if not values:
             return f"missing: {', '.join(p.name for p in places[number:])}. See --help."

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resnet_keras import recipe as room
 from resnet_keras.__main__ import VERBS
+from resnet_keras.errors import InputError
 from resnet_keras.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -96,13 +96,31 @@ FRACTIONS = st.floats(0.01, 1e6).filter(lambda x: x % 1).map(str)
 NEGATIVE = st.integers(max_value=-1).map(str)
 
 
+def refuses_below_zero(field):
+    """Whether a recipe in Python refuses what its command line must then refuse, too."""
+    try:
+        Recipe(model="resnet20_cifar", dataset="digits", **{field: -1})
+    except InputError:
+        return True
+    return False
+
+
+def options(function):
+    """The name and type of every argument; those of a dataclass stand for its fields."""
+    for name, kind in typing.get_type_hints(function).items():
+        if dataclasses.is_dataclass(kind):
+            yield from options(kind)
+        elif name != "return":
+            yield name, kind
+
+
 def bad_values(kind, field=None):
     """Strategies for command-line values that a type, or the field of a recipe, refuses."""
     if isinstance(kind, types.UnionType):
         kinds = [k for k in typing.get_args(kind) if k is not type(None)]
         return bad_values(kinds[0], field) if len(kinds) == 1 else None
     origin = typing.get_origin(kind)
-    ranged = field in (*room._ABOVE_0, *room._FROM_0, *room._BELOW_1)
+    ranged = field is not None and refuses_below_zero(field)
     if kind is int:
         return st.one_of(WORDS, FRACTIONS, *([NEGATIVE] if ranged else []))
     if kind is float:
@@ -124,8 +142,8 @@ BOOLEANS = [f.name for f in dataclasses.fields(Recipe) if f.type is bool]
 VERB_FIELDS = {
     (verb, name): values
     for verb, function in VERBS.items()
-    for name, kind in typing.get_type_hints(function).items()
-    if name != "return" and (values := bad_values(kind)) is not None
+    for name, kind in options(function)
+    if (values := bad_values(kind)) is not None
 }
 POSITIONALS = {"summary": ["resnet18"], "prepare": ["digits"], "convert": ["a.pth", "b.keras"],
                "evaluate": ["a.keras"], "predict": ["a.keras", "b.jpg"],

@@ -34,7 +34,7 @@ def refused(process, reason):
     """The one line of a command that the machine has refused."""
     line = process.refused()
     assert process.output.splitlines()[-1] == line
-    assert reason in line and "give the same command again" in line
+    assert reason in line and "run the same command again" in line
     return line
 
 

@@ -118,7 +118,7 @@ def said_so(process, number, phase):
     last = [line for line in shown if line.strip()][-1]
     assert number.name in last, process.output
     if phase.startswith("train"):
-        assert re.search(r"To go on: python \S*small.py ", last), process.output
+        assert re.search(r"To resume: python \S*small.py ", last), process.output
 
 
 def life(killer, place, tries):
