@@ -8,12 +8,13 @@ import csv
 import dataclasses
 import functools
 import inspect
+import io
 import json as json_format
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO, cast
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
@@ -345,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     exit_with_one_line()
     arguments = sys.argv[1:] if arguments is None else arguments
-    stdout = text_to(os.dup(1), sys.stdout)
+    stdout = text_to(os.dup(1), cast(io.TextIOWrapper, sys.stdout))
     if arguments == ["--version"]:
         print(__version__, file=stdout, flush=True)
         return

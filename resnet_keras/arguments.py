@@ -44,9 +44,8 @@ def parsed(
 
     Args:
         parser: calls `tyro.cli` with `command` and `arguments`.
-        command: a function, or a dataclass, whose parameters are the arguments. Those that are
-            keyword-only are options, the others positional. A parameter that is a dataclass stands
-            for the arguments that are its fields.
+        command: a function or a dataclass. Keyword-only parameters and fields are options, other
+            parameters positional arguments. One that is itself a dataclass stands for its fields.
         arguments: as the shell gives them.
 
     Returns:
@@ -81,10 +80,10 @@ def _arguments(command: Callable[..., Any]) -> list[_Argument]:
     found = []
     for name, parameter in inspect.signature(command).parameters.items():
         kind = hints[name]
-        if dataclasses.is_dataclass(kind):
+        if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
             found += _arguments(kind)
             continue
-        positional = parameter.kind is not parameter.KEYWORD_ONLY
+        positional = not inspect.isclass(command) and parameter.kind is not parameter.KEYWORD_ONLY
         shown = name.upper() if positional else "--" + name.replace("_", "-")
         if positional and typing.get_origin(kind) is tuple:
             shown = shown.removesuffix("S")  # PATH: each is one of the `paths`

@@ -12,7 +12,7 @@ from resnet_keras.arguments import did_you_mean, parsed
 from resnet_keras.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Group:
     data_dir: Path | None = None
     mean: tuple[float, ...] | None = None

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def unread(*program, buffered=True):
-    """What a program says on stderr, and its exit code, where nobody reads its stdout."""
+    """Return stderr and exit code of a program whose stdout has no reader."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -34,12 +34,12 @@ def unread(*program, buffered=True):
         ("recipes/quickstart.py", "--help"),
     ],
 )
-def test_what_nobody_reads_ends_without_a_word(program):
+def test_a_program_whose_reader_leaves_ends_silently(program):
     assert unread(*program) == ("", 128 + signal.SIGPIPE)
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_stdout_that_nobody_reads_any_more_is_a_signal(buffered):
+def test_a_reader_that_leaves_is_a_signal(buffered):
     program = """
 from resnet_keras import console, signals
 console.exit_with_one_line()

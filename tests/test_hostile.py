@@ -1,4 +1,4 @@
-"""Files that mean harm, through the command line: one line and code 2, or a correct read.
+"""Files that mean harm, given to the command line: one line and code 2, or a correct read.
 
 Never a traceback, an end by a signal, code of the file that runs, or memory without bound.
 """
@@ -353,6 +353,7 @@ import numpy as np, keras, tensorflow as tf
 from pathlib import Path
 from resnet_keras.model_files import Metadata, load_keras
 from resnet_keras.exporting import folded, saved_model
+from resnet_keras.preprocessing import Preprocessing
 saved_model.write(folded(load_keras("good.keras")), Path("served"), Metadata(Preprocessing(8)))
 serve = tf.saved_model.load("served").signatures["serve_bytes"]
 assert len(serve(image_bytes=tf.constant([Path("good.png").read_bytes()]))["scores"][0]) == 5

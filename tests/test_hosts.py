@@ -100,7 +100,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.slow
-def test_jax_goes_on_bit_for_bit_after_kills(start, tmp_path):
+def test_jax_resumes_bit_for_bit_after_kills(start, tmp_path):
     finish([start(tmp_path / "unbroken")])
     folder = tmp_path / "broken"
     for after, number in ((1, signal.SIGKILL), (6, signal.SIGKILL), (19, signal.SIGTERM)):
@@ -116,7 +116,7 @@ def test_jax_goes_on_bit_for_bit_after_kills(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_go_on_after_deaths(start, tmp_path):
+def test_two_processes_train_as_one_and_resume_after_deaths(start, tmp_path):
     finish([start(tmp_path / "one")])
     outputs = finish(start_two(start, tmp_path / "two"))
     assert " 2 replicas. " in outputs[0] and "top-1 " in outputs[0]

@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends, bit for bit, where an unbroken one ends."""
+"""A run that is killed and resumed ends, bit for bit, as an unbroken one."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_kill_and_terminate_change_nothing(start, tmp_path):
     assert end(folder) == expected and expected[0] == 48
 
 
-def test_a_run_that_nobody_listens_to_any_more_saves_and_stops(start, tmp_path):
+def test_a_run_whose_reader_leaves_saves_and_stops(start, tmp_path):
     process = start(tmp_path, "--epochs", "1000", "--backup-every", "1000000")
     for line in process.stdout:
         if line.startswith("Epoch 1/"):
@@ -197,15 +197,13 @@ def test_a_backup_of_another_network_is_refused_before_anything_is_lost(
     assert json.loads((run / "recipe.json").read_text()) == fields
 
 
-def test_a_run_that_goes_on_needs_no_checkpoint(digits_run, data_dir, tmp_path):
+def test_a_resumed_run_needs_no_checkpoint(digits_run, data_dir, tmp_path):
     run, weights = tmp_path / "run", tmp_path / "gone.keras"
     shutil.copytree(digits_run, run)
     fields = json.loads((run / "recipe.json").read_text()) | {"weights": str(weights)}
     (run / "recipe.json").write_text(json.dumps(fields))
     (run / "results.json").unlink()
-    assert (
-        train(Recipe(**fields | {"weights": weights, "run_dir": run, "data_dir": data_dir})) == run
-    )
+    assert train(Recipe(**fields | {"run_dir": run, "data_dir": data_dir})) == run
 
 
 @pytest.mark.slow

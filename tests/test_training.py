@@ -209,7 +209,7 @@ def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, dat
 
     theirs = Recipe(**json.loads((digits_run / "recipe.json").read_text()))
     recipe = dataclasses.replace(
-        theirs, weights=digits_run / "model.keras", quantize=True, learning_rate=0.001,
+        theirs, weights=str(digits_run / "model.keras"), quantize=True, learning_rate=0.001,
         weight_decay=0.0, epochs=1, data_dir=data_dir, run_dir=tmp_path / "run", mean=(127.5,),
         std=(127.5,),
     )  # fmt: skip
@@ -294,6 +294,16 @@ def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, t
         (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=words):
         train(Recipe(**fields | {"run_dir": tmp_path}))
+
+
+def test_a_run_folder_of_another_version_is_refused_in_words(tmp_path):
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
+    fields = recipe.to_json() | {"drop": 0.1, "rate_by": "step"}  # as 0.1.0 called them
+    (tmp_path / "recipe.json").write_text(json.dumps(fields))
+    words = f"{tmp_path} cannot be resumed: .* version 0.1.0 .*--run-dir. Received: 'drop'"
+    with pytest.raises(InputError, match=words):
+        train(recipe)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == fields
 
 
 def test_a_backup_without_its_recipe_is_refused(tmp_path):

@@ -92,9 +92,12 @@ def prepared(
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared the data
     train_split, test_split = splits(recipe.holdout)
-    where = {"data_dir": recipe.data_dir, "skip_bad": recipe.skip_bad}
-    test = data.Source(recipe.dataset, test_split, **where).open()
-    train = data.Source(recipe.dataset, train_split, **where).open()
+    test, train = (
+        data.Source(
+            recipe.dataset, split, data_dir=recipe.data_dir, skip_bad=recipe.skip_bad
+        ).open()
+        for split in (test_split, train_split)
+    )
     if not replicas.process:
         replicas.gather(0)
     # After the data: preparing them draws from the same generators as the weights.

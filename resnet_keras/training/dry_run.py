@@ -23,7 +23,8 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     from resnet_keras.models import count
 
     examples = recipe.examples()
-    _, classes, channels = KNOWN.get(recipe.dataset, (None, None, 3))
+    known: tuple[Any, Any, int] = KNOWN.get(recipe.dataset, (None, None, 3))
+    _, classes, channels = known
     # Of one size, even where the network is built for two: multiply-adds are those of training.
     model = network(dataclasses.replace(recipe, eval_size=recipe.train_size), channels, classes)
     counts = count(model)

@@ -1,5 +1,6 @@
 """Replicas: where a run trains, on one machine or on several hosts."""
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,8 @@ class StoppedTogether(Stopped):
     """A signal to one process has stopped all of them at the same step; everything is saved."""
 
 
-class Replicas(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Replicas:
     """The replicas of a run, and the part that this process has in them.
 
     Attributes:

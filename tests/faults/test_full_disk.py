@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written: one line, code 2, nothing lost; then it goes on."""
+"""A disk that is full or cannot be written: one line, code 2, nothing lost; then it resumes."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def small(tmp_path):
 
 
 def fill(folder, free):
-    """Leave so many bytes, in pages of 4 KiB."""
+    """Leave `free` bytes, in pages of 4 KiB."""
     (folder / "ballast").unlink(missing_ok=True)
     with open(folder / "ballast", "wb") as ballast:
         ballast.write(bytes(shutil.disk_usage(folder).free - free))
