@@ -1,47 +1,152 @@
-"""`python -m resnet_keras VERB`, installed also as `resnet-keras`."""
+"""ResNet for Keras 3: count, convert, predict, evaluate, export, report.
 
+To train, run a file of recipes/, such as `python recipes/quickstart.py`.
+`COMMAND --help` explains a command; `--version` prints the version.
+"""
+
+import csv
 import dataclasses
 import functools
+import inspect
+import io
 import json as json_format
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TextIO, cast
 
 import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from resnet_keras.console import (
-    exit_with_one_line,
-    load_tensorflow,
-    printable,
-    say,
-    stopping,
-    text_to,
-)
+from resnet_keras import __version__
+from resnet_keras.arguments import did_you_mean, parsed
+from resnet_keras.console import exit_with_one_line, load_tensorflow, printable, say, text_to
 from resnet_keras.errors import InputError
-from resnet_keras.recipe.command import one_line
+from resnet_keras.signals import stopping
 
-Positional = tyro.conf.Positional
+PROGRAM = "resnet-keras"
+
+# A call that is bound to its arguments, and whether its answer is printed as JSON.
+Bound = tuple[Callable[[], Any], bool]
+
+# The commands by name.
+VERBS: dict[str, Callable[..., Bound]] = {}
+
+# How `--help` shows arguments. The help of those that are None by default says what that means.
+ModelFile = Annotated[Path, arg(metavar="MODEL_FILE")]
+Out = Annotated[Path, arg(metavar="OUT")]
+Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
+Integer = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")]
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 
 
-def summary(
-    name: Positional[str],
-    *,
-    classes: int | None = None,
-    input_size: int | None = None,
-    json: bool = False,
-) -> dict[str, Any]:
-    """Parameters and multiply-adds of a network.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+    """Where the images come from."""
+
+    dataset: Name = None
+    """digits, a TFDS name or folder:PATH. By default the data set of the training."""
+    data_dir: Folder = None
+    """Folder of the prepared data sets. By default ~/tensorflow_datasets."""
+    skip_bad: Flag = False
+    """Leave out the images of a folder that cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is written."""
+
+    quantize: Literal["none", "float16", "dynamic", "int8"] = "none"
+    """For .tflite: float16, dynamic or int8. For .onnx: int8."""
+    calibrate: Name = None
+    """int8: calibrate on this data set's training images. By default that of the training."""
+    keep_float: Text = None
+    """int8: leave these layers in float: LAYER[,LAYER]. The report lists all by their error."""
+    io: Annotated[
+        Literal["uint8", "int8", "float32"] | None,
+        arg(metavar="{uint8,int8,float32}", help_behavior_hint=""),
+    ] = None
+    """int8: type of pixels and probabilities. By default uint8: raw bytes."""
+    layout: Annotated[
+        Literal["nhwc", "nchw"] | None, arg(metavar="{nhwc,nchw}", help_behavior_hint="")
+    ] = None
+    """Of .onnx. By default nhwc."""
+    opset: Integer = None
+    """Of .onnx, 13 to 18. By default 17."""
+    format: Annotated[Literal["web"] | None, arg(metavar="web", help_behavior_hint="")] = None
+    """Write a folder with a page that classifies images in the browser."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proof:
+    """How the file is proved."""
+
+    examples: int = 256
+    """Number of test images."""
+    bound: Annotated[
+        Number,
+        arg(
+            help="Largest difference of a probability (by default 1e-4 for float32, 5e-3 for "
+            "float16), or smallest share of images with the same top class (by default 0.99, for "
+            "dynamic and int8)."
+        ),
+    ] = None
+    seed: int = 0
+    """Seed of the choice of calibration images."""
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function a command of the command line.
+
+    Its parameters are the arguments, its docstring is their help. Its answer is printed as a table,
+    or as one line of JSON with `--json`, which every command has.
 
     Args:
-        name: a name in SPECS.
-        classes: classes of the head.
-        input_size: height and width of an image.
-        json: print one line of JSON on stdout, all else on stderr.
+        function: its positional parameters are arguments by place; its keyword-only parameters, and
+            the fields of parameters that are dataclasses, are options.
+    """
+
+    def bind(*positional: Any, json: bool = False, **named: Any) -> Bound:
+        return functools.partial(function, *positional, **named), json
+
+    line = "Print one line of JSON on stdout, and everything else on stderr."
+    kind = Annotated[Flag, arg(help=line, help_behavior_hint="")]
+    json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+    signature = inspect.signature(function)
+    parameters = [
+        p.replace(annotation=Annotated[p.annotation, Positional])
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+        else p
+        for p in (*signature.parameters.values(), json)
+    ]
+    bind.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    bind.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    bind.__name__, bind.__doc__ = function.__name__, function.__doc__
+    VERBS[function.__name__] = bind
+    return function
+
+
+@verb
+def summary(
+    name: Annotated[str, arg(metavar="NAME")],
+    *,
+    classes: Integer = None,
+    input_size: Integer = None,
+) -> dict[str, Any]:
+    """Count the parameters and multiply-adds of a network.
+
+    Args:
+        name: Name of the network, such as resnet50.
+        classes: Number of classes. By default as published.
+        input_size: Height and width of the image. By default as published.
     """
     load_tensorflow()
-    from resnet_keras.models import count
-    from resnet_keras.zoo import ResNet
+    from resnet_keras.models import ResNet, count
 
     shape = None if input_size is None else (input_size, input_size, 3)
     try:
@@ -50,223 +155,31 @@ def summary(
         raise InputError(str(error)) from error
 
 
-def evaluate(
-    model_file: Positional[Path],
-    *,
-    dataset: str | None = None,
-    data_dir: Path | None = None,
-    split: str = "test",
-    skip_bad: bool = False,
-    batch_size: int = 128,
-    save: Path | None = None,
-    calibrate_on: str | None = None,
-    json: bool = False,
-) -> dict[str, Any]:
-    """Accuracy and calibration on every image of a split.
-
-    Args:
-        model_file: a .keras, .tflite or .onnx file, or a SavedModel folder.
-        dataset: digits, a TFDS name or folder:PATH; by default what the model was trained on.
-        data_dir: where prepared data sets lie.
-        split: test, train, or a split as TFDS writes it.
-        skip_bad: go on without the bad files of a folder.
-        batch_size: images at a time.
-        save: an .npz file for the scores of every image.
-        calibrate_on: fit a temperature on this split, which the network was not trained on.
-        json: print one line of JSON on stdout, all else on stderr.
-    """
-    load_tensorflow()
-    from resnet_keras.evaluation import evaluate
-
-    return evaluate(
-        model_file,
-        dataset=dataset,
-        data_dir=data_dir,
-        split=split,
-        skip_bad=skip_bad,
-        batch_size=batch_size,
-        save=save,
-        calibrate_on=calibrate_on,
-    )
-
-
-def prepare(
-    dataset: Positional[str],
-    *,
-    manual_dir: Path | None = None,
-    data_dir: Path | None = None,
-    verify: bool = False,
-    json: bool = False,
-) -> dict[str, Any]:
-    """Check the archives of a data set, then build it with TFDS, then check what was built.
-
-    Args:
-        dataset: a TFDS name, or folder:PATH, whose images are checked.
-        manual_dir: where the archives lie.
-        data_dir: where prepared data sets lie.
-        verify: decode every image of the archives before.
-        json: print one line of JSON on stdout, all else on stderr.
-    """
-    load_tensorflow()
-    from resnet_keras import data
-
-    return data.prepare(dataset, manual_dir=manual_dir, data_dir=data_dir, verify=verify)
-
-
-def predict(
-    model_file: Positional[Path],
-    images: Positional[tuple[Path, ...]],
-    *,
-    top: int = 5,
-    json: bool = False,
-) -> dict[str, Any]:
-    """The most likely classes of images.
-
-    Args:
-        model_file: a .keras, .tflite or .onnx file, or a SavedModel folder.
-        images: JPEG, PNG, GIF, BMP or WebP files.
-        top: how many classes.
-        json: print one line of JSON on stdout, all else on stderr.
-    """
-    load_tensorflow()
-    from resnet_keras import data
-    from resnet_keras.model_files import open_model_file, warn_of_missing_metadata
-
-    if not images:
-        raise InputError("`predict` needs at least one image.")
-    if top < 1:
-        raise InputError(f"`top` must be above 0. Received: top={top}")
-    model = open_model_file(model_file)
-    metadata = model.metadata
-    warn_of_missing_metadata(model)
-    answers = {}
-    for path in images:
-        image = data.evaluation_image(data.read_image(path, model.channels), metadata.preprocessing)
-        scores = model.predict(image.numpy()[None])[0]
-        best = scores.argsort()[::-1][:top]
-        names = metadata.labels or [str(i) for i in range(len(scores))]
-        answers[str(path)] = [{"label": names[i], "score": float(scores[i])} for i in best]
-    return answers
-
-
-def export(
-    model_file: Positional[Path],
-    out: Positional[Path],
-    *,
-    quantize: Literal["none", "float16", "dynamic", "int8"] = "none",
-    calibrate: str | None = None,
-    io: Literal["uint8", "int8", "float32"] | None = None,
-    keep_float: str | None = None,
-    layout: Literal["nhwc", "nchw"] | None = None,
-    opset: int | None = None,
-    dataset: str | None = None,
-    data_dir: Path | None = None,
-    examples: int = 256,
-    bound: float | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-    format: Literal["web"] | None = None,
-    json: bool = False,
-) -> dict[str, Any]:
-    """Convert a model, and prove the result equal on real test images.
-
-    Args:
-        model_file: a .keras file.
-        out: .tflite, .onnx, .keras, or a name without suffix: a SavedModel.
-        quantize: float16, dynamic or int8 for .tflite, int8 for .onnx.
-        calibrate: data set whose training images int8 is calibrated on; by default what the
-            model was trained on.
-        io: pixels and probabilities of int8; by default uint8: raw bytes.
-        keep_float: layers that int8 leaves in float, LAYER[,LAYER]; the report lists them by error.
-        layout: of .onnx; by default nhwc.
-        opset: of .onnx, 13 to 18; by default 17.
-        dataset: whose test images the proof runs on; by default what it was trained on.
-        data_dir: where prepared data sets lie.
-        examples: how many images.
-        bound: largest difference of a probability (float32: 1e-4, float16: 5e-3), or least share of
-            images with the same likeliest class (dynamic, int8: 0.99).
-        seed: of the choice of calibration images.
-        skip_bad: go on without the bad files of a folder.
-        format: web: OUT becomes a folder with a page that classifies images in the browser.
-        json: print one line of JSON on stdout, all else on stderr.
-    """
-    load_tensorflow()
-    from resnet_keras.exporting import BoundMissed, export
-
-    try:
-        return export(
-            model_file,
-            out,
-            quantize=quantize,
-            calibrate=calibrate,
-            io=io,
-            keep_float=keep_float.split(",") if keep_float else (),
-            layout=layout,
-            opset=opset,
-            dataset=dataset,
-            data_dir=data_dir,
-            examples=examples,
-            bound=bound,
-            seed=seed,
-            skip_bad=skip_bad,
-            format=format,
-        )
-    except BoundMissed as missed:
-        say(f"error: {missed}")
-        raise SystemExit(1) from None
-
-
-def report(
-    runs: Positional[tuple[Path, ...]],
-    *,
-    out: Path | None = None,
-    data_dir: Path | None = None,
-    json: bool = False,
-) -> dict[str, Any]:
-    """One page about a run, or about several: curves, mistakes, calibration, exports.
-
-    Args:
-        runs: run folders; several are compared.
-        out: the page; by default report.html in the first folder.
-        data_dir: where prepared data sets lie.
-        json: print one line of JSON on stdout, all else on stderr.
-    """
-    load_tensorflow()
-    from resnet_keras.report import write_report
-
-    page = write_report(runs, out=out, data_dir=data_dir)
-    return {"report": str(page), "bytes": page.stat().st_size}
-
-
+@verb
 def convert(
-    source: Positional[str],
-    out: Positional[Path],
+    source: Annotated[str, arg(metavar="SOURCE")],
+    out: Out,
     *,
-    model: str | None = None,
-    classes: int | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    stride_in_1x1: bool = False,
-    json: bool = False,
+    model: Name = None,
+    classes: Integer = None,
+    mean: Text = None,
+    std: Text = None,
+    stride_in_1x1: Flag = False,
 ) -> dict[str, Any]:
-    """Turn anybody's checkpoint into a .keras model, or a model into weights for PyTorch.
+    """Convert a checkpoint to a Keras model, or a Keras model to weights for PyTorch.
 
     Args:
-        source: .pth, .safetensors, .h5, .weights.h5, .keras or hf://org/repo.
-        out: .keras, or .safetensors for PyTorch (torchvision's names).
-        model: a name in SPECS; by default what the file's names and shapes tell.
-        classes: of the head; by default as many as the file has.
-        mean: of the pixels, R,G,B, 0-255; by default ImageNet's or CIFAR-10's.
-        std: likewise.
-        stride_in_1x1: a caffe-style network, which no PyTorch file tells.
-        json: print one line of JSON on stdout, all else on stderr.
+        source: A .pth, .safetensors, .h5, .weights.h5 or .keras file, or hf://org/repo.
+        out: A .keras file, or a .safetensors file for PyTorch (torchvision's names).
+        model: Name of the network. By default the one that the names and shapes in the file tell.
+        classes: Number of classes. By default that of the file.
+        mean: Mean of the pixels, R,G,B, 0-255. By default that of ImageNet or CIFAR-10.
+        std: Standard deviation of the pixels, R,G,B. By default that of ImageNet or CIFAR-10.
+        stride_in_1x1: The network is caffe-style, which PyTorch files do not tell.
     """
     load_tensorflow()
-    from resnet_keras.model_files import require_replaceable_metadata
     from resnet_keras.weights import convert
 
-    if out.suffix == ".keras":
-        require_replaceable_metadata(out)
     report = convert(
         source,
         out,
@@ -277,118 +190,257 @@ def convert(
         stride_in_1x1=stride_in_1x1,
     )
     say(report)
-    if out.suffix == ".keras":
-        _default_metadata(out, antialias=report.naming != "OpenMMLab").write(out)
     return dataclasses.asdict(report)
 
 
-def doctor(*, json: bool = False) -> dict[str, Any]:
-    """Versions, devices, and the precision that `auto` would pick here, with the reason.
+@verb
+def prepare(
+    dataset: Annotated[str, arg(metavar="DATASET")],
+    *,
+    manual_dir: Folder = None,
+    data_dir: Folder = None,
+    verify: Flag = False,
+) -> dict[str, Any]:
+    """Check the archives of a data set, build it with TFDS, and check the result.
 
     Args:
-        json: print one line of JSON on stdout, all else on stderr.
+        dataset: A TFDS name, or folder:PATH, whose images are checked.
+        manual_dir: Folder of the archives. By default downloads/manual in --data-dir.
+        data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
+        verify: First decode every image of the archives.
     """
     load_tensorflow()
-    import tensorflow as tf
+    from resnet_keras import data
 
-    from resnet_keras.training import choose_precision, versions
-
-    precision, reason = choose_precision()
-    return versions() | {
-        "cores": os.cpu_count(),
-        "devices": ", ".join(d.name for d in tf.config.list_physical_devices()),
-        "precision": precision,
-        "because": reason,
-    }
+    return data.prepare(dataset, manual_dir=manual_dir, data_dir=data_dir, verify=verify)
 
 
-def _default_metadata(path: Path, *, antialias: bool):
-    """The metadata of a network whose recipe is not known: as the published ones were evaluated."""
-    from resnet_keras.model_files import Metadata, open_model_file
-    from resnet_keras.preprocessing import Preprocessing
+@verb
+def predict(
+    model_file: ModelFile,
+    paths: Annotated[tuple[Path, ...], arg(metavar="PATH...", help_behavior_hint="(required)")],
+    *,
+    top: int = 5,
+    out: File = None,
+) -> dict[str, Any]:
+    """Classify images.
 
-    size = open_model_file(path, beside=False).metadata.preprocessing.size
-    resize = 256 * min(size) // 224 if min(size) > 32 else None
-    return Metadata(Preprocessing(size, resize, antialias=antialias))
+    Args:
+        model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
+        paths: JPEG, PNG, GIF, BMP or WebP files, or folders of them.
+        top: Number of classes per image.
+        out: Write a CSV file, too: path, rank, label, score.
+    """
+    if not paths:
+        raise InputError("missing: PATH. See --help.")
+    if out is not None and out.suffix != ".csv":
+        raise InputError(f"`out` must end in .csv. Received: out={str(out)!r}")
+    load_tensorflow()
+    from resnet_keras.evaluation import predict
+
+    answer = predict(model_file, paths, top=top)
+    if out is not None:
+        _write_predictions(out, answer)
+    return {item["path"]: item["predictions"] for item in answer}
 
 
-def _numbers(field: str, text: str | None) -> list[float] | None:
-    """`123.7,116.3,103.5` as numbers."""
+@verb
+def evaluate(
+    model_file: ModelFile,
+    *,
+    images: OmitArgPrefixes[Images] = Images(),  # noqa: B008
+    split: str = "test",
+    batch_size: int = 128,
+    save: File = None,
+    calibrate_on: Name = None,
+) -> dict[str, Any]:
+    """Measure accuracy and calibration on every image of a split.
+
+    Args:
+        model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
+        images: Where the images come from.
+        split: test, train, or a split as TFDS writes it: validation[:10%].
+        batch_size: Images in a batch.
+        save: Write the scores of every image to this .npz file.
+        calibrate_on: Fit a temperature on this split, which the network was not trained on.
+    """
+    load_tensorflow()
+    from resnet_keras.evaluation import evaluate
+
+    return evaluate(
+        model_file,
+        split=split,
+        **dataclasses.asdict(images),
+        batch_size=batch_size,
+        save=save,
+        calibrate_on=calibrate_on,
+    )
+
+
+@verb
+def export(
+    model_file: ModelFile,
+    out: Out,
+    *,
+    output: OmitArgPrefixes[Output] = Output(),  # noqa: B008
+    images: OmitArgPrefixes[Images] = Images(),  # noqa: B008
+    proof: OmitArgPrefixes[Proof] = Proof(),  # noqa: B008
+) -> dict[str, Any]:
+    """Export a Keras model, and prove the file equal on real test images.
+
+    Args:
+        model_file: A .keras file.
+        out: A .tflite, .onnx or .keras file, or a name without suffix for a SavedModel.
+        output: What is written.
+        images: Where the test images of the proof come from.
+        proof: How the file is proved.
+    """
+    load_tensorflow()
+    from resnet_keras.exporting import BoundMissed, export
+
+    keep_float = output.keep_float.split(",") if output.keep_float else ()
     try:
-        return text and [float(number) for number in text.split(",")]
-    except ValueError:
-        raise InputError(f"`{field}` must be numbers, R,G,B. Received: {field}={text!r}") from None
+        return export(
+            model_file,
+            out,
+            **dataclasses.asdict(output) | {"keep_float": keep_float},
+            **dataclasses.asdict(images),
+            **dataclasses.asdict(proof),
+        )
+    except BoundMissed as missed:
+        say(f"error: {missed}")
+        raise SystemExit(1) from None
 
 
-VERBS = {
-    function.__name__: function
-    for function in (summary, convert, prepare, predict, evaluate, export, report, doctor)
-}
+@verb
+def report(
+    runs: Annotated[tuple[Path, ...], arg(metavar="RUN...", help_behavior_hint="(required)")],
+    *,
+    out: File = None,
+    data_dir: Folder = None,
+) -> dict[str, Any]:
+    """Write a page about one or several runs: curves, mistakes, calibration, exports.
+
+    Args:
+        runs: Run folders; several are compared.
+        out: The page. By default report.html in the first run folder.
+        data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
+    """
+    load_tensorflow()
+    from resnet_keras.report import write_report
+
+    page = write_report(runs, out=out, data_dir=data_dir)
+    return {"report": str(page), "bytes": page.stat().st_size}
+
+
+@verb
+def doctor() -> dict[str, Any]:
+    """Describe this machine: versions, devices, and the precision that `auto` chooses."""
+    load_tensorflow()
+    from resnet_keras.training.machine import describe
+
+    return describe()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb; its answer goes to stdout, all else to stderr."""
+    """Run a command; its answer goes to stdout, and everything else to stderr.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+    """
     exit_with_one_line()
     arguments = sys.argv[1:] if arguments is None else arguments
-    stdout = text_to(os.dup(1), sys.stdout)
-    if not {"-h", "--help"} & set(arguments):
-        os.dup2(2, 1)  # libraries that print on stdout from C++, too
-    # Only the parser runs inside: what a verb says on stderr must be seen while it works.
-    verbs = {name: _later(verb) for name, verb in VERBS.items()}
-    verb = one_line(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            verbs, prog="resnet-keras", description=__doc__, args=arguments
-        )
-    )
-    with stopping("Give the same command again."):
-        answer = verb()
-    if "--json" in arguments:
+    stdout = text_to(os.dup(1), cast(io.TextIOWrapper, sys.stdout))
+    if arguments == ["--version"]:
+        print(__version__, file=stdout, flush=True)
+        return
+    call, as_json = _bound(arguments)
+    os.dup2(2, 1)  # libraries print on stdout, too, some of them from C++
+    with stopping("Run the same command again."):
+        answer = call()
+    if as_json:
         print(json_format.dumps(answer), file=stdout, flush=True)
     else:
         _show(answer, stdout)
 
 
-def _later(verb):
-    """A function with the arguments of a verb that gives the call of it, to be made later."""
+def _bound(arguments: list[str]) -> Bound:
+    """Find the command, and bind it to its arguments."""
+    name = arguments[0] if arguments else None
+    if name in VERBS:
+        command, rest = VERBS[name], arguments[1:]
+        return parsed(lambda: tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest), command, rest)
+    if name is None:
+        raise InputError(f"missing: a command ({', '.join(VERBS)}). See --help.")
+    if name in ("-h", "--help") or name.startswith("--tyro-"):  # completion of shells
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS, prog=PROGRAM, description=__doc__, args=arguments
+        )
+    raise InputError(f"unknown command {name}{did_you_mean(name, list(VERBS))}. See --help.")
 
-    @functools.wraps(verb)
-    def bind(*positional, **named):
-        return functools.partial(verb, *positional, **named)
 
-    return bind
+def _numbers(field: str, text: str | None) -> list[float] | None:
+    """Read numbers that are separated by commas: `123.7,116.3,103.5`."""
+    try:
+        return None if text is None else [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(f"`{field}` must be numbers: R,G,B. Received: {field}={text!r}") from None
 
 
-def _show(answer: dict[str, Any], stdout) -> None:
-    """A table of what a verb answered; names of files and classes steer no terminal."""
+def _write_predictions(path: Path, answer: list[dict[str, Any]]) -> None:
+    """Write predictions as CSV: a row for each image and class, the most likely class first."""
+    from resnet_keras.files import whole
+
+    with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "rank", "label", "score"))
+        for item in answer:
+            for rank, best in enumerate(item["predictions"], start=1):
+                writer.writerow((item["path"], rank, best["label"], best["score"]))
+
+
+def _show(answer: Any, stdout: TextIO) -> None:
+    """Print an answer as a table; what is in it controls no terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_header=False)
-    for key, value in answer.items():
-        if key == "per_class":
-            key, value = "hardest classes", _hardest(value)
-        elif key == "layers":  # of an int8 file
-            value = "\n".join(f"{item['error']:8.3g}  {item['layer']}" for item in value[:5])
-        elif isinstance(value, list) and value and isinstance(value[0], dict):  # of an image
-            value = "\n".join(
-                f"{100 * item['score']:6.2f} %  {printable(item['label'])}" for item in value
-            )
-        elif isinstance(value, tuple):  # names of tensors
-            value = f"{len(value)} tensors"
-        elif isinstance(value, dict):
-            value = ", ".join(f"{name} {count}" for name, count in value.items())
-        elif isinstance(value, int) and not isinstance(value, bool):
-            value = f"{value:,}"
-        lines = map(printable, str(value).split("\n"))
-        table.add_row(Text(printable(key)), Text("\n".join(lines)))
+    def text(value: object) -> Text:
+        return Text("\n".join(printable(line) for line in str(value).split("\n")))
+
+    if isinstance(answer, list):  # of rows
+        table = Table(*(answer[0] if answer else ()))
+        for row in answer:
+            table.add_row(*(text(_readable(key, value)) for key, value in row.items()))
+    else:
+        table = Table(show_header=False)
+        for key, value in answer.items():
+            title = "hardest classes" if key == "per_class" else key
+            table.add_row(text(title), text(_readable(key, value)))
     Console(file=stdout).print(table)
 
 
+def _readable(key: str, value: Any) -> str:
+    """Write a value of an answer for people."""
+    if key == "per_class":
+        return _hardest(value)
+    if key == "layers":  # of an int8 file
+        return "\n".join(f"{item['error']:8.3g}  {item['layer']}" for item in value[:5])
+    if isinstance(value, list) and value and isinstance(value[0], dict):  # of an image
+        return "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
+    if isinstance(value, tuple):  # names of tensors
+        return f"{len(value)} tensors"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
 def _hardest(classes: dict[str, float | None], most: int = 5) -> str:
-    """The classes with the lowest top-1."""
+    """Name the classes with the lowest top-1."""
     seen = sorted((share, name) for name, share in classes.items() if share is not None)
-    return "\n".join(f"{100 * share:6.2f} %  {printable(name)}" for share, name in seen[:most])
+    return "\n".join(f"{100 * share:6.2f} %  {name}" for share, name in seen[:most])
 
 
 if __name__ == "__main__":

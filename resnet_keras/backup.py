@@ -1,4 +1,4 @@
-"""Exact resume: what is saved, atomically, and where training stands."""
+"""Backups of a training: all that an exact resume needs, each written whole or not at all."""
 
 import json
 import os
@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from resnet_keras.console import refusal, say
-from resnet_keras.errors import InputError
+from resnet_keras.console import say
+from resnet_keras.errors import InputError, refusal
 from resnet_keras.files import lock, whole, writing
 
 GENERATIONS = 2
@@ -25,9 +25,9 @@ class Saved(NamedTuple):
     """A backup.
 
     Attributes:
-        step: training steps done.
+        step: number of training steps done.
         arrays: every number that the next step depends on, by name.
-        notes: what else goes on after a resume: the log's rows, say; JSON.
+        notes: everything else that a resumed run continues, as JSON: the rows of its log, ...
     """
 
     step: int
@@ -37,12 +37,13 @@ class Saved(NamedTuple):
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep every other training out of a run folder, which is made.
+    """Keep every other training out of a run folder.
 
-    See `disk.lock`.
+    Args:
+        folder: of the run; it is made. The lock is that of `files.lock`.
 
     Raises:
-        InputError: another process is at work there, or it cannot be written.
+        InputError: another process is training there, or the folder cannot be written.
     """
     path = Path(os.path.abspath(folder / "lock"))
     with writing(path):
@@ -52,8 +53,8 @@ def alone(folder: Path) -> Iterator[None]:
         if not lock(file.fileno()):
             file.seek(0)
             raise InputError(
-                f"another training is at work in {folder} ({file.read().strip()}): wait for its "
-                f"end, or take another --run-dir."
+                f"another training is at work in {folder} ({file.read().strip()}): wait until it "
+                "has ended, or choose another --run-dir."
             )
         with writing(path):
             file.truncate(0)
@@ -73,7 +74,7 @@ def save(folder: Path, saved: Saved) -> Path:
         The file.
 
     Raises:
-        InputError: the disk does not take it; the backups before it are kept.
+        InputError: the machine refuses to write it; earlier backups are kept.
     """
     path = _path(folder, saved.step)
     arrays = {name: np.array(array, order="C") for name, array in saved.arrays.items()}
@@ -90,65 +91,67 @@ def save(folder: Path, saved: Saved) -> Path:
 
 
 def prune(folder: Path, step: int) -> None:
-    """Keep the backup of a step and the one before it; `save` does, if it is not killed before.
+    """Keep the backup of a step and the one before it; remove all others.
+
+    `save` does so unless it is killed first.
 
     Args:
         folder: of the backups.
-        step: of the newest one that is whole.
+        step: of the newest backup that is whole.
     """
     kept = [old for old in _generations(folder) if old <= _path(folder, step)][:GENERATIONS]
     for old in _generations(folder):
-        if old not in kept:  # one of a later step is damaged, else it would have been loaded
+        if old not in kept:  # a later one is damaged: otherwise it would have been loaded
             old.unlink()
 
 
 def exist(folder: Path) -> bool:
-    """Whether there are backups, damaged or not."""
+    """Tell whether there are backups, damaged or not."""
     return bool(_generations(folder))
 
 
 def load(folder: Path) -> Saved | None:
-    """Read the newest backup that is whole; one that is damaged is named on stderr.
+    """Read the newest backup that is whole; damaged ones are named on stderr.
 
     Args:
         folder: of the backups.
 
     Returns:
-        The backup; None where none was ever made.
+        The backup; None where there is none.
 
     Raises:
-        InputError: there are backups, but all are damaged, or one cannot be read.
+        InputError: all backups are damaged, or one cannot be read.
     """
     paths = _generations(folder)
     for path in paths:
         try:
             return _read(path)
-        # What others wrote there may have any types, and be nested as deep as they like.
+        # A file that others wrote may hold any types, nested to any depth.
         except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as e:
             if reason := refusal(e):  # it may be whole
                 raise InputError(
-                    f"{path} cannot be read: {reason}. Fix that, then give the same command again."
-                ) from None
-            say(f"{path} is damaged ({' '.join(str(e).split())[:300]}); the one before it is used")
+                    f"{path} cannot be read: {reason}. Fix that, then run the same command again."
+                ) from e
+            say(f"{path} is damaged ({' '.join(str(e).split())[:300]}); using the one before it")
     if paths:
         raise InputError(
-            f"all backups in {folder} are damaged; delete the run folder to start again."
+            f"all backups in {folder} are damaged: delete the run folder to start again."
         )
     return None
 
 
 def _read(path: Path) -> Saved:
-    open(path, "rb").close()  # safetensors calls each file that it may not read a missing one
+    open(path, "rb").close()  # safetensors reports a file without permission as a missing one
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}
     if _checksum(arrays) != int(metadata["crc32"]):
-        raise ValueError("its checksum is wrong")
+        raise ValueError("wrong checksum")
     return Saved(int(metadata["step"]), arrays, json.loads(metadata["notes"]))
 
 
 def _remove_parts(folder: Path) -> None:
-    """Take away what a training that was killed was about to save at another step."""
+    """Remove what a killed training was about to save at another step."""
     for part in folder.glob(".*.part"):
         shutil.rmtree(part)
 
@@ -158,14 +161,14 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def _generations(folder: Path) -> list[Path]:
-    """The backups, newest first."""
+    """List the backups, newest first."""
     return sorted(folder.glob("*.safetensors"), reverse=True)
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    """One number that changes with any bit of names, shapes and values."""
+    """Return a number that changes with any bit of names, types, shapes and values."""
     value = 0
     for name, array in sorted(arrays.items()):
         value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
-        value = zlib.crc32(array.reshape(-1).view(np.uint8), value)
+        value = zlib.crc32(array.reshape(-1).view(np.uint8).data, value)
     return value

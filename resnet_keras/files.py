@@ -1,4 +1,4 @@
-"""Files of this machine: what is written is written whole or not at all."""
+"""Read and write files of this machine; what is written is written whole or not at all."""
 
 import contextlib
 import errno
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.console import heed_signals, refusal
-from resnet_keras.errors import InputError
+from resnet_keras.errors import InputError, refusal
+from resnet_keras.signals import heed_signals
 
 # A data set of this machine is named by a word and a path; one of TFDS may be NAME:VERSION.
 _LOCAL = re.compile(r"[a-z]+:(?!(?:\d+|\*)(?:\.(?:\d+|\*)){2}(?:/\w+=.*)?$)(.*)", re.DOTALL)
@@ -21,21 +21,21 @@ _LOCAL = re.compile(r"[a-z]+:(?!(?:\d+|\*)(?:\.(?:\d+|\*)){2}(?:/\w+=.*)?$)(.*)"
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A place to write a file or folder in; at the end it becomes `path`, or nothing is left.
+    """Write a file or folder elsewhere; at the end it becomes `path`, or nothing is left.
 
-    Meanwhile it lies in the folder `.NAME.part` beside `path`. After a kill that stays; the next
-    writer of `path` takes it away.
+    Meanwhile it lies in the folder `.NAME.part` beside `path`. A process that is killed leaves that
+    folder behind; the next one that writes `path` removes it.
 
     Args:
-        path: a file, or a folder; one that is there is replaced, where a link leads to. A file
+        path: a file or a folder. An existing one is replaced; of a link, what it leads to. A file
             never replaces a folder.
 
     Yields:
-        Where to write, a path with the same name, in an empty folder; other files in there go.
+        Where to write: a path with the same name in an empty folder, which may hold scratch files.
 
     Raises:
-        InputError: the disk does not take it, another process is writing the same, or a folder is
-            where the file is to be.
+        InputError: the machine refuses to write it, another process is writing the same path, or a
+            folder is in the place of a file.
     """
     path = Path(os.path.realpath(path))
     folder = path.with_name(f".{path.name}.part")
@@ -55,10 +55,13 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around what writes a file: what the machine refuses becomes one line that names it.
+    """Name the file that is being written where the machine refuses to write it.
+
+    Args:
+        path: the file, or the folder.
 
     Raises:
-        InputError: it does.
+        InputError: the machine refuses: the disk is full, or the folder is read-only.
     """
     try:
         yield
@@ -66,9 +69,9 @@ def writing(path: Path) -> Iterator[None]:
         if isinstance(error, InputError) or (reason := refusal(error)) is None:
             raise
         if (where := getattr(error, "filename", None)) and str(path.parent) not in str(where):
-            raise  # of what was read meanwhile, say
+            raise  # another file, which was read meanwhile
         raise InputError(
-            f"{path} cannot be written: {reason}. Nothing is lost; fix that, then give the same "
+            f"{path} cannot be written: {reason}. Nothing is lost. Fix that, then run the same "
             "command again."
         ) from error
 
@@ -84,24 +87,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """What a JSON file of ours holds.
+    """Read a JSON file that holds an object.
 
     Raises:
-        InputError: it cannot be read, or holds no object.
+        InputError: it cannot be read, or holds something else.
     """
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(contents, dict):
-            raise ValueError(f"it holds no object. Received: {str(contents)[:100]}")
+            raise ValueError(f"it must hold an object. Received: {str(contents)[:100]}")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     return contents
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -121,10 +124,15 @@ def local_path(dataset: str | None) -> Path | None:
 
 
 def lock(file: int) -> bool:
-    """Whether this process alone now has an open file or folder, until it closes it.
+    """Lock an open file or folder for this process, until it closes it.
 
-    The lock is the operating system's: it ends with the process, however that ends. Network file
-    systems may not know it; then everybody has it.
+    The lock is the operating system's: it ends with the process, however the process ends.
+
+    Args:
+        file: number of the open file.
+
+    Returns:
+        Whether no other process holds the lock. Always true on network file systems without locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,16 +146,16 @@ def lock(file: int) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path, path: Path) -> Iterator[None]:
-    """Make the folder of a part and keep others out of it."""
+    """Make the folder of what is being written, and keep other processes out of it."""
     while True:
         folder.mkdir(exist_ok=True)
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            continue  # another writer has just ended
+            continue  # another process has just removed it
         try:
             if not lock(handle):
-                raise InputError(f"another process is writing {path}: wait for its end.")
+                raise InputError(f"another process is writing {path}: wait until it has ended.")
             if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
                 continue
             yield
@@ -157,7 +165,7 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
 
 
 def _clear(folder: Path, path: Path) -> None:
-    """Take the part away, and put back what it was just replacing."""
+    """Remove what is not whole, and put back what was just being replaced."""
     old = folder / "old"
     if old.exists() and not path.exists():
         os.replace(old, path)
@@ -169,9 +177,10 @@ def _clear(folder: Path, path: Path) -> None:
 
 
 def _publish(part: Path, path: Path, old: Path) -> None:
+    """Move what is whole to its place, so that a loss of power does not take it away again."""
     if path.is_dir() and not part.is_dir():
         raise InputError(
-            f"a folder is where the file is to be: move it away, or take another name. "
+            "a folder is in the place of the file: move it away, or choose another name. "
             f"Received: {path}"
         )
     for file in (part, *part.rglob("*")):
@@ -184,7 +193,7 @@ def _publish(part: Path, path: Path, old: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file or folder has reached the disk: a machine may lose its power."""
+    """Wait until a file or folder has reached the disk: the machine may lose power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Commands and their complaints; what a run folder holds, for tests that break runs off."""
+"""Commands and what they refuse; what a run folder holds, for tests that interrupt runs."""
 
 import csv
 import fcntl
@@ -15,11 +15,11 @@ SHELL = Path(__file__).with_name("shell.py")
 
 
 def refused_in_one_line(done, *, after_others=False):
-    """The one line of a process that a user's mistake has ended.
+    """Return the one line of a process that has ended because of a mistake of the user.
 
     Args:
         done: the finished process.
-        after_others: whether lines of another kind may stand above.
+        after_others: whether other lines may stand above it.
     """
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     *others, line = done.stderr.splitlines()
@@ -30,7 +30,7 @@ def refused_in_one_line(done, *, after_others=False):
 
 @contextmanager
 def forks(folder, **environment):
-    """Gives a function from a command to its answer, by a fork of a process with the libraries.
+    """Give a function that runs a command in a fork of a process that has loaded the libraries.
 
     The command, `python ...` or Python code, runs in the folder. Its answer has `code`, `out`,
     `err`, `output` (both), its `lines`, `memory` in MiB, `seconds` of a core.

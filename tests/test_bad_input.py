@@ -95,6 +95,15 @@ FRACTIONS = st.floats(0.01, 1e6).filter(lambda x: x % 1).map(str)
 NEGATIVE = st.integers(max_value=-1).map(str)
 
 
+def options(function):
+    """The name and type of every argument; those of a dataclass stand for its fields."""
+    for name, kind in typing.get_type_hints(function).items():
+        if dataclasses.is_dataclass(kind):
+            yield from options(kind)
+        elif name != "return":
+            yield name, kind
+
+
 def bad_values(kind, field=None):
     """Strategies for command-line values that a type, or the field of a recipe, refuses."""
     if isinstance(kind, types.UnionType):
@@ -123,8 +132,8 @@ BOOLEANS = [f.name for f in dataclasses.fields(Recipe) if f.type is bool]
 VERB_FIELDS = {
     (verb, name): values
     for verb, function in VERBS.items()
-    for name, kind in typing.get_type_hints(function).items()
-    if name != "return" and (values := bad_values(kind)) is not None
+    for name, kind in options(function)
+    if (values := bad_values(kind)) is not None
 }
 POSITIONALS = {"summary": ["resnet18"], "prepare": ["digits"], "convert": ["a.pth", "b.keras"],
                "evaluate": ["a.keras"], "predict": ["a.keras", "b.jpg"],

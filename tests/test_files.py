@@ -1,5 +1,6 @@
 """What is written is whole or not there; what a killed process left goes; one writer at a time."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_keras.console import refusal
 from resnet_keras.errors import InputError
-from resnet_keras.files import local_path, whole, write_text
+from resnet_keras.files import local_path, read_object, whole, write_text
 
 # Writes half of something, says so, and waits for its end.
 HALF = """
@@ -92,25 +92,47 @@ def test_a_folder_that_was_just_being_replaced_comes_back(tmp_path):
     assert os.listdir(tmp_path) == ["it"] and (tmp_path / "it" / "file").read_text() == "old"
 
 
-def test_what_the_machine_refuses_is_told_from_other_errors(tmp_path):
-    assert refusal(OSError(28, os.strerror(28))) == "No space left on device"
-    # As a library in C++ tells it.
-    assert refusal(RuntimeError("x; No space left on device")) == "No space left on device"
-    assert refusal(FileNotFoundError(2, os.strerror(2))) is None
-    assert refusal(ValueError("no number")) is None
+def test_what_the_machine_refuses_names_the_file(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path}/full.* cannot be written: No space left"):
         with whole(tmp_path / "full") as part:
             part.symlink_to("/dev/full")
             part.write_text("too much")
     with pytest.raises(FileNotFoundError), whole(tmp_path / "other"):
         open(tmp_path / "nothing")
+    # What was read meanwhile is named by its own error.
+    with pytest.raises(PermissionError), whole(tmp_path / "third"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/elsewhere/read")
     assert not os.listdir(tmp_path)
+
+
+def test_a_bug_in_a_writer_stays_one(tmp_path):
+    with pytest.raises(KeyError), whole(tmp_path / "x"):
+        raise KeyError("No space left on device")
+    with pytest.raises(KeyError), whole(tmp_path / "x"):
+        try:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except PermissionError:
+            raise KeyError("name")  # noqa: B904
+    assert not os.listdir(tmp_path)
+
+
+def test_an_object_is_read_or_its_file_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"a": [1]}')
+    assert read_object(path) == {"a": [1]}
+    for text, words in (("[1]", "must hold an object"), ("{", "damaged"), ("[" * 9**5, "damaged")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"x.json is damaged.*{words}|x.json is {words}"):
+            read_object(path)
+    path.unlink()
+    with pytest.raises(InputError, match="x.json cannot be read: No such file"):
+        read_object(path)
 
 
 def test_a_file_never_replaces_a_folder(tmp_path):
     (tmp_path / "x.npz").mkdir()
     (tmp_path / "x.npz" / "kept").write_text("kept")
-    with pytest.raises(InputError, match=f"a folder is where the file.*Received: {tmp_path}/x.npz"):
+    with pytest.raises(InputError, match=f"in the place of the file.*Received: {tmp_path}/x.npz"):
         write_text(tmp_path / "x.npz", "new")
     assert os.listdir(tmp_path) == ["x.npz"]
     assert (tmp_path / "x.npz" / "kept").read_text() == "kept"

@@ -1,4 +1,4 @@
-"""Files that mean harm, through the command line: one line and code 2, or a correct read.
+"""Files that mean harm, given to the command line: one line and code 2, or a correct read.
 
 Never a traceback, an end by a signal, code of the file that runs, or memory without bound.
 """

@@ -15,7 +15,7 @@ from runs import refused_in_one_line
 
 from resnet_keras import Recipe, backup
 from resnet_keras.errors import InputError
-from resnet_keras.training.machine import HOSTS, Replicas, choose_replicas
+from resnet_keras.training.replicas import HOSTS, Replicas, choose_replicas
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,7 +100,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.slow
-def test_jax_goes_on_bit_for_bit_after_kills(start, tmp_path):
+def test_jax_resumes_bit_for_bit_after_kills(start, tmp_path):
     finish([start(tmp_path / "unbroken")])
     folder = tmp_path / "broken"
     for after, number in ((1, signal.SIGKILL), (6, signal.SIGKILL), (19, signal.SIGTERM)):
@@ -110,13 +110,13 @@ def test_jax_goes_on_bit_for_bit_after_kills(start, tmp_path):
         output, _ = process.communicate(timeout=600)
         expected = -signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM
         assert process.returncode == expected, output
-    assert "To go on: KERAS_BACKEND=jax python " in output.splitlines()[-1]
+    assert "To resume: KERAS_BACKEND=jax python " in output.splitlines()[-1]
     finish([start(folder)])
     assert_same(end(folder), end(tmp_path / "unbroken"))
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_go_on_after_deaths(start, tmp_path):
+def test_two_processes_train_as_one_and_resume_after_deaths(start, tmp_path):
     finish([start(tmp_path / "one")])
     outputs = finish(start_two(start, tmp_path / "two"))
     assert " 2 replicas. " in outputs[0] and "top-1 " in outputs[0]
@@ -159,7 +159,7 @@ GOOD = dict(zip(HOSTS, ("10.0.0.1:1234", "2", "0"), strict=True))
     ("change", "words"),
     [({HOSTS[0]: None}, "missing: KERAS_DISTRIBUTION_JOB_ADDRESSES"),
      ({HOSTS[2]: None}, "missing: KERAS_DISTRIBUTION_PROCESS_ID"),
-     ({HOSTS[1]: "two"}, "whole numbers"), ({HOSTS[2]: "2"}, "must be 0 to"),
+     ({HOSTS[1]: "two"}, "integers"), ({HOSTS[2]: "2"}, "must be 0 to"),
      ({HOSTS[0]: "10.0.0.1"}, "HOST:PORT"), ({HOSTS[0]: "a:1,b:1,c:1"}, "or 2 addresses"),
      ({}, "KERAS_BACKEND=jax")],
 )  # fmt: skip

@@ -1,8 +1,10 @@
-"""The command line: one line of JSON on stdout, one line for what the user can fix."""
+"""The command line: one line of JSON on stdout, and one line for what the user can fix."""
 
+import csv
 import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,11 @@ import tensorflow as tf
 from parity import save_state
 from runs import finished, forks, refused_in_one_line
 from safetensors.numpy import load_file
+
+import resnet_keras
+import resnet_keras.__main__ as command_line
+from resnet_keras.__main__ import VERBS, _show
+from resnet_keras.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,6 +125,85 @@ def test_convert_there_and_back(command, tmp_path):
         assert back[name.split(".", 1)[1]].tobytes() == array.tobytes()
 
 
+def test_predictions_as_csv(command, digits_run, data_dir, tmp_path):
+    from resnet_keras import data
+
+    images, _ = data.Source("digits", "test", data_dir=data_dir).open().arrays
+    paths = [tmp_path / "a, b.png", tmp_path / "c.png"]
+    for path, image in zip(paths, images, strict=False):
+        tf.io.write_file(str(path), tf.io.encode_png(image))
+    flags = ("--top", "2", "--out", tmp_path / "x.csv", "--json")
+    answer = json.loads(command("predict", digits_run / "model.keras", *paths, *flags).stdout)
+    with open(tmp_path / "x.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["rank"]) for row in rows] == [
+        (str(path), rank) for path in paths for rank in ("1", "2")
+    ]
+    flat = [item for path in paths for item in answer[str(path)]]
+    assert [(row["label"], float(row["score"])) for row in rows] == [
+        (item["label"], item["score"]) for item in flat
+    ]
+
+
+def test_the_version_is_that_of_the_package(command):
+    done = command("--version")
+    assert (done.returncode, done.stdout) == (0, f"{resnet_keras.__version__}\n")
+
+
+def test_answers_are_tables(capsys):
+    _show({"params": 1234567, "names": ("a", "b"), "skipped": {"train": 1}, "x": "\x1b[2J"},
+          sys.stdout)  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "1,234,567" in shown and "2 tensors" in shown and "train 1" in shown
+    assert "\\x1b[2J" in shown and "\x1b" not in shown
+    _show([{"name": "a", "top1": 0.5}, {"name": "b", "top1": None}], sys.stdout)
+    shown = capsys.readouterr().out
+    assert "name" in shown and "top1" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    assert "0.5" in rows[0] and "None" in rows[1] and len(rows) == 2
+
+
+def test_a_new_command_is_one_function(capfd, monkeypatch):
+    monkeypatch.setattr(command_line, "VERBS", {})
+
+    @command_line.verb
+    def greet(name: str, *, times: int = 1):
+        """Greet somebody.
+
+        Args:
+            name: Whom.
+            times: How often.
+        """
+        return {"greeting": " ".join([name] * times)}
+
+    call, as_json = command_line._bound(["greet", "you", "--times", "2", "--json"])
+    assert call() == greet("you", times=2) == {"greeting": "you you"} and as_json
+    with pytest.raises(SystemExit):
+        command_line._bound(["greet", "--help"])
+    shown = capfd.readouterr().out
+    assert "Greet somebody." in shown and "How often. (default: 1)" in shown and "--json" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("sumary",), "unknown command sumary (did you mean summary?). See --help."),
+        ((), "missing: a command (summary, convert, "),
+        (("predict", "a.keras"), "missing: PATH. See --help."),
+        (("export", "a.keras"), "missing: OUT. See --help."),
+        (("evaluate", "a", "--batch-size", "x"), "--batch-size must be an integer. Received: x"),
+        (("evaluate", "a", "--dataste", "x"), "unrecognized option --dataste (did you mean "),
+        (("predict", "a.keras", "b.png", "--out", "c.txt"), "`out` must end in .csv. Received: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_with_arguments_is_said_before_anything_is_loaded(arguments, line):
+    with pytest.raises(InputError) as caught:
+        call, _ = command_line._bound(list(arguments))
+        call()
+    assert str(caught.value).startswith(line)
+
+
 @pytest.mark.parametrize("arguments", BAD, ids=" ".join)
 def test_bad_input_is_one_line_and_code_2(command, arguments):
     done = command(*arguments)
@@ -136,6 +222,15 @@ def test_help_fits_a_terminal(command):
     assert usage.startswith("usage: resnet-keras [-h] {") and max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("name", VERBS)
+def test_help_of_a_command_fits_a_terminal_and_names_every_argument(command, name):
+    done = command(name, "--help")
+    usage, *lines = done.stdout.splitlines()
+    assert done.returncode == 0 and usage.startswith(f"usage: resnet-keras {name} [-h]")
+    assert max(map(len, lines)) <= 80
+    assert "None" not in done.stdout and "--json" in done.stdout
+
+
 def test_the_printed_command_runs_as_it_stands(run_python, tmp_path):
     code = "from resnet_keras.console import command\nprint(command())"
     for name in ("a b.py", "it's.py"):
@@ -149,7 +244,9 @@ def test_the_printed_command_runs_as_it_stands(run_python, tmp_path):
     assert printed == "python -m mod 'x y'"
 
 
-def test_convert_heeds_no_card_of_an_older_model_and_replaces_no_other_file(command, tmp_path):
+def test_convert_ignores_the_metadata_of_an_older_model_and_replaces_no_other_file(
+    command, tmp_path
+):
     from resnet_keras import SPECS, ResNet
     from resnet_keras.model_files import Metadata
     from resnet_keras.preprocessing import Preprocessing
@@ -163,5 +260,5 @@ def test_convert_heeds_no_card_of_an_older_model_and_replaces_no_other_file(comm
     assert json.loads((tmp_path / "x.json").read_text())["size"] == [32, 32]
     (tmp_path / "x.json").write_text('{"mine": 1}')
     done = command("convert", tmp_path / "x.safetensors", tmp_path / "x.keras")
-    assert done.returncode == 2 and "would replace" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "x.json" in done.stderr.splitlines()[-1]
     assert (tmp_path / "x.json").read_text() == '{"mine": 1}'

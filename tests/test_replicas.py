@@ -204,7 +204,7 @@ ONEDNN = """
 import os
 from resnet_keras import Recipe
 from resnet_keras.errors import InputError
-from resnet_keras.training.machine import choose_replicas
+from resnet_keras.training.replicas import choose_replicas
 
 try:
     choose_replicas(Recipe(model="resnet20_cifar", dataset="digits", replicas=2))

@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends, bit for bit, where an unbroken one ends."""
+"""A run that is killed and resumed ends, bit for bit, as an unbroken one."""
 
 import json
 import os
@@ -38,21 +38,20 @@ CODE = (
 
 # `train` replaces float16 on a CPU, where its convolutions crawl; a very small network bears it.
 HALF = """
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from runpy import run_path
 
 from resnet_keras import SPECS, Spec
-from resnet_keras.training.machine import choose_replicas
+from resnet_keras.training import prepared, trained
+from resnet_keras.training.replicas import choose_replicas
 
 SPECS["tiny"] = Spec("basic", (1, 1, 1), (4, 8, 16), stem="cifar", shortcut="pad")
 recipe = replace(run_path("recipes/quickstart.py")["RECIPE"], model="tiny", drop_path=0.2, ema=0.9)
 recipe = recipe.parse()
 replicas = choose_replicas(recipe)
-trained = sys.modules["resnet_keras.training"]._trained
 with ExitStack() as stack:
-    trained(recipe, recipe.run_dir, replicas, "mixed_float16", stack)
+    trained(prepared(recipe, recipe.run_dir, replicas, "mixed_float16", stack), stack)
 """
 
 
@@ -104,15 +103,15 @@ def test_kill_and_terminate_change_nothing(start, tmp_path):
     process = start(folder, *flags)
     output = kill(process, folder, after=20, number=signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert "To go on: python " in output.splitlines()[-1]
+    assert "To resume: python " in output.splitlines()[-1]
     stopped_at = backup.load(folder / "backup").step
     process = start(folder, *flags)
     output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0 and f"going on at step {stopped_at}" in output, output
+    assert process.returncode == 0 and f"resuming at step {stopped_at}" in output, output
     assert end(folder) == expected and expected[0] == 48
 
 
-def test_a_run_that_nobody_listens_to_any_more_saves_and_stops(start, tmp_path):
+def test_a_run_whose_reader_leaves_saves_and_stops(start, tmp_path):
     process = start(tmp_path, "--epochs", "1000", "--backup-every", "1000000")
     for line in process.stdout:
         if line.startswith("Epoch 1/"):
@@ -175,7 +174,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path):
         }
 
     (tmp_path / "images" / "a").rename(tmp_path / "images" / "c")
-    refused(r"bring those back, .* Received: 10 of 2 classes")
+    refused(r"restore them, .* Received: 10 of 2 classes")
     (tmp_path / "images" / "c").rename(tmp_path / "images" / "a")
     shutil.copy(tmp_path / "images" / "a" / "00.png", tmp_path / "images" / "a" / "99.png")
     refused(r"Received: 11 of 2 classes")
@@ -198,15 +197,13 @@ def test_a_backup_of_another_network_is_refused_before_anything_is_lost(
     assert json.loads((run / "recipe.json").read_text()) == fields
 
 
-def test_a_run_that_goes_on_needs_no_checkpoint(digits_run, data_dir, tmp_path):
+def test_a_resumed_run_needs_no_checkpoint(digits_run, data_dir, tmp_path):
     run, weights = tmp_path / "run", tmp_path / "gone.keras"
     shutil.copytree(digits_run, run)
     fields = json.loads((run / "recipe.json").read_text()) | {"weights": str(weights)}
     (run / "recipe.json").write_text(json.dumps(fields))
     (run / "results.json").unlink()
-    assert (
-        train(Recipe(**fields | {"weights": weights, "run_dir": run, "data_dir": data_dir})) == run
-    )
+    assert train(Recipe(**fields | {"run_dir": run, "data_dir": data_dir})) == run
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_profile_must_be_two_growing_steps(profile):
         dataclasses.replace(RECIPE, profile=profile)
 
 
-def test_where_a_run_is_shown_may_change_when_it_goes_on():
+def test_where_a_run_is_shown_may_change_on_resume():
     other = dataclasses.replace(RECIPE, logger="none", profile="0:1")
     assert other.conflict(RECIPE.to_json()) is None
 
@@ -87,7 +87,7 @@ def show_twice(logger, folder):
 
 
 @pytest.mark.filterwarnings("default")
-def test_mlflow_shows_one_run_that_went_on(tmp_path, monkeypatch):
+def test_mlflow_shows_one_resumed_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
@@ -99,7 +99,7 @@ def test_mlflow_shows_one_run_that_went_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")
-def test_wandb_shows_one_run_that_went_on(tmp_path, monkeypatch):
+def test_wandb_shows_one_resumed_run(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

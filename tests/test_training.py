@@ -15,8 +15,8 @@ from runs import finished, forks, refused_in_one_line
 from resnet_keras import Recipe, backup, data, train
 from resnet_keras.errors import InputError
 from resnet_keras.models import count
-from resnet_keras.training import _resolved, _version
-from resnet_keras.training.machine import _precision
+from resnet_keras.training.dry_run import resolved
+from resnet_keras.training.machine import _precision, _version
 from resnet_keras.training.tracking import _known
 
 SMALL = (
@@ -128,7 +128,7 @@ def test_two_replicas_with_synchronized_batch_norm_are_one_device(quickstart):
     assert max(np.abs(a - b).max() for a, b in zip(*weights, strict=True)) < 1e-5
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_leaves_a_good_backup(quickstart):
+def test_a_loss_that_is_nan_or_infinite_stops_the_run_and_leaves_a_good_backup(quickstart):
     done, folder = quickstart("--learning-rate", "1e30", "--backup-every", "1", "--epochs", "2")
     assert done.returncode == 1, done.stderr
     line = done.stderr.splitlines()[-1]
@@ -209,7 +209,7 @@ def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, dat
 
     theirs = Recipe(**json.loads((digits_run / "recipe.json").read_text()))
     recipe = dataclasses.replace(
-        theirs, weights=digits_run / "model.keras", quantize=True, learning_rate=0.001,
+        theirs, weights=str(digits_run / "model.keras"), quantize=True, learning_rate=0.001,
         weight_decay=0.0, epochs=1, data_dir=data_dir, run_dir=tmp_path / "run", mean=(127.5,),
         std=(127.5,),
     )  # fmt: skip
@@ -231,10 +231,10 @@ def test_finetuning_for_int8_needs_a_trained_network(tmp_path):
 def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path):
     folder = tmp_path / "none"
     done = run_python("recipes/imagenet_resnet50.py", "--dry-run", "--run-dir", folder)
-    resolved = json.loads(done.stdout)
-    assert resolved["steps_per_epoch"] == 5005 and resolved["total_steps"] == 500_500
-    assert resolved["params"] == 25_557_032 and resolved["macs"] == 4_089_184_256
-    assert resolved["precision"] == "auto" and resolved["estimated_memory_bytes"] > 2**30
+    printed = json.loads(done.stdout)
+    assert printed["steps_per_epoch"] == 5005 and printed["total_steps"] == 500_500
+    assert printed["params"] == 25_557_032 and printed["macs"] == 4_089_184_256
+    assert printed["precision"] == "auto" and printed["estimated_memory_bytes"] > 2**30
     assert not folder.exists()
 
 
@@ -248,10 +248,10 @@ def test_images_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
     recipe = dataclasses.replace(SHORT, eval_size=12, eval_resize=12, **run)
     with pytest.raises(SystemExit):
         train(dataclasses.replace(recipe, dry_run=True))
-    resolved = json.loads(capsys.readouterr().out)
-    one = _resolved(dataclasses.replace(recipe, eval_size=8))
+    printed = json.loads(capsys.readouterr().out)
+    one = resolved(dataclasses.replace(recipe, eval_size=8))
     for name in ("params", "macs", "estimated_memory_bytes"):
-        assert resolved[name] == one[name] > 0
+        assert printed[name] == one[name] > 0
     results = json.loads((train(recipe) / "results.json").read_text())
     assert results["examples"] == 360
     model = keras.saving.load_model(tmp_path / "run" / "model.keras", compile=False)
@@ -261,8 +261,7 @@ def test_images_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
 
 def test_images_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_path, capsys):
     recipe = dataclasses.replace(SHORT, holdout=37, data_dir=data_dir, run_dir=tmp_path / "run")
-    resolved = _resolved(recipe)
-    assert resolved["steps_per_epoch"] == 14  # of 1400 images, not 1437
+    assert resolved(recipe)["steps_per_epoch"] == 14  # of 1400 images, not 1437
     run = train(recipe)
     captured = capsys.readouterr()
     assert "1,400 training images, 37 held-out images, 14 steps" in captured.err
@@ -277,12 +276,12 @@ def test_images_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
-    [("recipe.json", "[]", "recipe.json is damaged: it holds no object.*--run-dir"),
+    [("recipe.json", "[]", "recipe.json is damaged: it must hold an object.*--run-dir"),
      ("recipe.json", "\xe9", "recipe.json is damaged: .*utf-8.*--run-dir"),
-     ("recipe.json", None, "results.json is there, but no recipe.json.*--run-dir"),
+     ("recipe.json", None, "results.json is there, but recipe.json is not.*--run-dir"),
      ("results.json", '{"top1": 0.9', "results.json is damaged: .*Delete it"),
-     ("results.json", "{}", "results.json is damaged: top1 is no number. Delete it"),
-     ("results.json", '{"top1": 1, "top5": "all"}', "damaged: top5 is no number")],
+     ("results.json", "{}", "results.json is damaged: top1 must be a number. Delete it"),
+     ("results.json", '{"top1": 1, "top5": "all"}', "damaged: top5 must be a number")],
 )  # fmt: skip
 def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, text, words):
     fields = json.loads((digits_run / "recipe.json").read_text())
@@ -296,10 +295,20 @@ def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, t
         train(Recipe(**fields | {"run_dir": tmp_path}))
 
 
-def test_a_backup_of_nobody_knows_which_recipe_is_refused(tmp_path):
+def test_a_run_folder_of_another_version_is_refused_in_words(tmp_path):
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
+    fields = recipe.to_json() | {"drop": 0.1, "rate_by": "step"}  # as 0.1.0 called them
+    (tmp_path / "recipe.json").write_text(json.dumps(fields))
+    words = f"{tmp_path} cannot be resumed: .* version 0.1.0 .*--run-dir. Received: 'drop'"
+    with pytest.raises(InputError, match=words):
+        train(recipe)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == fields
+
+
+def test_a_backup_without_its_recipe_is_refused(tmp_path):
     path = backup.save(tmp_path / "backup", backup.Saved(3, {"x": np.zeros(2)}, {"rows": []}))
     recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
-    with pytest.raises(InputError, match=f"{path} is there, but no recipe.json.*--run-dir"):
+    with pytest.raises(InputError, match=f"{path} is there, but recipe.json is not.*--run-dir"):
         train(recipe)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
@@ -310,7 +319,7 @@ def test_damaged_notes_of_a_logger_are_named(tmp_path):
         _known(tmp_path)
 
 
-def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_path):
+def test_a_run_is_resumed_in_the_precision_it_began_in(digits_run, data_dir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(digits_run, folder)
     fields = json.loads((folder / "recipe.json").read_text())
@@ -319,7 +328,7 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
     )
     (folder / "results.json").unlink()
     (folder / "recipe.json").write_text(json.dumps(fields | {"precision": "auto"}))
-    with pytest.raises(InputError, match="precision float32: go on with --precision float32, or "):
+    with pytest.raises(InputError, match="precision float32: resume with --precision float32, or "):
         train(recipe)
     assert keras.config.dtype_policy().name == "float32"  # a run leaves no policy behind
     saved = backup.load(folder / "backup")
@@ -327,7 +336,7 @@ def test_a_run_goes_on_in_the_precision_it_began_in(digits_run, data_dir, tmp_pa
     recipe = dataclasses.replace(recipe, precision="float32")
     saved.notes["replicas"] = 4
     backup.save(folder / "backup", saved)
-    with pytest.raises(InputError, match="go on with --replicas 4, or .* Received: 1"):
+    with pytest.raises(InputError, match="resume with --replicas 4, or .* Received: 1"):
         train(recipe)
     del saved.notes["replicas"]  # of a run before it was kept
     backup.save(folder / "backup", saved)

@@ -9,50 +9,38 @@ import keras
 
 from resnet_keras import data
 from resnet_keras.backup import Saved
-from resnet_keras.console import say, signals_to
+from resnet_keras.console import say
 from resnet_keras.recipe import Recipe
+from resnet_keras.signals import signals_to
 from resnet_keras.training import tracking, watch
-from resnet_keras.training.machine import Replicas, StoppedTogether
+from resnet_keras.training.job import Job
 from resnet_keras.training.progress import ProgressBar
+from resnet_keras.training.replicas import Replicas, StoppedTogether
 
 
-def fit(
-    recipe: Recipe,
-    model,
-    metrics: list,
-    train: data.Split,
-    test: data.Split,
-    folder: Path,
-    saved: Saved | None,
-    replicas: Replicas,
-    settled: dict[str, Any],
-) -> list[dict[str, Any]]:
+def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> list[dict[str, Any]]:
     """Train from where the backup stands to the end.
 
     Args:
-        recipe: what to do.
+        job: the training.
         model: compiled.
         metrics: it was compiled with.
-        train: images to train on.
-        test: images to validate on after each epoch.
-        folder: of the run.
-        saved: the backup to go on from, as `watch.restore` gave it: it is in the model already.
-        replicas: which of them are this process'.
-        settled: what a run must go on with, for the backups' notes.
+        saved: the backup to resume from, as `watch.restore` gave it: it is in the model already.
 
     Returns:
-        The rows of the log, one an epoch.
+        The rows of the log, one per epoch.
 
     Raises:
-        SystemExit: 1 where the loss is no number any more; 128 + signal after SIGTERM or SIGINT,
-            when all is saved.
+        SystemExit: 1 where the loss is NaN or infinite; 128 + signal after SIGTERM or SIGINT, when
+            everything is saved.
     """
     step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
-    steps = recipe.steps_per_epoch(train.examples)
-    total = recipe.total_steps(train.examples)
+    recipe, replicas, folder = job.recipe, job.replicas, job.folder
+    train, test = job.train, job.test
+    steps, total = job.steps_per_epoch, job.total_steps
     place = watch.Position(step, recipe.accumulate, steps, total, rows)
     every = recipe.interval()
-    keep = watch.Backups(place, folder / "backup", every, metrics, replicas, settled, saved)
+    keep = watch.Backups(place, folder / "backup", every, metrics, replicas, job.fixed, saved)
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))

@@ -1,4 +1,4 @@
-"""Memory of a training step: what it needs, what is there, and which batch fits."""
+"""Memory of a training step: how much it needs, how much there is, and which batch fits."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.optimizers import OPTIMIZERS
 from resnet_keras.recipe import Recipe
 
-# What the backward pass keeps: the outputs of convolutions, batch norms and additions.
+# The backward pass keeps the outputs of convolutions, batch norms and additions.
 _KEPT = ("_conv", "_bn", "_add", "normalise")
 
 
@@ -18,9 +18,9 @@ class Need(NamedTuple):
     """Estimated bytes of a training step on one replica.
 
     Attributes:
-        fixed: weights, gradients, and the optimizer's copies of them.
-        each: what the backward pass keeps of one image.
-        images: on one replica at a time.
+        fixed: bytes of weights, gradients, and the optimizer's copies of them.
+        each: bytes that the backward pass keeps of one image.
+        images: number of images on the replica at a time.
     """
 
     fixed: int
@@ -29,25 +29,25 @@ class Need(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes."""
+        """Bytes of the whole step."""
         return self.fixed + self.each * self.images
 
 
 def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
-    """What a step of a recipe needs on each of its replicas.
+    """Estimate the memory of a training step on each replica.
 
     Args:
-        recipe: its optimizer, its averages, its batch.
+        recipe: with its optimizer, running average and batch.
         model: the network, of any dtype.
-        policy: what it is trained with: "float32", "mixed_float16" or "mixed_bfloat16".
-        replicas: that share the batch.
+        policy: the dtype policy of the training: "float32", "mixed_float16" or "mixed_bfloat16".
+        replicas: number of replicas that share the batch.
 
     Returns:
-        The estimate; it is that of the numbers kept, without what kernels use meanwhile.
+        The estimate. It counts the numbers that are kept, not the scratch space of kernels.
     """
     activations = sum(math.prod(shape[1:]) for shape in _kept(model, recipe.train_size))
     half = policy.startswith("mixed")
-    # Weights, gradients, moments; sums of micro-batches; averages; weights in half precision.
+    # Weights, gradients and moments; sums over micro-batches; averages; half-precision weights.
     moments = OPTIMIZERS[recipe.optimizer].moments(recipe)
     copies = 2 + moments + (recipe.accumulate > 1) + bool(recipe.ema)
     fixed = round((copies + half / 2) * 4 * model.count_params())
@@ -56,7 +56,7 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
 
 
 def _kept(model, size: int) -> list[tuple[int, ...]]:
-    """Shapes of what the backward pass keeps of images of a size; the network may take any."""
+    """List the shapes that the backward pass keeps of an image of a size, which the model takes."""
     import keras
 
     kept = [layer.output for layer in model.layers if layer.name.endswith(_KEPT)]
@@ -65,8 +65,13 @@ def _kept(model, size: int) -> list[tuple[int, ...]]:
     return [output.shape for output in outputs]
 
 
-def demand(need: Need, recipe: Recipe, replicas: int = 1) -> None:
-    """Refuse a step that surely does not fit; on a CPU the system would kill the process for it.
+def require(need: Need, recipe: Recipe, replicas: int = 1) -> None:
+    """Refuse a step that cannot fit; on a CPU the system would kill the process.
+
+    Args:
+        need: of a step on one replica.
+        recipe: that is trained.
+        replicas: number of replicas on this machine.
 
     Raises:
         InputError: with the need, and the batch that fits.
@@ -77,14 +82,14 @@ def demand(need: Need, recipe: Recipe, replicas: int = 1) -> None:
 
 
 def advice(need: Need, recipe: Recipe, there: int | None) -> str:
-    """What to do when the memory does not suffice: one line with numbers.
+    """Say in one line, with numbers, what to do where the memory does not suffice.
 
     Args:
         need: of a step on one replica.
-        recipe: which asks for it.
-        there: bytes that one replica has, if that is known.
+        recipe: that is trained.
+        there: bytes that one replica has; None where that is not known.
     """
-    # Twice as much did not fit; kernels need some, too.
+    # Twice as many did not fit; kernels need memory, too.
     fitting = need.images // 2
     if there is not None:
         fitting = min(fitting, int((there * 0.8 - need.fixed) // need.each))
@@ -92,22 +97,22 @@ def advice(need: Need, recipe: Recipe, there: int | None) -> str:
     if there is not None:
         text += f", there are {_gigabytes(there)}"
     if fitting < 1:
-        return f"{text}; not even one image would fit."
+        return f"{text}; not even one image fits."
     shares = recipe.batch_size // need.images  # replicas x accumulate
     parts = recipe.accumulate * math.ceil(need.images / fitting)
     while recipe.batch_size % (parts * (shares // recipe.accumulate)):
         parts += 1
     return (
         f"{text}; --batch-size {fitting * shares} would fit, or --accumulate {parts}, which "
-        f"computes the same steps in parts; in another --run-dir. The last backup is kept."
+        "computes the same steps in parts. Choose another --run-dir; the last backup is kept."
     )
 
 
 def available(replicas: int = 1) -> int | None:
-    """Bytes that one replica may use in all; None where its device does not tell.
+    """Return the bytes that one replica may use in all; None where its device does not tell.
 
     Args:
-        replicas: of this machine; they share the memory of a CPU.
+        replicas: number of replicas on this machine, which share the memory of a CPU.
     """
     import keras
 
@@ -132,13 +137,13 @@ def available(replicas: int = 1) -> int | None:
 
 
 def group_limits(root: Path = Path("/")) -> list[int]:
-    """Bytes that the control groups of this process allow it: what a container may use.
+    """Return the bytes that the control groups of this process allow: the limits of a container.
 
     Args:
         root: of the file system.
 
     Returns:
-        The limits of its group and of that one's parents, as far as they have any.
+        The limits of the process' group and of its parents; those without a limit are left out.
     """
     limits = []
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -149,7 +154,7 @@ def group_limits(root: Path = Path("/")) -> list[int]:
             top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
         else:
             continue
-        # In a container, the group may be named as outside, and its files lie at the top.
+        # In a container the group may have its name outside, while its files are at the top.
         group = PurePosixPath(path.lstrip("/"))
         texts = [_text(top / parent / name) for parent in (group, *group.parents)]
         limits += [int(text) for text in texts if text.isdecimal()]  # not "max"
@@ -157,7 +162,7 @@ def group_limits(root: Path = Path("/")) -> list[int]:
 
 
 def _text(path: Path) -> str:
-    """What a file of the kernel says; nothing where there is none, as on other systems."""
+    """Read a file of the kernel; an empty text where there is none, as on other systems."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
@@ -165,7 +170,7 @@ def _text(path: Path) -> str:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error is that of memory that was not there, in any of the libraries."""
+    """Tell whether an error of any of the libraries means that the memory did not suffice."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "ResourceExhaustedError"
@@ -175,4 +180,5 @@ def ran_out(error: BaseException) -> bool:
 
 
 def _gigabytes(number: float) -> str:
+    """Write a number of bytes."""
     return f"{number / 2**30:.2f} GiB"

@@ -1,4 +1,4 @@
-"""Where others look at a run: TensorBoard, Weights & Biases, MLflow."""
+"""Show a run elsewhere: TensorBoard, Weights & Biases, MLflow."""
 
 import contextlib
 import json
@@ -15,31 +15,31 @@ from resnet_keras.recipe import Recipe
 Report = Callable[[int, dict[str, Any]], None]
 
 
-def demand(recipe: Recipe) -> None:
-    """Refuse a logger whose package is not there, before anything is computed."""
+def require_package(recipe: Recipe) -> None:
+    """Refuse a logger whose package is not installed, before anything is computed."""
     if recipe.logger not in ("wandb", "mlflow"):
         return
     spec = find_spec(recipe.logger)
-    # Both leave folders of their own name behind, which Python takes for empty packages.
+    # Both leave folders of their own name behind, which look like empty packages to Python.
     if spec is None or spec.origin is None:
         raise InputError(
-            f"`logger` needs a package that is not there: pip install {recipe.logger}. "
+            f"`logger` needs a package that is not installed: pip install {recipe.logger}. "
             f"Received: logger={recipe.logger!r}"
         )
 
 
 @contextlib.contextmanager
 def reporting(recipe: Recipe, folder: Path) -> Iterator[Report]:
-    """Show a run to the recipe's `logger`.
+    """Show a run in the recipe's `logger`.
 
-    A run that goes on, goes on there too: its number is kept in `tracking.json`.
+    A resumed run is resumed there, too: its identifier is kept in `tracking.json`.
 
     Args:
-        recipe: which logger; its fields are shown with the run.
+        recipe: with the logger; its columns are shown with the run.
         folder: of the run; TensorBoard's events are written into its `tensorboard/`.
 
     Yields:
-        What takes the rows.
+        A function that takes the number of an epoch and its row of the log.
     """
     openers = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
     if recipe.logger == "none":
@@ -51,7 +51,11 @@ def reporting(recipe: Recipe, folder: Path) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def profiling(folder: Path) -> Iterator[None]:
-    """Trace what is computed meanwhile, for TensorBoard's profiler."""
+    """Trace what is computed within, for TensorBoard's profiler.
+
+    Args:
+        folder: where the trace is written.
+    """
     import keras
 
     if keras.backend.backend() == "jax":
@@ -68,6 +72,7 @@ def profiling(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Report]:
+    """Write TensorBoard's events."""
     import tensorflow as tf
 
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
@@ -84,13 +89,14 @@ def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _wandb(recipe: Recipe, folder: Path) -> Iterator[Report]:
+    """Begin or resume a run in Weights & Biases."""
     import wandb
 
-    number = _known(folder).get("wandb")
+    identifier = _known(folder).get("wandb")
     run = wandb.init(
         project="resnet_keras",
         name=folder.name,
-        id=number,
+        id=identifier,
         resume="allow",
         dir=folder,
         config=recipe.to_json(),
@@ -102,23 +108,25 @@ def _wandb(recipe: Recipe, folder: Path) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _mlflow(recipe: Recipe, folder: Path) -> Iterator[Report]:
+    """Begin or resume a run in MLflow."""
     import mlflow
 
-    number = _known(folder).get("mlflow")
-    if number is None:
+    identifier = _known(folder).get("mlflow")
+    if identifier is None:
         mlflow.set_experiment("resnet_keras")
-    with mlflow.start_run(run_id=number, run_name=folder.name) as run:
-        if number is None:
+    with mlflow.start_run(run_id=identifier, run_name=folder.name) as run:
+        if identifier is None:
             mlflow.log_params(recipe.to_json())
             _note(folder, mlflow=run.info.run_id)
         yield lambda epoch, row: mlflow.log_metrics(row, step=epoch)
 
 
 def _known(folder: Path) -> dict[str, str]:
-    """The numbers that the loggers gave this run before."""
+    """Read the identifiers that loggers have given this run."""
     path = folder / "tracking.json"
     return read_object(path) if path.exists() else {}
 
 
-def _note(folder: Path, **numbers: str) -> None:
-    write_text(folder / "tracking.json", json.dumps(_known(folder) | numbers) + "\n")
+def _note(folder: Path, **identifiers: str) -> None:
+    """Keep the identifier that a logger has given this run."""
+    write_text(folder / "tracking.json", json.dumps(_known(folder) | identifiers) + "\n")

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
-from resnet_keras.console import stop
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
-from resnet_keras.training.machine import Replicas, StoppedTogether
+from resnet_keras.signals import stop
+from resnet_keras.training.replicas import Replicas, StoppedTogether
 from resnet_keras.training.tracking import Report, profiling
 
 

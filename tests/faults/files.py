@@ -16,7 +16,7 @@ _FOLDER = 0x40000000
 
 
 class Events:
-    """Counts what happens to the files in a folder and in all the folders in it, new ones too."""
+    """Counts what happens to the files in a folder and its subfolders, new ones too."""
 
     def __init__(self, folder):
         self.file = os.fdopen(_LIBC.inotify_init1(os.O_NONBLOCK), "rb", buffering=0)
@@ -39,7 +39,7 @@ class Events:
                         self._watch(folder / entry.name)
 
     def wait(self, count, seconds):
-        """Until so many events were seen, or for so long; whether they were."""
+        """Wait for `count` events, at most for some seconds; tell whether they were seen."""
         end = time.monotonic() + seconds
         while self.count < count and (left := end - time.monotonic()) > 0:
             if not select.select([self.file], [], [], left)[0]:
@@ -59,7 +59,7 @@ class Events:
 
 
 def mounted(folder, *options):
-    """Mount a tmpfs of these options; whether this machine lets us."""
+    """Mount a tmpfs; tell whether this machine lets us."""
     done = subprocess.run(
         ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True
     )
@@ -68,7 +68,7 @@ def mounted(folder, *options):
 
 @contextlib.contextmanager
 def small_disk(folder, size):
-    """A file system of its own for a folder, of so many bytes; False where none can be mounted."""
+    """Give a folder a file system of `size` bytes; False where none can be mounted."""
     folder.mkdir(exist_ok=True)
     there = mounted(folder, "-o", f"size={size}")
     try:

@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written: one line, code 2, nothing lost; then it goes on."""
+"""A disk that is full or cannot be written: one line, code 2, nothing lost; then it resumes."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def small(tmp_path):
 
 
 def fill(folder, free):
-    """Leave so many bytes, in pages of 4 KiB."""
+    """Leave `free` bytes, in pages of 4 KiB."""
     (folder / "ballast").unlink(missing_ok=True)
     with open(folder / "ballast", "wb") as ballast:
         ballast.write(bytes(shutil.disk_usage(folder).free - free))
@@ -34,7 +34,7 @@ def refused(process, reason):
     """The one line of a command that the machine has refused."""
     line = process.refused()
     assert process.output.splitlines()[-1] == line
-    assert reason in line and "give the same command again" in line
+    assert reason in line and "run the same command again" in line
     return line
 
 

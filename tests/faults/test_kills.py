@@ -1,4 +1,4 @@
-"""Killed at any moment of its life, a run is never damaged, goes on, and ends as if unbroken."""
+"""Killed at any moment, a run is never damaged, resumes, and ends as an unbroken one."""
 
 import os
 import random
@@ -111,18 +111,18 @@ def said_so(process, number, phase):
         return
     assert process.code == 128 + number, process.output
     if "SystemError" in process.output:
-        return  # TensorFlow's C++ has made one of it, and shown it; then nobody can tell more
+        return  # TensorFlow has turned the signal into this error, and printed it
     assert "Traceback" not in process.output
     # A bar of TFDS may still wipe out the line below, and go up again.
     shown = process.output.replace("\x1b[A", "").splitlines()
     last = [line for line in shown if line.strip()][-1]
     assert number.name in last, process.output
     if phase.startswith("train"):
-        assert re.search(r"To go on: python \S*small.py ", last), process.output
+        assert re.search(r"To resume: python \S*small.py ", last), process.output
 
 
 def life(killer, place, tries):
-    """A whole run, from the preparation to the report, killed so many times at each command."""
+    """A whole run, from the preparation to the report; each command is killed `tries` times."""
     for phase, command in place.commands():
         for _ in range(tries.get(phase, 0)):
             done = not killer.kill(phase, command, place)
@@ -153,7 +153,7 @@ def test_two_hundred_kills_change_nothing(warm, whole, tmp_path, capsys):
     for phase, command in whole.place.commands():
         if phase not in ("prepare", "train"):
             killer.let_alone(phase, command, whole.place)
-    # A training goes on where it was killed: moments early in its life, so that it has many lives.
+    # A training resumes where it was killed: early moments give it many lives.
     killer.length |= {"prepare": (2, 40), "train": (0.3 * whole.place.seconds, 40)}
     tries = {phase: 12 for phase, _ in whole.place.commands()} | {"prepare": 16, "train": 40}
     lives = 0

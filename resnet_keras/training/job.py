@@ -1,0 +1,54 @@
+"""What a training works with, opened once and handed down."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_keras.recipe import Recipe
+from resnet_keras.training.replicas import Replicas
+
+if TYPE_CHECKING:
+    from resnet_keras.data import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A training in its run folder, on its machine, with its data.
+
+    Attributes:
+        recipe: what to do.
+        folder: of the run.
+        replicas: on which it trains, and which of them belong to this process.
+        policy: the dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
+        train: images to train on.
+        test: images to validate on after each epoch, and to evaluate at the end.
+    """
+
+    recipe: Recipe
+    folder: Path
+    replicas: Replicas
+    policy: str
+    train: "Split"
+    test: "Split"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass over the training images."""
+        return self.recipe.steps_per_epoch(self.train.examples)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.total_steps(self.train.examples)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What a resumed run must share with the run that it resumes, beside the recipe."""
+        import keras
+
+        return {
+            "backend": keras.backend.backend(),
+            "precision": self.policy,
+            "replicas": self.replicas.count,
+            "images": self.train.identity,
+        }

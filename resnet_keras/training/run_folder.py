@@ -1,0 +1,138 @@
+"""A run folder belongs to one recipe; what it says of a run that was begun or is finished."""
+
+import dataclasses
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_keras.errors import InputError
+from resnet_keras.files import read_object
+from resnet_keras.recipe import Recipe
+
+if TYPE_CHECKING:
+    from resnet_keras.backup import Saved
+    from resnet_keras.training.job import Job
+
+# What the user can do where a run was begun with something else.
+_RESTORE = {
+    "backend": "set KERAS_BACKEND={}",
+    "precision": "resume with --precision {}",
+    "replicas": "resume with --replicas {}",
+    "images": "restore them",
+}
+
+
+def require_ours(recipe: Recipe) -> Path:
+    """Return the run folder of a recipe, unless another recipe has written there.
+
+    Raises:
+        InputError: it has, or the recipe cannot be trained.
+    """
+    from resnet_keras.specs import SPECS
+
+    if recipe.model not in SPECS:
+        raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
+    if recipe.run_dir is None:
+        raise InputError("`run_dir` must name the folder of the run. Received: run_dir=None")
+    if recipe.weights is None:
+        _refuse_without_weights(recipe)
+    earlier = _recipe_in(recipe.run_dir)
+    if earlier is None:
+        return recipe.run_dir
+    field = recipe.conflict(earlier)
+    if field is not None:
+        raise InputError(
+            f"{recipe.run_dir} belongs to another recipe: {field} is {earlier.get(field)!r} there, "
+            f"{recipe.to_json()[field]!r} here. Choose another --run-dir."
+        )
+    return recipe.run_dir
+
+
+def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+    """Return the results of a run that has nothing left to do; None for every other run.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        return None
+    earlier = _recipe_in(folder) or {}
+    if (earlier.get("epochs"), earlier.get("steps")) != (recipe.epochs, recipe.steps):
+        return None
+    hint = "Delete it: the same command writes it again."
+    try:
+        results = read_object(path)
+    except InputError as error:
+        raise InputError(f"{error} {hint}") from error
+    for name in ("top1", "top5", "examples"):
+        if type(results.get(name)) not in (int, float):
+            raise InputError(
+                f"{path} is damaged: {name} must be a number. {hint} "
+                f"Received: {results.get(name)!r}"
+            )
+    return results
+
+
+def require_same(job: "Job", saved: "Saved | None") -> None:
+    """Refuse a backup that was made with another backend, precision, replicas or images.
+
+    Processes that do not stand at the same step of the same recipe are refused, too.
+
+    Args:
+        job: the training.
+        saved: its newest backup.
+
+    Raises:
+        InputError: with what would restore the run.
+    """
+    for name, ours in job.fixed.items():
+        if saved and (theirs := saved.notes.get(name, ours)) != ours:
+            raise InputError(
+                f"{job.folder} was trained with {name} {theirs}: {_RESTORE[name].format(theirs)}, "
+                f"or choose another --run-dir. Received: {ours}"
+            )
+    here = json.dumps([saved.step if saved else 0, job.recipe.identity()], sort_keys=True)
+    if len(set(job.replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:
+        raise InputError(
+            "the processes have different recipes, or see different contents of the run folder, "
+            "which must be on a file system that all of them share. "
+            f"Received: {job.folder.absolute()}"
+        )
+
+
+def _refuse_without_weights(recipe: Recipe) -> None:
+    """Refuse, without weights, what only makes sense for a trained network."""
+    for field in ("quantize", "norm_eval", "freeze"):
+        value = getattr(recipe, field)
+        if value is not False and value != -1:  # stage 0 is the stem, not nothing
+            raise InputError(
+                f"`{field}` needs a trained network: name it with --weights. "
+                f"Received: {field}={value!r}, weights=None"
+            )
+
+
+def _recipe_in(folder: Path) -> dict[str, Any] | None:
+    """Return the recipe that a run folder belongs to; None where nothing was trained yet."""
+    path = folder / "recipe.json"
+    try:
+        fields = read_object(path) if path.exists() else None
+    except InputError as error:
+        raise InputError(f"{error} Choose another --run-dir.") from error
+    if fields is not None:
+        unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Recipe)})
+        if unknown:
+            raise InputError(
+                f"{folder} cannot be resumed: it was written by version 0.1.0 or by a version "
+                f"later than this one. Choose another --run-dir. Received: {unknown[0]!r} in "
+                "recipe.json"
+            )
+        return fields
+    for left in (folder / "results.json", *folder.glob("backup/*.safetensors")):
+        if left.exists():  # `train` writes the recipe before both
+            raise InputError(
+                f"{left} is there, but recipe.json is not, which names its recipe: restore it, or "
+                "choose another --run-dir."
+            )
+    return None
