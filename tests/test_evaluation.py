@@ -256,5 +256,5 @@ def test_an_image_that_vanishes_is_named_wherever_batches_are_read(folder, tmp_p
     open_ = model_file_of(*fixed({n: [0.9, 0.1] for n in range(60)}), tmp_path)
     batches = batches_of(open_, dataset=f"folder:{folder}")
     (folder / "test" / "a" / "0.png").unlink()
-    with pytest.raises(InputError, match="test/a/0.png cannot be read any more"):
+    with pytest.raises(InputError, match="test/a/0.png can no longer be read"):
         next(batches)

@@ -1,4 +1,4 @@
-"""Fit from where the backup stands to the end, and how a run ends before it."""
+"""Train from the last backup to the end; stop early for a signal or a loss that diverged."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -17,7 +17,7 @@ from resnet_keras.training.machine import Replicas, StoppedTogether
 
 def fit(
     recipe: Recipe,
-    model,
+    model: keras.Model,
     metrics: list,
     train: data.Split,
     test: data.Split,
@@ -26,25 +26,26 @@ def fit(
     replicas: Replicas,
     settled: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Train from where the backup stands to the end.
+    """Train from the last backup to the end.
 
     Args:
-        recipe: what to do.
+        recipe: how to train.
         model: compiled.
-        metrics: it was compiled with.
+        metrics: those that it was compiled with.
         train: images to train on.
         test: images to validate on after each epoch.
-        folder: of the run.
-        saved: the backup to go on from, as `watch.restore` gave it: it is in the model already.
-        replicas: which of them are this process'.
-        settled: what a run must go on with, for the backups' notes.
+        folder: the run folder.
+        saved: the backup to resume from, as returned by `watch.restore`, which has put it into the
+            model; None: train from the start.
+        replicas: all of them, and those of this process.
+        settled: what must be the same when the run is resumed; noted in the backups.
 
     Returns:
-        The rows of the log, one an epoch.
+        The rows of the log, one per epoch.
 
     Raises:
-        SystemExit: 1 where the loss is no number any more; 128 + signal after SIGTERM or SIGINT,
-            when all is saved.
+        SystemExit: 1 if the loss becomes NaN or infinite; 128 + signal after SIGTERM or SIGINT,
+            once everything is saved.
     """
     step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
     steps = recipe.steps_per_epoch(train.examples)
@@ -65,15 +66,15 @@ def fit(
                 *watching,
                 keep,
             ]
-            # The rest of an epoch that was interrupted, then all the others.
+            # The rest of an interrupted epoch, then all others.
             while place.step < total:
                 _fit(recipe, model, train, test, place, callbacks, replicas)
-            if keep.signal:  # came behind the last step, whose backup is there
+            if keep.signal:  # it came after the last step, which is in a backup already
                 raise StoppedTogether(keep.signal)
     except watch.Diverged as error:
         say(
             f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
-            "float32, in another --run-dir; the last backup is kept."
+            "float32, with another --run-dir; the last backup is kept."
         )
         raise SystemExit(1) from None
     if recipe.ema:
@@ -82,7 +83,7 @@ def fit(
 
 
 def _shown(recipe: Recipe, place: watch.Place, folder: Path, stack: ExitStack) -> list:
-    """The callbacks that show the run: in its folder, on the screen, elsewhere."""
+    """Make the callbacks that show the run: in its folder, on the screen, in a tracker."""
     watch.write_rows(folder / "log.csv", place.rows)
     profile = watch.Profile(place, recipe.profiled(), folder / "tensorboard")
     stack.callback(profile.close)
@@ -94,8 +95,16 @@ def _shown(recipe: Recipe, place: watch.Place, folder: Path, stack: ExitStack) -
     ]
 
 
-def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> None:
-    """Let Keras train the epochs that come next."""
+def _fit(
+    recipe: Recipe,
+    model: keras.Model,
+    train: data.Split,
+    test: data.Split,
+    place: watch.Place,
+    callbacks: list[keras.callbacks.Callback],
+    replicas: Replicas,
+) -> None:
+    """Let Keras train the next epochs."""
     epoch, end, steps = place.next_epochs()
     batches = data.training_batches(
         train,
@@ -105,7 +114,7 @@ def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> No
         start=place.step,
         rows=replicas.rows(recipe.batch_size, recipe.accumulate),
     )
-    # JAX shares out whole batches only: the last one must be filled.
+    # JAX divides only whole batches among replicas, so the last one must be filled.
     whole = keras.backend.backend() == "jax" and replicas.count > 1
     test_batches = data.evaluation_batches(
         test,
@@ -120,6 +129,6 @@ def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> No
         steps_per_epoch=steps * recipe.accumulate,
         validation_data=test_batches,
         callbacks=callbacks,
-        shuffle=False,  # the data are shuffled already
+        shuffle=False,  # they are shuffled already
         verbose=int(recipe.verbose and replicas.process == 0),
     )
