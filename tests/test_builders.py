@@ -1,4 +1,4 @@
-"""TFDS' own data sets are built, found or downloaded, or refused in one line."""
+"""Data sets of TFDS are found, built or downloaded, or refused in one line."""
 
 import http.server
 import io
@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
 from resnet_keras import data
-from resnet_keras.data import preparation
+from resnet_keras.data import builders, building
 from resnet_keras.errors import InputError
 
 
@@ -46,7 +46,7 @@ def test_a_registered_archive_is_built(tmp_path, monkeypatch):
     builder = tfds.builder("cifar10", data_dir=tmp_path / "data")
     ((url, _),) = builder.url_infos.items()
     monkeypatch.setitem(builder.url_infos, url, checksums.compute_url_info(path))
-    preparation._build(builder, tmp_path)
+    building.build_from(builder, tmp_path)
     train = data.Source("cifar10", "train", data_dir=tmp_path / "data").open()
     assert train.arrays[0].shape == (50, 32, 32, 3)
     assert np.bincount(train.arrays[1]).tolist() == [5] * 10
@@ -83,18 +83,18 @@ def test_a_download_that_fails_is_one_line(tmp_path, path, reason):
     builder = FromServer(data_dir=tmp_path)
     try:
         with pytest.raises(InputError, match=f"download failed .*{reason}") as caught:
-            preparation.build(builder)
+            building.build(builder)
     finally:
         server.shutdown()
         server.server_close()
     line = str(caught.value)
-    assert "\n" not in line and "start again" in line and str(tmp_path / "downloads") in line
+    assert "\n" not in line and "Try again later" in line and str(tmp_path / "downloads") in line
 
 
 def test_a_builder_that_tfds_itself_cannot_make_is_one_line(tmp_path):
     """TFDS 4.9.10 is packed without the names of its classes."""
-    with pytest.raises(InputError, match="installed cannot open i_naturalist2021"):
-        preparation.find_builder("i_naturalist2021", tmp_path)
+    with pytest.raises(InputError, match="cannot open i_naturalist2021"):
+        builders.find_builder("i_naturalist2021", tmp_path)
 
 
 def test_digits_are_prepared_without_files(tmp_path):
@@ -104,19 +104,33 @@ def test_digits_are_prepared_without_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["imagenet_v2", "imagenet_a", "imagenet_r"])
 def test_robustness_sets_have_imagenets_classes(name, tmp_path):
-    builder = preparation.find_builder(name, tmp_path)
-    assert preparation.image_and_label(builder) == ("image", "label")
-    imagenet = preparation.find_builder("imagenet2012", tmp_path)
+    builder = builders.find_builder(name, tmp_path)
+    assert builders.image_and_label(builder) == ("image", "label")
+    imagenet = builders.find_builder("imagenet2012", tmp_path)
     assert builder.info.features["label"].names == imagenet.info.features["label"].names
 
 
-def test_several_right_classes_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"several right classes for an image \(real_label\)"):
+def test_a_version_may_be_named(tmp_path):
+    builder = builders.find_builder("fashion_mnist:3.0.1", tmp_path)
+    assert builder.info.full_name == "fashion_mnist/3.0.1"
+    with pytest.raises(InputError, match="no such data set.*'fashion_mnist:1.2.3'"):
+        builders.find_builder("fashion_mnist:1.2.3", tmp_path)
+
+
+def test_several_correct_classes_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"several correct classes for an image \(real_label\)"):
         data.Source("imagenet2012_real", "test", data_dir=tmp_path).open()
 
 
 def test_the_corrupted_imagenet_wants_a_corruption(tmp_path):
-    with pytest.raises(InputError, match="is 95 data sets: name one"):
+    with pytest.raises(InputError, match="is 95 data sets: name one of them"):
         data.Source("imagenet2012_corrupted", "test", data_dir=tmp_path).open()
-    one = preparation.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
-    assert preparation.image_and_label(one) == ("image", "label")
+    one = builders.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
+    assert builders.image_and_label(one) == ("image", "label")
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist", "imagenet2012_corrupted/fog_5"])
+def test_the_folder_of_all_data_sets_is_the_one_that_was_given(name, tmp_path):
+    builder = builders.find_builder(name, tmp_path)
+    assert building.root_folder(builder) == tmp_path
+    assert building.manual_folder(builder) == tmp_path / "downloads" / "manual"

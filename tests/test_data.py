@@ -1,4 +1,4 @@
-"""Data is a pure function of the step: each image once, in the published order of things."""
+"""Batches are a pure function of the step; every image comes once, augmented in its order."""
 
 import dataclasses
 import struct
@@ -6,11 +6,14 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+from pixels import PHOTOS, assert_levels
 
 from resnet_keras import augmentations, data
 from resnet_keras.data.images import decode, shape_of
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.recipe.columns import Augmentation
 
 
 def numbered(examples, size=4):
@@ -18,7 +21,7 @@ def numbered(examples, size=4):
     images = np.arange(examples, dtype=np.uint8)[:, None, None, None]
     images = np.broadcast_to(images, (examples, size, size, 1)).copy()
     names = tuple(map(str, range(examples)))
-    return data.Split(examples, names, 1, arrays=(images, np.arange(examples)))
+    return data.ArraySplit(labels=names, channels=1, arrays=(images, np.arange(examples)))
 
 
 def in_files(split, folder, files):
@@ -40,19 +43,52 @@ def in_files(split, folder, files):
         fields = tf.ensure_shape(tf.io.parse_tensor(record, tf.string), (2,))
         return fields[0], tf.strings.to_number(fields[1], tf.int64)
 
-    return data.Split(split.examples, split.labels, 1, records=(pieces, parse))
+    return data.RecordSplit(labels=split.labels, channels=1, pieces=pieces, parse=parse)
 
 
-@pytest.fixture(params=["arrays", "records"])
+def in_image_files(split, folder):
+    """The same images as PNG files, in a folder for each class."""
+    for image, label in zip(*split.arrays, strict=True):
+        for part in ("train", "test"):
+            path = folder / part / f"{label:03}" / "x.png"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(np.repeat(image, 3, 2)).save(path)
+    return data.open_folder(folder, "train")
+
+
+@pytest.fixture(params=["arrays", "records", "files"])
 def split(request, tmp_path):
     base = numbered(23)
-    return base if request.param == "arrays" else in_files(base, tmp_path, 4)
+    if request.param == "arrays":
+        return base
+    return (
+        in_files(base, tmp_path, 4)
+        if request.param == "records"
+        else in_image_files(base, tmp_path)
+    )
+
+
+def batches_of(split, size=4, batch_size=8, seed=1, start=0, rows=None, **columns):
+    """Training batches; `columns` are those of a recipe."""
+    augmentation = Augmentation(train_size=size, **columns)
+    return data.training_batches(
+        split, augmentation, batch_size=batch_size, seed=seed, start=start, rows=rows
+    )
 
 
 def labels_of(split, steps, **options):
-    options = {"size": 4, "batch_size": 8, "seed": 1, **options}
-    batches = data.training_batches(split, **options).take(steps)
+    batches = batches_of(split, **options).take(steps)
     return [labels.tolist() for _, labels in batches.as_numpy_iterator()]
+
+
+def test_a_split_knows_its_size_and_its_files(split, tmp_path):
+    assert split.examples == 23 and len(split.labels) == 23
+    kinds = {
+        data.ArraySplit: ((), None),
+        data.RecordSplit: (tuple(f"{tmp_path}/part-{i}.tfrecord" for i in range(4)), None),
+        data.FileSplit: ((), tuple(f"{tmp_path}/train/{i:03}/x.png" for i in range(23))),
+    }
+    assert (split.record_files, split.paths) == kinds[type(split)]
 
 
 def test_an_epoch_shows_every_image_and_is_filled_from_the_next(split):
@@ -78,7 +114,7 @@ def test_the_seed_of_the_process_changes_nothing(split):
     assert labels_of(split, 4, seed=2) != found[0]
 
 
-def test_images_are_told_apart_by_a_pixel_a_label_and_the_order(data_dir):
+def test_identity_depends_on_every_pixel_every_label_and_the_order(data_dir):
     split = data.Source("digits", "test", data_dir=data_dir).open()
     images, labels = split.arrays
     pixel = images.copy()
@@ -97,11 +133,11 @@ def test_a_batch_may_be_larger_than_the_data_set(split):
 def test_augmentation_is_a_function_of_the_step_too():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (20, 8, 8, 3), dtype=np.uint8)
-    split = data.Split(20, ("a",), 3, arrays=(images, np.zeros(20, np.int64)))
+    split = data.ArraySplit(labels=("a",), channels=3, arrays=(images, np.zeros(20, np.int64)))
     options = {"size": 8, "batch_size": 5, "seed": 3, "padding": 2, "flip": True, "min_area": 0.3}
 
     def pixels(start, steps):
-        batches = data.training_batches(split, start=start, **options).take(steps)
+        batches = batches_of(split, start=start, **options).take(steps)
         return np.stack([images for images, _ in batches.as_numpy_iterator()])
 
     whole = pixels(0, 8)
@@ -127,12 +163,12 @@ def test_repeats_are_neighbours_and_an_epoch_stays_as_long(split):
 def colourful(examples=12, size=32, classes=4):
     images = np.random.default_rng(0).integers(0, 256, (examples, size, size, 3), dtype=np.uint8)
     names = tuple(map(str, range(classes)))
-    return data.Split(examples, names, 3, arrays=(images, np.arange(examples) % classes))
+    return data.ArraySplit(labels=names, channels=3, arrays=(images, np.arange(examples) % classes))
 
 
-def drawn(split, start=0, steps=1, **options):
+def drawn(split, steps=1, **options):
     options = {"size": 32, "batch_size": 12, "seed": 3, **options}
-    batches = data.training_batches(split, start=start, **options).take(steps)
+    batches = batches_of(split, **options).take(steps)
     return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
 
 
@@ -155,8 +191,8 @@ def test_every_augmentation_changes_pixels_as_a_function_of_the_step(options):
     assert np.array_equal(rest[0], images[24:]) and np.array_equal(rest[1], labels[24:])
 
 
-def test_colour_comes_before_erasing_and_after_the_crop():
-    """Each function of `augment` draws from its own stream, so the order can be told."""
+def test_colours_change_before_erasing_and_after_the_crop():
+    """Each function draws from a stream of its own, so the order can be told."""
     split = colourful()
     options = {"flip": True, "padding": 3, "rand_ops": 2, "color_jitter": 0.4}
     whole, labels = drawn(split, erasing=1.0, **options)
@@ -200,13 +236,11 @@ def test_mixing_makes_a_distribution_of_the_labels_and_follows_the_pixels():
 def test_grey_images_have_no_colour_to_change(option):
     (name,) = option
     with pytest.raises(InputError, match=rf"`{name}` needs images of 3 channels, these have 1"):
-        data.training_batches(numbered(8), size=4, batch_size=4, seed=0, **option)
+        batches_of(numbered(8), **option)
 
 
 def test_grey_images_can_be_erased_and_mixed():
-    batches = data.training_batches(
-        numbered(8), size=4, batch_size=4, seed=0, erasing=1.0, mixup=0.2, cutmix=1.0
-    )
+    batches = batches_of(numbered(8), batch_size=4, erasing=1.0, mixup=0.2, cutmix=1.0)
     images, labels = next(iter(batches))
     assert images.shape == (4, 4, 4, 1) and labels.shape == (4, 8)
 
@@ -248,17 +282,17 @@ def test_the_shape_of_an_image_is_read_from_its_bytes():
 @pytest.mark.parametrize("options", [{}, {"mixup": 1.0}, {"cutmix": 1.0, "repeats": 2}])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 3, 4], [1, 7]])
 def test_rows_are_those_of_the_whole_batches(split, rows, options):
-    options = {"size": 4, "batch_size": 8, "seed": 1, "padding": 1, "start": 2, **options}
-    whole = data.training_batches(split, **options).take(5)
-    share = data.training_batches(split, rows=np.array(rows), **options).take(5)
+    options = {"padding": 1, "start": 2, **options}
+    whole = batches_of(split, **options).take(5)
+    share = batches_of(split, rows=np.array(rows), **options).take(5)
     for some, every in zip(share.as_numpy_iterator(), whole.as_numpy_iterator(), strict=True):
         for part, all_ in zip(some, every, strict=True):
             assert np.array_equal(part, all_[rows])
 
 
-def test_no_thread_that_tunes_makes_the_end_of_an_iterator_wait(split):
+def test_no_tuning_thread_delays_the_end_of_an_iterator(split):
     for batches in (
-        data.training_batches(split, size=4, batch_size=8, seed=1),
+        batches_of(split),
         data.evaluation_batches(split, Preprocessing(4), batch_size=5),
         data.evaluation_batches(split, Preprocessing(4), batch_size=5, share=(0, 2)),
     ):
@@ -270,7 +304,7 @@ def test_shares_of_an_evaluation_are_whole_batches_that_show_each_image_once(spl
     shares = [
         list(
             data.evaluation_batches(
-                split, size=4, batch_size=5, share=(number, of)
+                split, Preprocessing(4), batch_size=5, share=(number, of)
             ).as_numpy_iterator()
         )
         for number in range(of)
@@ -285,7 +319,7 @@ def test_shares_of_an_evaluation_are_whole_batches_that_show_each_image_once(spl
 
 @pytest.mark.parametrize("harm", ["bit", "length", "cut", "gone"])
 def test_a_damaged_file_of_records_is_named(tmp_path, harm):
-    """TensorFlow tells a place, which several files may have, and no file."""
+    """TensorFlow names a place, which several files may have, but no file."""
     split = in_files(numbered(23), tmp_path, 4)
     victim = tmp_path / "part-2.tfrecord"
     contents = bytearray(victim.read_bytes())
@@ -299,28 +333,126 @@ def test_a_damaged_file_of_records_is_named(tmp_path, harm):
     if harm == "gone":
         victim.unlink()
     for batches in (
-        data.training_batches(split, size=4, batch_size=8, seed=0).take(4),
+        batches_of(split, seed=0).take(4),
         data.evaluation_batches(split, Preprocessing(4), batch_size=8),
     ):
         with pytest.raises(InputError, match=rf"{victim} ") as caught:
-            with data.naming_files(split.record_files):
+            with data.reading(split):
                 list(batches)
         assert ("is damaged" in str(caught.value)) == (harm != "gone")
 
 
 @pytest.mark.parametrize("examples", [1, 3, 4, 10, 22, 23, 200])
-def test_a_sample_has_the_images_that_it_says(split, examples):
+def test_a_sample_has_the_images_that_it_counts(split, examples):
     """Of files of 6, 6, 6 and 5 records, too."""
-    some = data.sample(split, examples, seed=0)
+    some = split.sample(examples, seed=0)
     batches = data.evaluation_batches(some, Preprocessing(4), batch_size=8)
     labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
     assert some.examples == len(labels) == len(set(labels)) == min(examples, 23)
 
 
-def test_what_short_files_lack_of_a_sample_comes_of_the_others():
+def test_what_short_files_lack_of_a_sample_comes_from_the_others():
     pieces = [("long", 0, 90), ("short", 5, 2), ("middle", 0, 20), ("last", 0, 90)]
-    split = data.Split(202, ("a", "b"), 3, records=(pieces, None))
-    some = data.sample(split, 101, seed=0)
-    takes = {file: take for file, _, take in some.records[0]}
+    split = data.RecordSplit(labels=("a", "b"), channels=3, pieces=pieces, parse=None)
+    some = split.sample(101, seed=0)
+    takes = {file: take for file, _, take in some.pieces}
     assert takes["short"] == 2 and takes["middle"] == 20
     assert sorted((takes["long"], takes["last"])) == [39, 40] and some.examples == 101
+
+
+# For each column of `Augmentation` a value, with what else must be set for it to matter.
+COLUMNS = {
+    "train_size": ({"train_size": 24}, {}),
+    "min_area": ({"min_area": 0.3}, {}),
+    "padding": ({"padding": 4}, {}),
+    "flip": ({"flip": True}, {}),
+    "rotate": ({"rotate": 20.0}, {}),
+    "scale": ({"scale": 0.3}, {}),
+    "shear": ({"shear": 0.3}, {}),
+    "color_jitter": ({"color_jitter": 0.4}, {}),
+    "rand_ops": ({"rand_ops": 2}, {}),
+    "rand_magnitude": ({"rand_magnitude": 2.0}, {"rand_ops": 4}),
+    "rand_std": ({"rand_std": 3.0}, {"rand_ops": 4}),
+    "erasing": ({"erasing": 1.0}, {}),
+    "mixup": ({"mixup": 0.8}, {}),
+    "cutmix": ({"cutmix": 1.0}, {}),
+    "repeats": ({"repeats": 3}, {}),
+    "interpolation": ({"interpolation": "bicubic"}, {"train_size": 24, "antialias": True}),
+    "antialias": ({"antialias": True}, {"train_size": 24}),
+}
+
+
+@pytest.mark.parametrize("column", [field.name for field in dataclasses.fields(Augmentation)])
+def test_every_column_of_a_recipe_changes_what_a_step_sees(column):
+    value, others = COLUMNS[column]
+
+    def first(**columns):
+        augmentation = Augmentation(**{"train_size": 32, **columns})
+        batches = data.training_batches(colourful(), augmentation, batch_size=12, seed=3)
+        return next(batches.as_numpy_iterator())[0]
+
+    assert not np.array_equal(first(**others), first(**others | value))
+
+
+def test_all_changes_of_an_image_come_in_their_order():
+    """Windows first; moves, then colours; noise at the end: as the originals have it."""
+    split = colourful()
+    columns = {
+        "min_area": 0.3, "rotate": 20.0, "scale": 0.1, "shear": 0.1, "padding": 3, "flip": True,
+        "rand_ops": 2, "rand_magnitude": 5.0, "rand_std": 0.1, "color_jitter": 0.4, "erasing": 0.9,
+        "interpolation": "bicubic", "antialias": True,
+    }  # fmt: skip
+    ours, labels = drawn(split, size=24, **columns)
+    _, order = drawn(split)
+    assert np.array_equal(labels, order)
+    plain, _ = drawn(split)
+    for position, image in enumerate(plain):
+        key = augmentations.example_seed(3, 0, position)
+        top, left, height, width = augmentations.random_crop_window(32, 32, key, min_area=0.3)
+        image = image[top : top + height, left : left + width]
+        image = augmentations.resize(image, 24, 24, interpolation="bicubic", antialias=True)
+        image = augmentations.random_affine(image, key, degrees=20.0, scale=0.1, shear=0.1)
+        image = augmentations.flip(augmentations.pad_and_crop(image, key, padding=3), key)
+        image = augmentations.rand_augment(image, key, num_ops=2, magnitude=5.0, magnitude_std=0.1)
+        image = augmentations.color_jitter(image, key, brightness=0.4, contrast=0.4, saturation=0.4)
+        image = augmentations.random_erasing(image, key, probability=0.9)
+        assert_levels(ours[position], image, 0)
+
+
+# Evaluation of images that are not square: torchvision's Resize(resize), CenterCrop((h, w)).
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "resized", "top", "left"),
+    [
+        # Of 427 x 640 the short edge becomes 256, the long one 256 * 640 // 427 = 383.
+        (Preprocessing((224, 160), 256), (256, 383), 16, 112),  # 111.5 is rounded to even
+        (Preprocessing((160, 320), 256), (256, 383), 48, 32),  # so is 31.5
+        # Without `resize` the image just covers the window: 200 * 640 // 427 = 299.
+        (Preprocessing((200, 100)), (200, 299), 0, 100),  # and 99.5
+        (Preprocessing((100, 320)), (213, 320), 56, 0),  # 320 * 427 // 640 = 213; 56.5
+    ],
+)
+def test_evaluation_crops_height_and_width_apart(preprocessing, resized, top, left):
+    preprocessing = dataclasses.replace(preprocessing, antialias=True)
+    height, width = preprocessing.size
+    whole = Image.fromarray(PHOTOS[0]).resize(resized[::-1], Image.BILINEAR)
+    theirs = np.asarray(whole)[top : top + height, left : left + width]
+    ours = data.evaluation_image(PHOTOS[0], preprocessing)
+    assert ours.shape == (height, width, 3)
+    assert_levels(ours, theirs, 1)
+
+
+def test_evaluation_batches_have_the_height_and_width_of_the_preprocessing():
+    """Blocks of four pixels, so that halving them is exact."""
+    small = np.random.default_rng(0).integers(0, 256, (3, 6, 10, 3), dtype=np.uint8)
+    images = small.repeat(2, 1).repeat(2, 2)
+    split = data.ArraySplit(labels=("a",), channels=3, arrays=(images, np.zeros(3, np.int64)))
+    ((batch, _),) = data.evaluation_batches(  # fmt: skip
+        split, Preprocessing((6, 4), 6), batch_size=3
+    ).as_numpy_iterator()
+    assert np.array_equal(batch, small[:, :, 3:7])
+    ((batch, _),) = data.evaluation_batches(  # fmt: skip
+        split, Preprocessing((12, 20)), batch_size=3
+    ).as_numpy_iterator()
+    assert np.array_equal(batch, images)

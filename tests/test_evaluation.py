@@ -286,7 +286,7 @@ def test_an_image_that_vanishes_is_named_when_its_batch_is_read(folder, tmp_path
     open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
     read = batches(open_, open_split_for(open_, data.Source(f"folder:{folder}")), 128)
     (folder / "test" / "a" / "0.png").unlink()
-    with pytest.raises(InputError, match="test/a/0.png cannot be read any more"):
+    with pytest.raises(InputError, match="test/a/0.png can no longer be read"):
         next(read)
 
 

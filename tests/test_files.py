@@ -162,7 +162,20 @@ def test_a_link_that_a_killed_process_left_is_taken_away(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "it"]
 
 
-def test_only_folders_are_folders_of_this_machine(tmp_path):
+def test_a_word_before_a_path_names_images_of_this_machine(tmp_path):
     assert local_path(f"folder:{tmp_path}") == tmp_path
     assert local_path("folder:my images/birds") == Path("my images/birds")
+    assert local_path("csv:/home/me/labels.csv") == Path("/home/me/labels.csv")
+    assert local_path("folder:") == Path(".") and local_path("folder:./3.0.1") == Path("3.0.1")
+    assert local_path(f"folder:{tmp_path}/3.0.1") == tmp_path / "3.0.1"
+    assert local_path("folder:3.0.1/birds") == Path("3.0.1/birds")
     assert local_path(None) is local_path("digits") is local_path("my_folder:x") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mnist", "mnist:3.0.1", "mnist:3.*.*", "cifar10/plain:1.2.3", "mnist:3.0.1/language=en",
+     "imagenet2012_corrupted/fog_5:3.1.0"],
+)  # fmt: skip
+def test_names_of_tfds_with_versions_are_not_paths(name):
+    assert local_path(name) is None

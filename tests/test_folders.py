@@ -1,4 +1,4 @@
-"""A folder of one's own images: every kind is read right, every bad file is named."""
+"""A folder of images: every format is read correctly, and every bad file is named."""
 
 import io
 import random
@@ -13,9 +13,10 @@ from PIL import Image, ImageOps
 from resnet_keras import data
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.recipe.columns import Augmentation
 
 RNG = np.random.default_rng(0)
-# Blocks: JPEG keeps them nearly, and every corner is another.
+# Blocks, which JPEG hardly changes; all corners differ.
 PIXELS = np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((16, 16, 1))).astype(np.uint8)
 IMAGE = Image.fromarray(PIXELS)
 
@@ -37,7 +38,7 @@ def deep_png(pixels):
 
 
 def deep_png_of_wrong_checksum():
-    """One that Pillow reads: it does not look at the CRC of pixels."""
+    """Encode a PNG that Pillow reads, because it does not look at the checksum of the pixels."""
     whole = bytearray(deep_png(PIXELS.astype(int) * 257))
     whole[-13] ^= 1  # the last byte before IEND, which takes 12
     Image.open(io.BytesIO(whole)).load()
@@ -107,7 +108,7 @@ def test_orientation_is_applied(kind, orientation, tmp_path):
     path = tmp_path / "x"
     options = {"lossless": True} if kind == "WEBP" else {}
     path.write_bytes(encode(IMAGE, kind, exif=with_orientation(orientation), **options))
-    # EXIF 2.3, table 4: where the first row and the first column of the file belong.
+    # EXIF 2.3, table 4: where the file's first row and first column belong.
     turned = {
         1: PIXELS, 2: PIXELS[:, ::-1], 3: PIXELS[::-1, ::-1], 4: PIXELS[::-1],
         5: PIXELS.swapaxes(0, 1), 6: PIXELS[::-1].swapaxes(0, 1),
@@ -134,7 +135,8 @@ def test_all_kinds_in_one_training_batch(tmp_path):
     name = tree(tmp_path, **{"train/a": files, "val/a": files})
     opened = data.Source(name, "train").open()
     assert opened.examples == len(files) and opened.channels == 3
-    batches = data.training_batches(opened, size=24, batch_size=len(files), seed=0, min_area=0.9)
+    augmentation = Augmentation(train_size=24, min_area=0.9)
+    batches = data.training_batches(opened, augmentation, batch_size=len(files), seed=0)
     assert next(iter(batches))[0].shape == (len(files), 24, 24, 3)
     # Whole images, in the order of their names.
     images, _ = next(
@@ -146,7 +148,7 @@ def test_all_kinds_in_one_training_batch(tmp_path):
         assert np.array_equal(image, truth[top : top + 48, left : left + 48]), file
 
 
-def test_plain_images_alone_keep_to_tensorflow(tmp_path):
+def test_only_plain_images_are_left_to_tensorflow(tmp_path):
     exotic = {"turned": encode(IMAGE, "JPEG", exif=with_orientation(3)), "webp": KINDS["webp"]}
     plain = {"jpeg": KINDS["jpeg"], "grey": KINDS["grey jpeg"], "png": KINDS["png"]}
     plain["upright"] = encode(IMAGE, "JPEG", exif=with_orientation(1))
@@ -203,7 +205,7 @@ def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
     assert names(clean) == names(opened[0]) and clean.skipped == ()
 
 
-def test_what_programs_leave_behind_is_not_looked_at(tmp_path, jpegs):
+def test_what_programs_leave_behind_is_ignored(tmp_path, jpegs):
     litter = dict.fromkeys((".DS_Store", "Thumbs.db", "desktop.ini", ".nomedia"), b"x")
     name = tree(tmp_path, a=jpegs | litter, **{".git": litter, "__MACOSX": litter})
     (tmp_path / "README.md").write_text("not in a class folder")
@@ -211,7 +213,7 @@ def test_what_programs_leave_behind_is_not_looked_at(tmp_path, jpegs):
     assert (images.examples, images.labels, images.skipped) == (40, ("a",), ())
 
 
-def test_classes_are_those_of_all_splits_and_the_lacking_are_named(tmp_path, jpegs, capfd):
+def test_classes_are_those_of_all_splits_and_missing_ones_are_named(tmp_path, jpegs, capfd):
     name = tree(tmp_path, **{"train/dog": jpegs, "train/ant": jpegs, "train/gnu": {},
                              "val/dog": jpegs, "val/bee": jpegs})  # fmt: skip
     train, val = (data.Source(name, split).open() for split in ("train", "test"))
@@ -243,7 +245,7 @@ def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
     assert [label for label, _ in test] == ["a"] * 10 + ["b"]
     assert split("two", 1) == [train, test]
     assert split("one", 2)[1] != test
-    # One image more moves at most one other.
+    # An additional image moves at most one other.
     extra = tmp_path / "one" / "a" / "extra.jpg"
     extra.write_bytes(KINDS["png"])
     assert len({*map(tuple, data_names(one, 1))} ^ {*map(tuple, test)}) <= 2
@@ -253,7 +255,7 @@ def data_names(name, seed):
     return names(data.open_folder(name.removeprefix("folder:"), "test", seed=seed))
 
 
-def test_two_images_are_one_for_each_side(tmp_path, jpegs):
+def test_of_two_images_each_split_gets_one(tmp_path, jpegs):
     name = tree(tmp_path, a={"x": KINDS["png"], "y": KINDS["png"]})
     assert (
         data.Source(name, "train").open().examples == data.Source(name, "test").open().examples == 1
@@ -271,11 +273,11 @@ def test_nothing_is_written_into_the_folder(tmp_path, jpegs):
     ("folders", "message"),
     [({}, "no class folders"),
      ({"train/a": {}}, "none of test, val, validation"),
-     ({"val/a": {}}, "no train"),
-     ({"all/a": {}}, "all/a is a folder where images should be"),
+     ({"val/a": {}}, "no train/CLASS"),
+     ({"all/a": {}}, "all/a is a folder where an image should be"),
      ({"a": {}}, "is empty")],
 )  # fmt: skip
-def test_layouts_that_are_none(tmp_path, folders, message):
+def test_a_wrong_layout_is_refused(tmp_path, folders, message):
     name = tree(tmp_path, **folders)
     with pytest.raises(InputError, match=message):
         data.Source(name, "train").open()
@@ -297,10 +299,11 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_training_on_a_folder_is_a_function_of_the_step(tmp_path, jpegs):
     name = tree(tmp_path, **{"train/a": jpegs, "train/b": jpegs, "test/b": jpegs})
     opened = data.Source(name, "train").open()
-    options = {"size": 16, "batch_size": 24, "seed": 5, "min_area": 0.3, "flip": True}
+    augmentation = Augmentation(train_size=16, min_area=0.3, flip=True)
 
     def draw(start, steps):
-        batches = data.training_batches(opened, start=start, **options).take(steps)
+        batches = data.training_batches(opened, augmentation, batch_size=24, seed=5, start=start)
+        batches = batches.take(steps)
         return [(images.tobytes(), labels.tolist()) for images, labels in as_numpy(batches)]
 
     whole = draw(0, 7)
@@ -314,7 +317,7 @@ def as_numpy(batches):
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "another"])
-def test_a_file_that_changes_meanwhile_is_named(tmp_path, jpegs, harm):
+def test_a_file_that_changes_after_the_check_is_named(tmp_path, jpegs, harm):
     name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
     images = data.Source(name, "train").open()
     victim = tmp_path / "train" / "a" / "17.jpg"
@@ -325,29 +328,31 @@ def test_a_file_that_changes_meanwhile_is_named(tmp_path, jpegs, harm):
     else:
         shutil.copy(tmp_path / "train" / "a" / "18.jpg", victim)
     for batches in (
-        data.training_batches(images, size=8, batch_size=25, seed=0).take(2),
+        data.training_batches(images, Augmentation(train_size=8), batch_size=25, seed=0).take(2),
         data.evaluation_batches(images, Preprocessing(8), batch_size=25),
     ):
-        with pytest.raises(InputError, match=rf"the image {victim} "), data.naming_files():
+        with pytest.raises(InputError, match=rf"the image {victim} "), data.reading(images):
             list(batches)
 
 
-def test_a_file_that_changes_is_named_out_of_fit(tmp_path, jpegs):
+def test_a_file_that_changes_is_named_when_fit_fails(tmp_path, jpegs):
     import keras
 
     name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
-    batches = data.training_batches(
-        data.Source(name, "train").open(), size=8, batch_size=25, seed=0
-    )
+    images = data.Source(name, "train").open()
+    batches = data.training_batches(images, Augmentation(train_size=8), batch_size=25, seed=0)
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)]
     )
     model.compile(loss="sparse_categorical_crossentropy")
     (tmp_path / "train" / "a" / "17.jpg").unlink()
-    with pytest.raises(InputError, match="train/a/17.jpg cannot be read"), data.naming_files():
+    with (
+        pytest.raises(InputError, match="train/a/17.jpg can no longer be read"),
+        data.reading(images),
+    ):
         model.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
 
 
-def test_other_errors_pass_by_the_naming():
-    with pytest.raises(tf.errors.InvalidArgumentError), data.naming_files():
+def test_errors_that_are_not_about_a_file_stay_as_they_are():
+    with pytest.raises(tf.errors.InvalidArgumentError), data.reading():
         tf.reshape([1, 2, 3], (2, 2))

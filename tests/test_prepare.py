@@ -1,4 +1,4 @@
-"""Archives are checked before they are built: ImageNet's real builder on miniatures."""
+"""Archives are checked before TFDS builds from them: ImageNet's real builder, on miniatures."""
 
 import dataclasses
 import io
@@ -18,6 +18,7 @@ from resnet_keras.data import preparation
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.recipe.columns import Augmentation
 
 # The first, the 281st and the last class of ILSVRC 2012.
 SYNSETS = ("n01440764", "n02119789", "n15075141")
@@ -31,7 +32,7 @@ def jpeg(value):
 
 
 def tar(members):
-    """A tar archive; a member of None is a folder."""
+    """Make a tar archive; a member that is None is a folder."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in members.items():
@@ -59,7 +60,7 @@ def validation_members():
 
 
 def write(folder, train, validation):
-    """Write both archives; gives what `prepare` is to expect of them."""
+    """Write both archives; return what `prepare` is to expect of them."""
     folder.mkdir(exist_ok=True)
     (folder / TRAIN).write_bytes(train)
     (folder / VALIDATION).write_bytes(validation)
@@ -73,7 +74,7 @@ def write(folder, train, validation):
 
 @pytest.fixture
 def miniature(tmp_path):
-    """Calls `prepare` on miniature archives, `manual` and `data` beside each other."""
+    """Calls `prepare` on miniature archives, in the folders `manual` and `data`."""
 
     def prepare(*, train=None, validation=None, **options):
         folder = tmp_path / "manual"
@@ -95,18 +96,18 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
         for split in ("train", "test")
     )
     assert (train.examples, test.examples, len(train.labels)) == (9, 5, 1000)
-    batches = data.training_batches(
-        train, size=24, batch_size=6, seed=0, min_area=0.08, flip=True,
-        rand_ops=2, mixup=0.1, cutmix=1.0,
-    )  # fmt: skip
+    augmentation = Augmentation(
+        train_size=24, min_area=0.08, flip=True, rand_ops=2, mixup=0.1, cutmix=1.0
+    )
+    batches = data.training_batches(train, augmentation, batch_size=6, seed=0)
     for images, labels in batches.take(2).as_numpy_iterator():
         assert images.shape == (6, 24, 24, 3) and images.dtype == np.uint8
         assert labels.shape == (6, 1000) and np.allclose(labels.sum(1), 1)
-    # Every image is grey of a value that tells its class.
+    # Every image has one grey value, which depends on its class.
     seen = []
-    for images, labels in data.training_batches(
-        train, size=24, batch_size=9, seed=0, min_area=0.5
-    ).take(1):  # fmt: skip
+    augmentation = Augmentation(train_size=24, min_area=0.5)
+    batches = data.training_batches(train, augmentation, batch_size=9, seed=0)
+    for images, labels in batches.take(1):
         for image, label in zip(images.numpy(), labels.numpy(), strict=True):
             assert train.labels[label] == SYNSETS[round(image.mean()) // 60]
             seen.append(label)
@@ -143,7 +144,7 @@ def test_a_recipe_trains_on_miniature_archives(miniature, tmp_path, run_python):
     assert json.loads(done.stdout)["examples"] == 9, done.stderr
 
 
-def test_prepared_already(miniature, tmp_path):
+def test_a_second_preparation_only_counts(miniature, tmp_path):
     miniature()
     assert miniature()["prepared"] == "before"
     expected = write(tmp_path / "manual", tar(train_members()), tar(validation_members()))
@@ -174,7 +175,7 @@ LAST = f"ILSVRC2012_val_{VALIDATIONS:08}.JPEG"
     ("archives", "message"),
     [
         ({"validation": tar({"val/": None} | VALIDATION_MEMBERS)},
-         "img_val.tar holds 'val', which is no file: every label would be shifted"),
+         "img_val.tar holds 'val', which is not a file and would shift every label"),
         ({"validation": tar({f"val/{n}": c for n, c in VALIDATION_MEMBERS.items()})},
          "img_val.tar holds 'val/ILSVRC2012_val_00000001.JPEG'"),
         ({"validation": tar(without(VALIDATION_MEMBERS, LAST))},
@@ -184,9 +185,9 @@ LAST = f"ILSVRC2012_val_{VALIDATIONS:08}.JPEG"
         ({"train": tar(without(TRAIN_MEMBERS, "n15075141.tar"))},
          "img_train.tar holds the archives of 2 classes, the last is n02119789.tar"),
         ({"train": tar(TRAIN_MEMBERS | {"n00000001.tar": b""})},
-         "img_train.tar holds 'n00000001.tar', which is no archive of a class"),
+         "img_train.tar holds 'n00000001.tar', which is not the archive of a class"),
         ({"train": tar({"train/": None} | TRAIN_MEMBERS)}, "img_train.tar holds 'train'"),
-        ({"train": b"no archive" * 100}, "img_train.tar is no whole tar archive"),
+        ({"train": b"no archive" * 100}, "img_train.tar is not a complete tar archive"),
     ],
 )  # fmt: skip
 def test_archives_that_would_give_a_wrong_data_set(miniature, tmp_path, archives, message):
@@ -205,20 +206,20 @@ def boundary(archive, member):
 def test_an_archive_cut_off(miniature, kind):
     whole = tar({"train": TRAIN_MEMBERS, "validation": VALIDATION_MEMBERS}[kind])
     name = {"train": "img_train.tar", "validation": "img_val.tar"}[kind]
-    with pytest.raises(InputError, match=f"{name} ends behind .*, too soon"):
+    with pytest.raises(InputError, match=f"{name} is cut off after "):
         miniature(**{kind: whole[: boundary(whole, 2)]})
-    with pytest.raises(InputError, match=f"{name} is no whole tar archive"):
+    with pytest.raises(InputError, match=f"{name} is not a complete tar archive"):
         miniature(**{kind: whole[: boundary(whole, 2) - 600]})
-    # All members, and not the blocks of zeros behind them.
+    # All members, but not the blocks of zeros after them.
     with tarfile.open(fileobj=io.BytesIO(whole)) as opened:
         opened.getmembers()
         end = opened.offset
-    with pytest.raises(InputError, match=f"{name} ends behind .*, too soon"):
+    with pytest.raises(InputError, match=f"{name} is cut off after "):
         miniature(**{kind: whole[:end]})
 
 
 @pytest.mark.parametrize("missing", [TRAIN, VALIDATION])
-def test_one_of_two_archives(miniature, tmp_path, missing):
+def test_a_missing_archive_is_named(miniature, tmp_path, missing):
     expected = write(tmp_path / "manual", b"", b"")
     (tmp_path / "manual" / missing).unlink()
     with pytest.raises(InputError, match=f"lacks {missing} "):
@@ -230,7 +231,7 @@ def test_one_of_two_archives(miniature, tmp_path, missing):
         )
 
 
-def test_damaged_images_are_named_where_they_lie(miniature, tmp_path):
+def test_damaged_images_are_named_with_their_archives(miniature, tmp_path):
     train = dict(TRAIN_MEMBERS)
     train["n02119789.tar"] = tar({"n02119789_1.JPEG": jpeg(9)[:300], "n02119789_2.JPEG": jpeg(9),
                                   "n02119789_3.JPEG": b""})  # fmt: skip
@@ -250,7 +251,7 @@ def test_a_class_archive_that_lacks_images(miniature):
     train["n15075141.tar"] = tar({"n15075141_1.JPEG": jpeg(120)})
     with pytest.raises(InputError, match="img_train.tar holds 7 images, the published one 9"):
         miniature(train=tar(train), verify=True)
-    # Without --verify it is noticed when TFDS has built it.
+    # Without --verify it is noticed after TFDS has built it.
     with pytest.raises(InputError, match="7 train images, imagenet2012 9. Delete"):
         miniature(train=tar(train))
 
@@ -276,7 +277,7 @@ def test_missing_records_are_named(miniature, tmp_path):
         data.Source("imagenet2012", "test", data_dir=tmp_path / "data").open()
 
 
-def test_a_stopped_preparation_starts_again_and_its_rest_is_named(miniature, tmp_path, capfd):
+def test_leftovers_of_an_interrupted_preparation_are_named(miniature, tmp_path, capfd):
     parent = tmp_path / "data" / "imagenet2012"
     rest, mine = parent / "incomplete.A1B2C3_5.1.0", parent / "incomplete work of mine"
     for folder in (rest, mine):
@@ -284,17 +285,17 @@ def test_a_stopped_preparation_starts_again_and_its_rest_is_named(miniature, tmp
         (folder / "half").write_bytes(b"x")
     assert miniature()["splits"]["train"] == 9
     said = capfd.readouterr().err
-    assert f"{rest} is left of a preparation that was stopped" in said and str(mine) not in said
+    assert f"{rest} is left over from an interrupted preparation" in said and str(mine) not in said
     assert (rest / "half").exists() and (mine / "half").exists()
 
 
 def test_a_folder_where_the_data_set_would_go(miniature, tmp_path):
     (tmp_path / "data" / "imagenet2012" / "5.1.0").mkdir(parents=True)
-    with pytest.raises(InputError, match="5.1.0 holds no prepared data set. Delete"):
+    with pytest.raises(InputError, match="5.1.0 exists, but holds no prepared data set. Delete"):
         miniature()
 
 
-def test_too_little_space_is_noticed_before(tmp_path):
+def test_too_little_space_is_noticed_beforehand(tmp_path):
     expected = write(tmp_path, tar(TRAIN_MEMBERS), tar(VALIDATION_MEMBERS))
     builder = tfds.builder("imagenet2012", data_dir=tmp_path / "data")
     # Sparse: what the file system says is its size.
@@ -307,7 +308,7 @@ def test_too_little_space_is_noticed_before(tmp_path):
 
 
 def sparse(name, size):
-    """A member without a byte that says it has many, as GNU tar writes files with holes."""
+    """Make a member without contents that claims a size, as GNU tar writes files with holes."""
     member = tarfile.TarInfo(name)
     member.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
@@ -317,8 +318,8 @@ def sparse(name, size):
     return bytes(header)
 
 
-def no_plain(name, kind):
-    """A member that is a folder, or another name of a file outside."""
+def not_plain(name, kind):
+    """Make a member that is a folder, or a link to a file outside the archive."""
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, "/etc/passwd"
     return member.tobuf(tarfile.GNU_FORMAT)
@@ -328,30 +329,30 @@ def no_plain(name, kind):
     "no_file",
     [
         partial(sparse, size=2**32),
-        partial(no_plain, kind=tarfile.SYMTYPE),
-        partial(no_plain, kind=tarfile.LNKTYPE),
-        partial(no_plain, kind=tarfile.DIRTYPE),
+        partial(not_plain, kind=tarfile.SYMTYPE),
+        partial(not_plain, kind=tarfile.LNKTYPE),
+        partial(not_plain, kind=tarfile.DIRTYPE),
     ],
     ids=["holes", "symbolic link", "hard link", "folder"],
 )
-def test_members_that_are_no_files(miniature, tmp_path, no_file):
+def test_members_that_are_not_files(miniature, tmp_path, no_file):
     """Folders, links and holes where images should be; nothing of an archive is unpacked."""
     validation = no_file(LAST) + tar(without(VALIDATION_MEMBERS, LAST))
-    with pytest.raises(InputError, match=f"img_val.tar holds '{LAST}', which is no file"):
+    with pytest.raises(InputError, match=f"img_val.tar holds '{LAST}', which is not a file"):
         miniature(validation=validation)
     train = no_file("n15075141.tar") + tar(without(TRAIN_MEMBERS, "n15075141.tar"))
-    with pytest.raises(InputError, match="holds 'n15075141.tar', which is no archive of a class"):
+    with pytest.raises(InputError, match="'n15075141.tar', which is not the archive of a class"):
         miniature(train=train)
     mark = f"MARK{os.getpid()}"  # short: a name in a tar has 100 bytes
     for name in ("n15075141_1.JPEG", f"../../{mark}", f"{tmp_path}/{mark}"):
         inner = no_file(name) + bytes(1024)
-        with pytest.raises(InputError, match=r"n15075141\.tar/\S+ is no plain file"):
+        with pytest.raises(InputError, match=r"n15075141\.tar/\S+ is not a plain file"):
             miniature(train=tar(TRAIN_MEMBERS | {"n15075141.tar": inner}), verify=True)
     assert not list(tmp_path.parent.rglob(f"*{mark}*"))
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
 
 
-def test_a_class_archive_that_is_none_without_verifying(miniature, tmp_path):
+def test_a_damaged_class_archive_without_verifying(miniature, tmp_path):
     with pytest.raises(
         InputError, match="an archive there is damaged .* `prepare --verify` names it"
     ):

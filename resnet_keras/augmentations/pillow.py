@@ -114,14 +114,16 @@ def rotate(image: tf.Tensor, degrees: float | tf.Tensor, fill: Sequence[int]) ->
     return affine(image, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y), fill)
 
 
-def affine(image: tf.Tensor, matrix: Sequence[float | tf.Tensor], fill: Sequence[int]) -> tf.Tensor:
+def affine(
+    image: tf.Tensor, matrix: Sequence[float | tf.Tensor], fill: int | Sequence[int]
+) -> tf.Tensor:
     """Move pixels as `PIL.Image.transform(AFFINE)` with bilinear.
 
     Args:
         image: uint8 `(height, width, channels)`.
         matrix: `(a, b, c, d, e, f)`: the pixel with its centre at `(x, y)` comes from
             `(a x + b y + c, d x + e y + f)`.
-        fill: pixel value, one a channel, of what comes from outside.
+        fill: value of pixels that come from outside, one for all channels or one per channel.
 
     Returns:
         uint8 of the same shape.

@@ -199,7 +199,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> by
     """Read a member."""
     if not _plain(member):
         raise InputError(f"{name} is not a plain file. Download its archive again.")
-    return archive.extractfile(member).read()
+    file = archive.extractfile(member)
+    assert file is not None  # it is a file
+    return file.read()
 
 
 def _reason(image: tuple[str, bytes]) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,12 +76,12 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
     # Without those of the community, for which TFDS asks the network.
     known = tfds.list_builders(with_community_datasets=False)
     prepared = Path(data_dir or default_data_dir()) / dataset
-    if dataset.split("/")[0] in known or prepared.is_dir():
+    if re.split("[:/]", dataset)[0] in known or prepared.is_dir():
         try:
             with _nothing_left():
                 builder = tfds.builder(dataset, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError):
-            pass  # no such configuration, or a folder that holds something else
+            pass  # no such configuration or version, or a folder that holds something else
         except FileNotFoundError as error:  # TFDS' packages lack files of some data sets
             raise InputError(
                 f"the installed version of tensorflow-datasets cannot open {dataset} "

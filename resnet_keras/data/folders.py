@@ -87,14 +87,14 @@ def open_folder(
     root = Path(os.path.expanduser(folder)).absolute()
     labels, found = _find(root)
     checked = _check_once(root, labels, found, seed, skip_bad)
-    side = split
+    name = split
     if split == "test":
-        side = next((name for name in _TEST_FOLDERS if name in checked.splits), split)
-    if side not in checked.splits:
+        name = next((name for name in _TEST_FOLDERS if name in checked.splits), split)
+    if name not in checked.splits:
         raise InputError(
             f"{root} has the splits {', '.join(sorted(checked.splits))}. Received: split={split!r}"
         )
-    members = checked.splits[side]
+    members = checked.splits[name]
     if not members:
         raise InputError(f"split {split!r} of {root} is empty.")
     number = {label: i for i, label in enumerate(checked.labels)}
@@ -123,10 +123,10 @@ def _find(root: Path) -> tuple[tuple[str, ...], tuple[_Found, ...]]:
         )
     labels: set[str] = set()
     found: list[_Found] = []
-    for side, folder in splits.items():
+    for split, folder in splits.items():
         for label in _subfolders(folder):
             labels.add(label.name)
-            found += _files(side, label)
+            found += _files(split, label)
     if not labels:
         raise InputError(f"{root} has no class folders: it needs CLASS/* or train/CLASS/*.")
     return tuple(sorted(labels)), tuple(found)
@@ -140,7 +140,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return [path for path in inside if not _litter(path.name) and path.is_dir()]
 
 
-def _files(side: str, label: Path) -> Iterable[_Found]:
+def _files(split: str, label: Path) -> Iterable[_Found]:
     """List the files in a class folder."""
     for path in sorted(label.iterdir()):
         if _litter(path.name):
@@ -151,7 +151,7 @@ def _files(side: str, label: Path) -> Iterable[_Found]:
                 "train/CLASS/* with val/CLASS/*."
             )
         status = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
-        yield _Found(side, label.name, str(path), status.st_size, status.st_mtime_ns)
+        yield _Found(split, label.name, str(path), status.st_size, status.st_mtime_ns)
 
 
 def _litter(name: str) -> bool:
@@ -236,7 +236,7 @@ def _split(images: list, seed: int) -> dict[str, list]:
 
 def _say_what_is_missing(root: Path, labels: tuple[str, ...], splits: dict[str, list]) -> None:
     """Name the classes of which a split has no images."""
-    for side, images in splits.items():
+    for split, images in splits.items():
         there = {file.label for file, _ in images}
         if lacking := [label for label in labels if label not in there]:
-            say(f"{root}: no {side} images of {', '.join(lacking)}")
+            say(f"{root}: no {split} images of {', '.join(lacking)}")

@@ -80,7 +80,7 @@ class Split(abc.ABC):
         """A text that is equal for equal images with equal labels in the same order."""
         number = zlib.crc32("\n".join(self.labels).encode(errors="surrogateescape"))
         for array in self._contents():
-            number = zlib.crc32(np.ascontiguousarray(array), number)  # without a copy
+            number = zlib.crc32(np.ascontiguousarray(array).data, number)  # without a copy
         return f"{self.examples:,} of {len(self.labels):,} classes (checksum {number:08x})"
 
     @abc.abstractmethod

@@ -175,16 +175,16 @@ def _publish(job: Job, model: "keras.Model", rows: list[dict[str, Any]]) -> dict
     from resnet_keras.evaluation import evaluate
     from resnet_keras.exporting import save_plain
     from resnet_keras.model_files import Metadata, label_lines
-    from resnet_keras.quantize import ranges, stock, write_ranges
+    from resnet_keras.quantize import activation_ranges, dequantized, write_ranges
     from resnet_keras.report import write_report
 
     recipe, path = job.recipe, job.folder / "model.keras"
     labels = job.train.labels
     write_text(job.folder / "labels.txt", label_lines(labels))
     Metadata(recipe.preprocessing, labels=labels, dataset=recipe.dataset).write(path)
-    save_plain(stock(model) if recipe.quantize else model, path)
+    save_plain(dequantized(model) if recipe.quantize else model, path)
     if recipe.quantize:
-        write_ranges(path, ranges(model))
+        write_ranges(path, activation_ranges(model))
     results = evaluate(
         path,
         split=job.test,

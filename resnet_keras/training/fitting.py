@@ -15,28 +15,28 @@ from resnet_keras.signals import signals_to
 from resnet_keras.training import tracking, watch
 from resnet_keras.training.job import Job
 from resnet_keras.training.progress import ProgressBar
-from resnet_keras.training.replicas import Replicas, StoppedTogether
+from resnet_keras.training.replicas import StoppedTogether
 
 
 def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> list[dict[str, Any]]:
-    """Train from where the backup stands to the end.
+    """Train from the last backup to the end.
 
     Args:
         job: the training.
         model: compiled.
-        metrics: it was compiled with.
-        saved: the backup to resume from, as `watch.restore` gave it: it is in the model already.
+        metrics: those that it was compiled with.
+        saved: the backup to resume from, as returned by `watch.restore`, which has put it into the
+            model; None: train from the start.
 
     Returns:
         The rows of the log, one per epoch.
 
     Raises:
-        SystemExit: 1 where the loss is NaN or infinite; 128 + signal after SIGTERM or SIGINT, when
-            everything is saved.
+        SystemExit: 1 if the loss becomes NaN or infinite; 128 + signal after SIGTERM or SIGINT,
+            once everything is saved.
     """
     step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
     recipe, replicas, folder = job.recipe, job.replicas, job.folder
-    train, test = job.train, job.test
     steps, total = job.steps_per_epoch, job.total_steps
     place = watch.Position(step, recipe.accumulate, steps, total, rows)
     every = recipe.interval()
@@ -44,7 +44,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
-            stack.enter_context(data.reading(train, test))
+            stack.enter_context(data.reading(job.train, job.test))
             watching = [watch.ValidateAverages()] if recipe.ema else []
             if replicas.process == 0:
                 watching += _shown(recipe, place, folder, stack)
@@ -56,7 +56,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
             ]
             # The rest of an epoch that was interrupted, then all the others.
             while place.step < total:
-                _fit(recipe, model, train, test, place, callbacks, replicas)
+                _fit(job, model, place, callbacks)
             if keep.signal:  # came behind the last step, whose backup is there
                 raise StoppedTogether(keep.signal)
     except watch.Diverged as error:
@@ -71,7 +71,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
 
 
 def _shown(recipe: Recipe, place: watch.Position, folder: Path, stack: ExitStack) -> list:
-    """The callbacks that show the run: in its folder, on the screen, elsewhere."""
+    """Make the callbacks that show the run: in its folder, on the screen, in a tracker."""
     watch.write_rows(folder / "log.csv", place.rows)
     profile = watch.Profiler(place, recipe.profiled(), folder / "tensorboard")
     stack.callback(profile.close)
@@ -87,11 +87,17 @@ def _shown(recipe: Recipe, place: watch.Position, folder: Path, stack: ExitStack
     return shown
 
 
-def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> None:
-    """Let Keras train the epochs that come next."""
+def _fit(
+    job: Job,
+    model: keras.Model,
+    place: watch.Position,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Let Keras train the next epochs."""
+    recipe, replicas = job.recipe, job.replicas
     epoch, end, steps = place.next_epochs()
     batches = data.training_batches(
-        train,
+        job.train,
         recipe,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
@@ -101,7 +107,7 @@ def _fit(recipe, model, train, test, place, callbacks, replicas: Replicas) -> No
     # JAX shares out whole batches only: the last one must be filled.
     whole = keras.backend.backend() == "jax" and replicas.count > 1
     test_batches = data.evaluation_batches(
-        test,
+        job.test,
         recipe.preprocessing,
         batch_size=recipe.batch_size // replicas.processes,
         share=(replicas.process, replicas.processes) if whole else None,

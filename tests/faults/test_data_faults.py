@@ -1,4 +1,4 @@
-"""Data that go away or change while a training reads them: one line with the file; it goes on."""
+"""Images that vanish or change during training: one line names the file; training resumes."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def images(folder):
 
 @pytest.fixture
 def on_images(tmp_path):
-    """Gives the training of another run folder on these images."""
+    """Gives the command that trains on these images in another run folder."""
     folder = images(tmp_path / "images")
 
     def train(name):
@@ -36,7 +36,7 @@ def on_images(tmp_path):
 
 
 def refused_when_they_vanish(warm, on_images, tmp_path):
-    """A training whose images go away after some steps: its command, its newest step."""
+    """Train until the images vanish after some steps; the command, and the newest step."""
     train, folder = on_images
     command = train("broken") + " --epochs 400"
     process = warm.start(command)
@@ -45,7 +45,7 @@ def refused_when_they_vanish(warm, on_images, tmp_path):
     folder.rename(tmp_path / "away")
     process.wait()
     line = process.refused()
-    assert f"the image {folder}/" in line and "cannot be read any more" in line
+    assert f"the image {folder}/" in line and "can no longer be read" in line
     assert newest_step(run) >= 6
     return command, newest_step(run)
 
@@ -58,7 +58,7 @@ def test_images_that_vanish_within_an_epoch(warm, on_images, tmp_path):
 def test_images_that_come_back_and_one_that_changes(warm, on_images, tmp_path):
     command, stopped = refused_when_they_vanish(warm, on_images, tmp_path)
     _, folder = on_images
-    # Without them it does not start; with them it goes on.
+    # Without them it does not start; with them it resumes.
     warm.run(command).refused()
     (tmp_path / "away").rename(folder)
     process = warm.start(command)

@@ -133,7 +133,7 @@ def life(killer, place, tries):
             print(f"{phase}: {killer.kills} kills so far", flush=True)
         if phase == "prepare":
             for path in place.data.glob("*/incomplete.*"):
-                assert f"{path} is left of a preparation that was stopped" in process.output
+                assert f"{path} is left over from an interrupted preparation" in process.output
     assert end(place.run) == killer.whole.end
     assert weights(place.run / "model.keras") == killer.whole.weights
 

@@ -1,4 +1,4 @@
-"""JPEG files to augmented training batches."""
+"""Training pipelines: from JPEG files to augmented batches."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ IMAGES, HEIGHT, WIDTH = 256, 375, 500
 
 
 def write_images(folder: Path) -> None:
-    """JPEG of photos that scikit-learn ships, of the size that ImageNet's mostly have."""
+    """Write crops of scikit-learn's two photos as JPEG, in the size most common in ImageNet."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -28,12 +28,12 @@ def ours(folder: str, **options) -> dict:
 
 
 def ours_with_rand_augment(folder: str) -> dict:
-    """The same with RandAugment as ResNet strikes back has it."""
+    """The same with RandAugment, as in "ResNet strikes back"."""
     return ours(folder, rand_ops=2)
 
 
 def memory(folder: str) -> dict:
-    """What memory 20 epochs add, after five."""
+    """How much memory 20 epochs add after the first five."""
     batches = _our_batches(folder)
     epoch = IMAGES // 64
 
@@ -52,16 +52,16 @@ def _our_batches(folder: str, **options):
 
     load_tensorflow()
     from resnet_keras import data
+    from resnet_keras.recipe.columns import Augmentation
 
     images = data.Source(f"folder:{folder}", "train").open()
-    batches = data.training_batches(
-        images, size=224, batch_size=64, seed=0, min_area=0.08, flip=True, **options
-    )
+    augmentation = Augmentation(min_area=0.08, flip=True, **options)
+    batches = data.training_batches(images, augmentation, batch_size=64, seed=0)
     return iter(batches.as_numpy_iterator())
 
 
 def bare_decode(folder: str) -> dict:
-    """Nothing but decoding a random window: what no pipeline can beat."""
+    """Decode a random window and do nothing else: no pipeline can be faster."""
     _one_core()
     from resnet_keras.console import load_tensorflow
 
@@ -86,7 +86,7 @@ def bare_decode(folder: str) -> dict:
 
 
 def torchvision(folder: str) -> dict:
-    """Torchvision's reference pipeline in the main process, its best on one core."""
+    """Torchvision's reference pipeline in the main process, where it is fastest on one core."""
     _one_core()
     import torch
     from torchvision import datasets, transforms
@@ -108,12 +108,12 @@ def torchvision(folder: str) -> dict:
 
 
 def _one_core() -> None:
-    """Before any library looks."""
+    """Keep to one core; called before a library counts them."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
 
 
 def _pipeline_speed(batches, warm_up: int = 8, measured: int = 50) -> dict:
-    """Images a second of batches of 64."""
+    """Images per second, in batches of 64."""
     for _ in range(warm_up):
         next(batches)
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A data set by its name: digits, Fashion-MNIST and what TFDS prepared; what cannot be is said."""
+"""Data sets by name: digits, Fashion-MNIST, what TFDS prepared; others are refused."""
 
 import gzip
 import struct
@@ -17,7 +17,7 @@ DEBIAN = "/usr/share/datasets/fashion-mnist"
 
 
 def prepared(folder, shape=(4, 4, 3), **labels):
-    """A data set as TFDS leaves it on disk, an image for each label of each split."""
+    """Write a data set as TFDS does, with an image for each label of each split."""
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=shape),
@@ -71,7 +71,7 @@ def test_debians_fashion_mnist_satisfies_the_real_builder(data_dir):
     assert data.Source("fashion_mnist", "test", data_dir=data_dir).open().examples == 10000
 
 
-def test_any_split_of_tfds(data_dir):
+def test_a_part_of_a_split(data_dir):
     half = data.Source("digits", "train[:50%]", data_dir=data_dir).open()
     assert half.examples == 718
     with pytest.raises(InputError, match="train, test|test, train"):
@@ -88,7 +88,7 @@ def test_a_slice_of_nothing_is_an_empty_split_not_a_damaged_one(data_dir, split)
 # In memory, and as records.
 @pytest.mark.parametrize("shape", [(4, 4, 3), (None, None, 3)])
 def test_a_test_without_labels_is_the_validation_and_refused_by_its_name(tmp_path, shape):
-    """TFDS' imagenet2012, places365_small, i_naturalist2018 and others have tests of -1."""
+    """imagenet2012, places365_small, i_naturalist2018 and others of TFDS have test labels of -1."""
     prepared(tmp_path, shape, train=[0, 1, 2], validation=[2, 1], test=[-1, -1, -1, -1])
     test = data.Source("mine", "test", data_dir=tmp_path).open()
     assert test.examples == 2
@@ -104,7 +104,7 @@ def test_a_test_with_labels_is_the_test(tmp_path):
     assert data.Source("mine", "test", data_dir=tmp_path).open().examples == 2
 
 
-def test_a_data_set_of_train_alone_says_what_to_do_about_its_test(tmp_path):
+def test_without_a_test_split_an_error_says_what_to_do(tmp_path):
     prepared(tmp_path, train=[0, 1, 2, 0, 1])
     with pytest.raises(InputError, match="Received: split='test'") as caught:
         data.Source("mine", "test", data_dir=tmp_path).open()
@@ -112,24 +112,38 @@ def test_a_data_set_of_train_alone_says_what_to_do_about_its_test(tmp_path):
     assert data.Source("mine", "train[80%:]", data_dir=tmp_path).open().examples == 1
 
 
-def test_unknown_data_set_names_near_ones(data_dir):
+@pytest.mark.parametrize("shape", [(4, 4, 3), (None, None, 3)])
+def test_a_split_knows_its_source(tmp_path, shape):
+    prepared(tmp_path, shape, train=[0, 1, 2, 0])
+    source = data.Source("mine", "train[1:]", data_dir=tmp_path)
+    split = source.open()
+    assert split.source == source and (split.examples, split.channels) == (3, 3)
+    assert split.sample(2, seed=0).source == source
+
+
+def test_images_of_an_unknown_kind_are_refused_with_those_that_are_known(tmp_path):
+    with pytest.raises(InputError, match="give `folder:PATH`.* Received: dataset='fodler:x'"):
+        data.Source("fodler:x", "train").open()
+
+
+def test_an_unknown_data_set_is_refused_with_similar_names(data_dir):
     with pytest.raises(InputError, match="cifar10"):
         data.Source("cifar_10", "train", data_dir=data_dir).open()
 
 
-def test_a_near_data_set_is_named_once(data_dir):
+def test_a_similar_name_is_listed_once(data_dir):
     """TFDS knows our digits, too."""
-    with pytest.raises(InputError, match="near it: digits,") as caught:
+    with pytest.raises(InputError, match="similar names: digits,") as caught:
         data.Source("digitts", "train", data_dir=data_dir).open()
     assert str(caught.value).count("digits,") == 1
 
 
 def test_a_data_set_without_images_is_refused(data_dir):
-    with pytest.raises(InputError, match="no labelled images"):
+    with pytest.raises(InputError, match="no images with labels"):
         data.Source("iris", "train", data_dir=data_dir).open()
 
 
-def test_imagenet_tells_which_archives_to_put_where(tmp_path):
+def test_without_imagenets_archives_an_error_names_them(tmp_path):
     with pytest.raises(InputError, match=r"ILSVRC2012_img_train.tar \(147,897,477,120 bytes\)"):
         data.Source("imagenet2012", "train", data_dir=tmp_path).open()
 
