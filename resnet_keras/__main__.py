@@ -146,7 +146,8 @@ def summary(
         input_size: Height and width of the image. By default as published.
     """
     load_tensorflow()
-    from resnet_keras.models import ResNet, count
+    from resnet_keras.models import count
+    from resnet_keras.zoo import ResNet
 
     shape = None if input_size is None else (input_size, input_size, 3)
     try:

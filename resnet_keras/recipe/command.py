@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
@@ -26,7 +26,7 @@ def parse(recipe: R, docstring: str | None) -> R:
         # Not as tyro's description, whose lines tyro joins to one that no terminal holds.
         print(flags.description(docstring), end="\n\n")
     kind = flags.flags(recipe)
-    values = parsed(lambda: tyro.cli(kind, description=""), kind, sys.argv[1:])
+    values: Any = parsed(lambda: tyro.cli(kind, description=""), kind, sys.argv[1:])
     recipe = dataclasses.replace(recipe, **flags.values(values))
     if recipe.run_dir is None:
         recipe = dataclasses.replace(recipe, run_dir=Path("runs") / Path(sys.argv[0]).stem)

@@ -327,13 +327,13 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
     Returns:
         `model/00000/conv1_conv/kernel`, `optimizer/...`, `metric/...`.
     """
-    metrics = {metric.name: metric for metric in (*model.metrics, *metrics)}
-    metrics.pop("compile_metrics", None)  # the container of the compiled ones
-    counted = {id(v) for metric in metrics.values() for v in metric.variables}
+    named = {metric.name: metric for metric in (*model.metrics, *metrics)}
+    named.pop("compile_metrics", None)  # the container of the compiled ones
+    counted = {id(v) for metric in named.values() for v in metric.variables}
     kinds = {
         "model": [v for v in model.variables if id(v) not in counted],
         "optimizer": model.optimizer.variables,
-        "metric": [v for name in sorted(metrics) for v in metrics[name].variables],
+        "metric": [v for name in sorted(named) for v in named[name].variables],
     }
     return {
         # Keras numbers some names over the whole process: `seed_generator_24/...`.
