@@ -133,4 +133,5 @@ def _folded(weights: list[np.ndarray], norm: keras.layers.BatchNormalization) ->
         )
     )
     scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [np.float32(kernel * scale), np.float32((bias - mean) * scale + beta)]
+    folded = (kernel * scale, (bias - mean) * scale + beta)
+    return [array.astype(np.float32) for array in folded]
