@@ -75,7 +75,7 @@ class StepCounter(keras.callbacks.Callback):
         super().__init__()
         self.position = position
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count a batch.
 
         Raises:
@@ -90,11 +90,11 @@ class StepCounter(keras.callbacks.Callback):
 class ValidateAverages(keras.callbacks.Callback):
     """Validates the running average of the weights, which is what will be saved."""
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Any = None) -> None:
         """Put the averages into the model."""
         self.model.optimizer.swap_averages()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: Any = None) -> None:
         """Put the weights back."""
         self.model.optimizer.swap_averages()
 
@@ -106,11 +106,11 @@ class EpochRow(keras.callbacks.Callback):
         super().__init__()
         self.position, self.learning_rate = position, learning_rate
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note the time."""
         self.start = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Add a row."""
         row = {"epoch": epoch + 1, "learning_rate": self.learning_rate(self.position.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
@@ -128,7 +128,7 @@ class LogWriter(keras.callbacks.Callback):
         super().__init__()
         self.position, self.path, self.report = position, path, report
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write the row of an epoch."""
         write_rows(self.path, self.position.rows)
         row = self.position.rows[-1]
@@ -144,13 +144,13 @@ class Profiler(keras.callbacks.Callback):
         self.open = contextlib.ExitStack()
         self.running = False
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Start before the first of the steps, or where the run is resumed among them."""
         if not self.running and self.position.step in self.steps:
             self.open.enter_context(profiling(self.folder))
             self.running = True
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Stop after the last."""
         if self.running and self.position.step not in self.steps:
             self.close()
@@ -198,33 +198,33 @@ class Backups(keras.callbacks.Callback):
         self.resumed = saved.arrays if saved else None  # the metrics within the epoch
         self.sums: dict[str, np.ndarray] = {}  # the metrics when the validation began
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Restore the metrics of a resumed epoch, which Keras has just set to zero."""
         if self.resumed and self.position.within_epoch:
             for name, variable in self._metrics().items():
                 variable.assign(self.resumed[name])
         self.resumed, self.sums = None, {}
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Any = None) -> None:
         """Note the metrics before the validation uses them: a longer run may be resumed here."""
         self.sums = _values(self._metrics())
         self.doing = "validation"
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: Any = None) -> None:
         """Note that the validation is over."""
         self.doing = "step"
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save within an epoch; `on_epoch_end` saves at its end, when the log has its row."""
         if self.position.at_step_end and self.position.within_epoch and self._due():
             self.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save at the end of an epoch."""
         if self._due():
             self.save()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         """Save the end of the training."""
         if self.saved_step != self.position.step:
             self.save()
@@ -262,7 +262,7 @@ class Backups(keras.callbacks.Callback):
         notes = {"rows": self.position.rows, **self.settled}
         backup.save(self.folder, backup.Saved(self.position.step, arrays, notes))
 
-    def on_signal(self, number, frame) -> None:
+    def on_signal(self, number: int, frame: Any) -> None:
         """Note a signal: the run saves and stops after this step. A second one stops it at once.
 
         A validation is finished first, because the epoch's row has its numbers.
