@@ -1,4 +1,4 @@
-"""Windows, resizing and flips against their definitions; every augmentation against itself.
+"""Windows, resizing and flips, against their definitions; that all depend on the seed alone.
 
 `python tests/test_augmentations.py` writes golden/resize_cv2.npz anew;
 it needs opencv-python-headless.
@@ -108,6 +108,24 @@ def test_crop_window_falls_back_to_the_centre(size, window):
 )
 def test_center_crop_window(size, resize, crop, window):
     found = augmentations.center_crop_window(*size, resize=resize, crop=(crop, crop))
+    assert tuple(int(number) for number in found) == window
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "crop", "window"),
+    [
+        ((375, 500), 256, (224, 192), (256, 341, 16, 74)),  # 74.5 goes to the even side
+        ((500, 375), 256, (192, 224), (341, 256, 74, 16)),
+        ((300, 400), 200, (224, 100), (200, 266, -12, 83)),
+        # Without `resize` the image just covers the window: one edge fits, the other is cut.
+        ((375, 500), None, (200, 300), (225, 300, 12, 0)),  # 12.5
+        ((500, 375), None, (200, 100), (200, 150, 0, 25)),
+        ((100, 100), None, (30, 40), (40, 40, 5, 0)),
+        ((30, 40), None, (60, 80), (60, 80, 0, 0)),
+    ],
+)
+def test_center_crop_window_of_a_height_and_a_width(size, resize, crop, window):
+    found = augmentations.center_crop_window(*size, resize=resize, crop=crop)
     assert tuple(int(number) for number in found) == window
 
 

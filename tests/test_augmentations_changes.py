@@ -1,4 +1,4 @@
-"""What changes pixels, against Pillow; what draws and mixes, against its definition."""
+"""Changes of pixels, against Pillow; random draws and mixing, against their definitions."""
 
 import math
 from functools import partial
@@ -12,6 +12,8 @@ from scipy import stats
 
 from resnet_keras import augmentations
 from resnet_keras.augmentations import pillow
+from resnet_keras.errors import InputError
+from resnet_keras.recipe.columns import Augmentation
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -69,7 +71,7 @@ DARK = np.where(SMALL > 60, 0, SMALL)  # most pixels in one level
 FLAT = np.full_like(SMALL, 9)
 
 
-@pytest.mark.parametrize("image", [*PHOTOS, SMALL, DULL, DARK, FLAT])
+@pytest.mark.parametrize("photo", [*PHOTOS, SMALL, DULL, DARK, FLAT])
 def test_operations_are_pillows(photo):
     image, theirs = tf.constant(photo), Image.fromarray(photo)
     assert_levels(pillow.autocontrast(image), ImageOps.autocontrast(theirs), 0)
@@ -92,7 +94,7 @@ def test_operations_are_pillows(photo):
             assert_levels(ours(image, factor), kind(theirs).enhance(factor), 0)
 
 
-@pytest.mark.parametrize("image", [*PHOTOS, SMALL])
+@pytest.mark.parametrize("photo", [*PHOTOS, SMALL])
 def test_moves_are_pillows(photo):
     image, theirs = tf.constant(photo), Image.fromarray(photo)
     for degrees in (-30.0, -7.3, 0.0, 21.0):
@@ -325,3 +327,82 @@ def test_random_affine_turns_scales_and_shears_about_the_centre():
     ]
     heights = [float((x.sum(1) * np.arange(21)).sum() / max(x.sum(), 1)) for x in scaled if x.any()]
     assert min(heights) < 2 and 10 - 8 / 1.3 - 0.5 <= max(heights) <= 10 - 8 / 1.3 + 0.5
+
+
+# What a recipe's columns ask for
+
+
+def augmented(image, key, **columns):
+    """`augment` of an image that lies in memory."""
+
+    def pixels(window=None):
+        if window is None:
+            return tf.constant(image)
+        top, left, height, width = window
+        return tf.constant(image)[top : top + height, left : left + width]
+
+    columns = Augmentation(**columns)
+    return augmentations.augment(lambda: tf.constant(image.shape), pixels, key, columns)
+
+
+def test_augment_makes_all_changes_in_their_order():
+    """Windows first, then moves, then colours, and noise at the end."""
+    columns = {
+        "train_size": 40, "min_area": 0.3, "interpolation": "bicubic", "antialias": True,
+        "rotate": 20.0, "scale": 0.1, "shear": 0.1, "padding": 3, "flip": True, "rand_ops": 3,
+        "rand_magnitude": 5.0, "rand_std": 0.1, "color_jitter": 0.4, "erasing": 0.9,
+    }  # fmt: skip
+    for number in range(12):
+        key = seed(number)
+        top, left, height, width = augmentations.random_crop_window(48, 64, key, min_area=0.3)
+        image = SMALL[top : top + height, left : left + width]
+        image = augmentations.resize(image, 40, 40, interpolation="bicubic", antialias=True)
+        image = augmentations.random_affine(image, key, degrees=20.0, scale=0.1, shear=0.1)
+        image = augmentations.flip(augmentations.pad_and_crop(image, key, padding=3), key)
+        image = augmentations.rand_augment(image, key, num_ops=3, magnitude=5.0, magnitude_std=0.1)
+        image = augmentations.color_jitter(image, key, brightness=0.4, contrast=0.4, saturation=0.4)
+        image = augmentations.random_erasing(image, key, probability=0.9)
+        assert_levels(augmented(SMALL, key, **columns), image, 0)
+
+
+def test_without_columns_an_image_is_only_resized():
+    square = SMALL[:, :48]
+    assert_levels(augmented(square, seed(0), train_size=48), square, 0)
+    resized = augmentations.resize(SMALL, 24, 24, antialias=True)
+    assert_levels(augmented(SMALL, seed(0), train_size=24, antialias=True), resized, 0)
+
+
+def test_colours_of_grey_images_are_refused_by_the_column():
+    augmentations.require_channels(Augmentation(erasing=1.0, mixup=1.0, rotate=9.0), 1)
+    augmentations.require_channels(Augmentation(rand_ops=2, color_jitter=0.4), 3)
+    for columns, name in (({"rand_ops": 2}, "rand_ops"), ({"color_jitter": 0.4}, "color_jitter")):
+        with pytest.raises(InputError, match=f"`{name}` needs images of 3 channels, these have 1"):
+            augmentations.require_channels(Augmentation(**columns), 1)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"mixup": 0.3}, {"cutmix": 0.7}, {"mixup": 0.3, "cutmix": 0.7}]
+)
+def test_mix_does_what_the_columns_say(columns):
+    images, labels = batch((8, 8), 4)
+    assert augmentations.mixes(Augmentation(**columns)) and not augmentations.mixes(Augmentation())
+    for number in range(8):
+        key = seed(number)
+        if len(columns) == 2:
+            expected = augmentations.mixup_or_cutmix(
+                images, labels, key, mixup_alpha=0.3, cutmix_alpha=0.7, classes=CLASSES
+            )
+        elif "mixup" in columns:
+            expected = augmentations.mixup(images, labels, key, alpha=0.3, classes=CLASSES)
+        else:
+            expected = augmentations.cutmix(images, labels, key, alpha=0.7, classes=CLASSES)
+        found = augmentations.mix(images, labels, key, Augmentation(**columns), classes=CLASSES)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_partners_mirror_each_other():
+    """Row i of 8 is mixed with row 7 - i."""
+    for rows, expected in (([2, 3, 4], [2, 3, 4, 5]), ([0], [0, 7]), ([1, 6], [1, 6])):
+        found = augmentations.with_partners(np.array(rows), 8)
+        assert found.tolist() == expected and (found + found[::-1] == 7).all()

@@ -394,31 +394,6 @@ def test_every_column_of_a_recipe_changes_what_a_step_sees(column):
     assert not np.array_equal(first(**others), first(**others | value))
 
 
-def test_all_changes_of_an_image_come_in_their_order():
-    """Windows first; moves, then colours; noise at the end: as the originals have it."""
-    split = colourful()
-    columns = {
-        "min_area": 0.3, "rotate": 20.0, "scale": 0.1, "shear": 0.1, "padding": 3, "flip": True,
-        "rand_ops": 2, "rand_magnitude": 5.0, "rand_std": 0.1, "color_jitter": 0.4, "erasing": 0.9,
-        "interpolation": "bicubic", "antialias": True,
-    }  # fmt: skip
-    ours, labels = drawn(split, size=24, **columns)
-    _, order = drawn(split)
-    assert np.array_equal(labels, order)
-    plain, _ = drawn(split)
-    for position, image in enumerate(plain):
-        key = augmentations.example_seed(3, 0, position)
-        top, left, height, width = augmentations.random_crop_window(32, 32, key, min_area=0.3)
-        image = image[top : top + height, left : left + width]
-        image = augmentations.resize(image, 24, 24, interpolation="bicubic", antialias=True)
-        image = augmentations.random_affine(image, key, degrees=20.0, scale=0.1, shear=0.1)
-        image = augmentations.flip(augmentations.pad_and_crop(image, key, padding=3), key)
-        image = augmentations.rand_augment(image, key, num_ops=2, magnitude=5.0, magnitude_std=0.1)
-        image = augmentations.color_jitter(image, key, brightness=0.4, contrast=0.4, saturation=0.4)
-        image = augmentations.random_erasing(image, key, probability=0.9)
-        assert_levels(ours[position], image, 0)
-
-
 # Evaluation of images that are not square: torchvision's Resize(resize), CenterCrop((h, w)).
 
 

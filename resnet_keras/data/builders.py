@@ -81,7 +81,10 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
             with _nothing_left():
                 builder = tfds.builder(dataset, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError):
-            pass  # no such configuration or version, or a folder that holds something else
+            pass  # no such configuration, or a folder that holds something else
+        except AssertionError as error:  # no such version
+            reason = str(error).rpartition('": ')[2].rstrip(".")
+            raise InputError(f"{reason}. Received: dataset={dataset!r}") from None
         except FileNotFoundError as error:  # TFDS' packages lack files of some data sets
             raise InputError(
                 f"the installed version of tensorflow-datasets cannot open {dataset} "
