@@ -99,7 +99,7 @@ NEGATIVE = st.integers(max_value=-1).map(str)
 def refuses_below_zero(field):
     """Whether a recipe in Python refuses what its command line must then refuse, too."""
     try:
-        Recipe(model="resnet20_cifar", dataset="digits", **{field: -1})
+        Recipe(**{"model": "resnet20_cifar", "dataset": "digits", field: -1})
     except InputError:
         return True
     return False
