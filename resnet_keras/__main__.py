@@ -21,9 +21,10 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from resnet_keras import __version__
 from resnet_keras.arguments import did_you_mean, parsed
-from resnet_keras.console import exit_with_one_line, load_tensorflow, printable, say, text_to
+from resnet_keras.console import exit_with_one_line, load_tensorflow, say, text_to
 from resnet_keras.errors import InputError
 from resnet_keras.signals import stopping
+from resnet_keras.text import printable
 
 PROGRAM = "resnet-keras"
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from resnet_keras.errors import explanation
+from resnet_keras.text import printable
 
 # TensorFlow prints these on every machine without a GPU, and while it quantizes; no setting of its
 # own silences them.
@@ -129,16 +130,6 @@ def command() -> str:
 def say(line: object) -> None:
     """Print one line on stderr, with the names of files and classes in it made printable."""
     print(printable(str(line)), file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Escape, as Python does, every character that would control the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def shortened(text: str) -> str:
-    """Cut a text after 300 characters, so that a message stays readable."""
-    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def _excepthook(

@@ -42,6 +42,11 @@ def shortened(text: str, *, most: int = 300) -> str:
     return f"{text[: left - end]} ... {text[len(text) - end :]}"
 
 
+def reason(error: Exception) -> str:
+    """Say in one line of some length what an error says; a file may name things as it likes."""
+    return shortened(one_line(str(error)) or type(error).__name__, most=600)
+
+
 def _escaped(character: str) -> str:
     if unicodedata.category(character) in _UNSAFE and character not in _JOINERS:
         return repr(character)[1:-1]

@@ -137,13 +137,13 @@ def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     inside = sorted(folder.iterdir())
-    return [path for path in inside if not _litter(path.name) and path.is_dir()]
+    return [path for path in inside if not is_litter(path.name) and path.is_dir()]
 
 
 def _files(split: str, label: Path) -> Iterable[_Found]:
     """List the files in a class folder."""
     for path in sorted(label.iterdir()):
-        if _litter(path.name):
+        if is_litter(path.name):
             continue
         if path.is_dir():
             raise InputError(
@@ -154,7 +154,7 @@ def _files(split: str, label: Path) -> Iterable[_Found]:
         yield _Found(split, label.name, str(path), status.st_size, status.st_mtime_ns)
 
 
-def _litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     """Tell whether programs leave files of this name behind; `._x.jpg` pretends to be an image."""
     name = name.lower()
     hidden = name.startswith(".") and not name.endswith(_IMAGE_SUFFIXES)

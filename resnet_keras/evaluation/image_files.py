@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnet_keras import data
-from resnet_keras.data.folders import _litter as litter
+from resnet_keras.data.folders import is_litter
 from resnet_keras.errors import InputError
 from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
 
@@ -70,7 +70,7 @@ def _inside(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     if real in above:
         return
     for path in sorted(folder.iterdir()):
-        if litter(path.name):
+        if is_litter(path.name):
             continue
         if path.is_dir():
             yield from _inside(path, (*above, real))

@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resnet_keras.console import shortened
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path, write_text
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.text import printable, shortened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +77,8 @@ def metadata_path(model_file: Path) -> Path:
 
 
 def label_lines(labels: Iterable[str]) -> str:
-    """Return the text of `labels.txt`, a line a class.
-
-    What would end a line, and control characters and lone surrogates, which names of folders may
-    have, are written as Python's escapes.
-    """
-    strange = ("Cc", "Cs", "Zl", "Zp")
-    return "".join(
-        "".join(repr(c)[1:-1] if unicodedata.category(c) in strange else c for c in label) + "\n"
-        for label in labels
-    )
+    """Return the text of `labels.txt`, one line per class; names of folders may be anything."""
+    return "".join(f"{printable(label)}\n" for label in labels)
 
 
 def parse_metadata(text: bytes, path: Path) -> Metadata:

@@ -6,8 +6,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from resnet_keras.console import shortened
 from resnet_keras.errors import InputError
+from resnet_keras.text import one_line, shortened
 
 T = TypeVar("T")
 
@@ -59,6 +59,5 @@ def require_images(path: Path, shape: Sequence) -> None:
 
 def reason(error: Exception) -> str:
     """Give the message of a parser's error in one short line; Keras puts the cause last."""
-    text = str(error).rpartition("Exception encountered: ")[2]
-    text = " ".join(text.split()) or type(error).__name__
-    return shortened(text)
+    cause = str(error).rpartition("Exception encountered: ")[2]
+    return shortened(one_line(cause) or type(error).__name__)

@@ -1,12 +1,11 @@
 """The model card: what a stranger needs to know to use a model file."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from resnet_keras.files import local_path
 from resnet_keras.model_files import Metadata
-from resnet_keras.report.snippets import LIBRARIES, SNIPPETS
+from resnet_keras.model_files.formats import KERAS, Format, format_named
 from resnet_keras.report.text import (
     escape_code,
     escape_markdown,
@@ -30,11 +29,11 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
         The text of a `README.md`. It names no licence, which only those who trained the weights
         can give.
     """
-    suffix = Path(name).suffix
+    row = format_named(name) or KERAS
     return "\n".join(
         [
             "---",
-            *_front_matter(report, metadata, name, suffix),
+            *_front_matter(report, metadata, name, row),
             "---",
             "",
             f"# {escape_markdown(name)}",
@@ -43,11 +42,11 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
             "",
             "## Use",
             "",
-            *_arrays(report, metadata, suffix),
+            *_arrays(report, metadata, row),
             *_preprocessing(metadata),
             "",
             "```python",
-            SNIPPETS.get(suffix, SNIPPETS[".keras"]).format(name=name),
+            row.module.SNIPPET.format(name=name),
             "```",
             "",
             *_measured(report, metadata),
@@ -57,10 +56,10 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
     )
 
 
-def _front_matter(report: dict, metadata: Metadata, name: str, suffix: str) -> list[str]:
+def _front_matter(report: dict, metadata: Metadata, name: str, row: Format) -> list[str]:
     """Write the YAML; a string of JSON is one of YAML, too."""
     lines = [
-        f"library_name: {LIBRARIES.get(suffix, 'keras')}",
+        f"library_name: {row.library}",
         "pipeline_tag: image-classification",
         "tags:",
         "- image-classification",
@@ -100,13 +99,13 @@ def _about(metadata: Metadata) -> list[str]:
     return [f"A ResNet that classifies images{classes}{trained}. Written by resnet-keras."]
 
 
-def _arrays(report: dict, metadata: Metadata, suffix: str) -> list[str]:
+def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
     """Describe `pixels` and `scores`, which depend on how the file was made."""
     height, width = metadata.preprocessing.size
     size = f"{height}, {width}"
     shape = f"channels, {size}" if report.get("layout") == "nchw" else f"{size}, channels"
     kind = report.get("io") or "float32"
-    quantized = suffix == ".tflite" and kind != "float32"
+    quantized = row.integer_scores and kind != "float32"
     how = (
         " Both are quantized: a value is (integer - zero point) x scale, and `(scale, zero point)` "
         'are in `entry["quantization"]` and `exit["quantization"]`.'

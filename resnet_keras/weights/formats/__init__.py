@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from resnet_keras.errors import InputError
+from resnet_keras.text import reason, shortened
 from resnet_keras.weights.formats import h5, hub, keras_archive, pth, safetensors
 from resnet_keras.weights.formats.refused import Refused
-from resnet_keras.weights.text import reason, shortened
 
 # What all tensors of a file may come to, by its size: some share their values.
 _MOST_CLAIMED = 4

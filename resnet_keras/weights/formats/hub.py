@@ -1,7 +1,7 @@
 """`hf://org/repo`: files of the Hugging Face Hub, kept in the cache of huggingface_hub."""
 
 from resnet_keras.errors import InputError
-from resnet_keras.weights.text import reason
+from resnet_keras.text import reason
 
 # What a repository calls its weights, best first.
 _NAMES = ("model.safetensors", "pytorch_model.bin", "model.keras", "model.weights.h5")
