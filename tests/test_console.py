@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_keras.console import printable, shortened
+from resnet_keras.console import say
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,13 +62,9 @@ def test_what_was_said_before_a_stream_is_watched_comes_first():
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a\n\xe9\n", b"b\n")
 
 
-def test_what_would_control_a_terminal_is_escaped():
-    assert printable("a\x1b[31m\n\u202e\xe9日") == "a\\x1b[31m\\n\\u202e\xe9日"
-
-
-def test_long_texts_are_cut():
-    assert shortened("x" * 300) == "x" * 300
-    assert shortened("x" * 301) == "x" * 300 + " ..."
+def test_what_would_control_a_terminal_is_escaped(capsys):
+    say("a\x1b[31m\n\u202e\xe9日")
+    assert capsys.readouterr() == ("", "a\\x1b[31m\\n\\u202e\xe9日\n")
 
 
 def test_noise_is_held_back_and_other_lines_are_not():
