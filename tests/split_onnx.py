@@ -32,6 +32,6 @@ def write(model, path, metadata, *, layout):
         path,
         save_as_external_data=True,
         location=path.with_suffix(".bin").name,
-        size_threshold=0,
+        size_threshold=1024,  # shapes stay inside, where they are needed first
     )
     return {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import keras
+import numpy as np
 
 from resnet_keras.console import command, say
 from resnet_keras.data import Split
@@ -179,20 +180,13 @@ class _Job:
             candidate = open_model_file(file, folded=False)
             report = self._facts(calibration, errors) | self._proof(original, candidate)
             if report["kept"]:
-                say("measuring latency")
-                measured = {"latency_ms": candidate, "latency_ms_source": original}
-                if settings.quantize != "none":
-                    float32 = part.with_name(f"float32-{file.name}")
-                    convert(model, float32, metadata, settings.in_float32())
-                    report["bytes_float32"] = size(settings.format.files(float32))
-                    measured["latency_ms_float32"] = open_model_file(float32)
-                report |= latencies(measured, image) | {"cores": os.cpu_count()}
+                report |= self._measured(model, original, candidate, image)
             seconds = round(time.perf_counter() - self.start, 1)
             report |= {"seconds": seconds, "command": command()}
             if not report["kept"]:
                 publish.write_report(report, self.out)
                 raise BoundMissed(
-                    f"{self.out} was not kept: {report['reason']} (against {self.source})."
+                    f"{self.out} was not kept: {report['reason']} (compared with {self.source})."
                 )
             report = publish.prepare(report, part, self.out, metadata, settings)
         publish.finish(report, self.out, metadata, settings)
@@ -222,6 +216,20 @@ class _Job:
             examples=self.examples,
             bound=self.bound,
         )
+
+    def _measured(
+        self, model: keras.Model, original: ModelFile, candidate: ModelFile, image: np.ndarray
+    ) -> dict[str, Any]:
+        """Measure latency; of a quantized file also latency and bytes of the same in float32."""
+        say("measuring latency")
+        files = {"latency_ms": candidate, "latency_ms_source": original}
+        facts: dict[str, Any] = {"cores": os.cpu_count()}
+        if self.settings.quantize != "none":
+            float32 = candidate.path.with_name(f"float32-{candidate.path.name}")
+            convert(model, float32, self.original.metadata, self.settings.in_float32())
+            facts["bytes_float32"] = size(self.settings.format.files(float32))
+            files["latency_ms_float32"] = open_model_file(float32)
+        return latencies(files, image) | facts
 
     def _facts(self, calibration: Calibration | None, errors: dict[str, float]) -> dict[str, Any]:
         """Say how the file was made."""
