@@ -196,7 +196,7 @@ def test_values_of_another_type_are_refused_by_name(change):
         dataclasses.replace(ROW, **change)
 
 
-def test_texts_become_paths_and_lists_tuples():
+def test_strings_become_paths_and_lists_tuples():
     given = {"run_dir": "runs/x", "data_dir": Path("d"), "weights": "w.pth", "mean": [0, 0.5, 1]}
     recipe = dataclasses.replace(ROW, learning_rate=1, **given)
     assert (recipe.run_dir, recipe.data_dir, recipe.weights) == (Path("runs/x"), Path("d"), "w.pth")
@@ -204,7 +204,7 @@ def test_texts_become_paths_and_lists_tuples():
     assert dataclasses.replace(recipe, run_dir=None).run_dir is None
 
 
-def test_weights_are_a_text_that_json_keeps():
+def test_weights_are_a_string_that_json_keeps():
     for weights in ("hf://timm/resnet50.a1_in1k", "runs/quickstart/model.keras", None):
         recipe = dataclasses.replace(ROW, weights=weights)
         read = Recipe(**json.loads(json.dumps(recipe.to_json())))
@@ -377,8 +377,7 @@ PLAIN = Recipe(model="resnet50", dataset="imagenet2012")
            ("min_learning_rate", 0.01, ("constant", "step")),
            ("schedule_unit", "epoch", ("constant", "step"))]
        for schedule in schedules),
-     ({"quantize": True},
-      "`quantize` needs `weights`: set --weights. Received: quantize=True, weights=None"),
+     ({"quantize": True}, "`quantize` needs `weights`: set --weights.*quantize=True, weights=None"),
      ({"norm_eval": True}, "`norm_eval` needs `weights`"),
      ({"freeze": 0}, "`freeze` needs `weights`: set --weights. Received: freeze=0"),
      ({"exclude": ("gama",)}, "`exclude` must be .*'gama' is in none.*exclude=\\('gama',\\)"),
@@ -389,7 +388,7 @@ PLAIN = Recipe(model="resnet50", dataset="imagenet2012")
      ({"std": ()}, "`std` must have a number for each channel")],
     ids=str,
 )  # fmt: skip
-def test_columns_that_contradict_each_other_are_refused(change, words):
+def test_columns_that_conflict_are_refused(change, words):
     with pytest.raises(InputError, match=words):
         dataclasses.replace(PLAIN, **change)
 

@@ -239,7 +239,7 @@ def test_dry_run_prints_one_json_object_and_touches_nothing(run_python, tmp_path
 
 
 def test_replicas_must_divide_the_batch():
-    with pytest.raises(ValueError, match="divide"):
+    with pytest.raises(ValueError, match="multiple of replicas"):
         dataclasses.replace(Recipe(model="resnet18", dataset="digits"), batch_size=9, replicas=2)
 
 

@@ -130,13 +130,13 @@ def fill(text: str, tables: dict[str, list[str]]) -> str:
         SystemExit: the document has no such comments.
     """
     for name, rows in tables.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->\n)", re.S)
-        if not pattern.search(text):
+        place = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->\n", text, re.S)
+        if place is None:
             raise SystemExit(
                 f"no place for a table: <!-- {name} --> and <!-- /{name} --> are missing"
             )
         lines = "".join(f"{row}\n" for row in ["", *rows, ""])
-        text = pattern.sub(lambda match, lines=lines: match[1] + lines + match[2], text)
+        text = text[: place.start(1)] + lines + text[place.end(1) :]
     return text
 
 

@@ -36,12 +36,12 @@ class Recipe(Run, Optimization, Augmentation, Network):
     """Everything that decides how a network is trained.
 
     The fields are the columns of `resnet_keras/recipe/columns.py`, where each has its range and a
-    sentence; `python RECIPE.py --help` prints them. Lists become tuples, and texts become paths
-    where a path is due, so `Recipe(**json)` reads what `to_json` wrote.
+    sentence; `python RECIPE.py --help` prints them. Lists become tuples, and strings become paths
+    where a path is expected, so `Recipe(**fields)` reads what `to_json` wrote.
 
     Raises:
         InputError: a value of another type or out of range, an unknown name, or columns that
-            contradict each other.
+            conflict.
     """
 
     # The bases stand in reverse: a dataclass takes the fields of its last base first.
@@ -140,7 +140,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
         return parse(self, docstring)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them: paths as texts, tuples as lists."""
+        """Return the fields as JSON can hold them: paths as strings, tuples as lists."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {
             k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
@@ -185,7 +185,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
                 return field
         return None
 
-    def _longer(self, mine: int | None, theirs: int | None) -> bool:
+    def _longer(self, mine: Any, theirs: Any) -> bool:
         """Whether a training only becomes longer, and its learning rates so far do not change."""
         known = isinstance(mine, int) and isinstance(theirs, int)
         return known and mine > theirs and self.schedule in ("constant", "step")

@@ -1,4 +1,4 @@
-"""What a recipe refuses: values of another type or out of range, and columns that contradict."""
+"""Refuse a recipe with a value of another type or out of range, or with columns that conflict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def typed(field: str, value: Any, kind: Any) -> Any:
-    """Return a value as its column's type: a text as the path, a list as the tuple that is due.
+    """Return a value with its column's type: strings become paths, and lists tuples, where needed.
 
     Raises:
         InputError: the value is of another type, or not finite.
@@ -133,22 +133,22 @@ def _check_columns_without_effect(recipe: Recipe) -> None:
                 value,
             )
         if column.needs is not None and not getattr(recipe, column.needs):
+            flag = "--" + column.needs.replace("_", "-")
             raise InputError(
-                f"`{field}` needs `{column.needs}`: set --{column.needs}. Received: "
-                f"{field}={value!r}, {column.needs}={getattr(recipe, column.needs)!r}"
+                f"`{field}` needs `{column.needs}`: set {flag}. Received: {field}={value!r}, "
+                f"{column.needs}={getattr(recipe, column.needs)!r}"
             )
 
 
 def _check_exclude(recipe: Recipe) -> None:
     """Refuse a word that is in no name of a trainable variable."""
-    names = (
-        trainable_variables(SPECS[recipe.model], folded=recipe.quantize) if recipe.exclude else ()
-    )
+    if not recipe.exclude:
+        return
+    names = trainable_variables(SPECS[recipe.model], folded=recipe.quantize)
     for word in recipe.exclude:
         if not any(word in name for name in names):
             refuse(
                 "exclude",
-                f"must be parts of variables' names, such as {names[-3]!r} and {names[-1]!r}; "
-                f"{word!r} is in none of them",
+                f"must be words in names of variables, such as {names[1]!r}; {word!r} is in none",
                 recipe.exclude,
             )

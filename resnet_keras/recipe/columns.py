@@ -243,7 +243,7 @@ class Optimization:
         "Warm-up: rise each step, each epoch, or only at the end.", "linear"
     )
     warmup_start: float | None = column(
-        "Warm-up: share of the learning rate to start from. None: that of one rise.",
+        "Warm-up: fraction of the learning rate to start from. None: rise in equal steps from 0.",
         None, at_least=0, at_most=1,
     )  # fmt: skip
     ema: float = column(

@@ -1,4 +1,4 @@
-"""The learning rate of every step, from a recipe's columns."""
+"""The learning rate of each step of a recipe."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ if TYPE_CHECKING:
 
 
 def learning_rate_at(recipe: Recipe, step: int, unit: int) -> float:
-    """The rate of a step, from 0, where `unit` steps are what the recipe counts in (an epoch)."""
+    """Return the learning rate of a step.
+
+    Args:
+        recipe: whose columns say how it rises and falls.
+        step: number of the step, from 0.
+        unit: steps in an epoch; 1 where the recipe counts steps.
+    """
     end = recipe.steps or recipe.epochs * unit
     warmup = recipe.warmup_steps or round(recipe.warmup_epochs * unit)
     return _curve(recipe, step, warmup, end, unit) * _warmup(recipe, step, warmup, unit)
 
 
 def _curve(recipe: Recipe, step: int, begin: int, end: int, unit: int) -> float:
-    """The rate without warm-up; cosine and power run from `begin` to `end`."""
+    """The learning rate without warm-up; cosine and poly fall from `begin` to `end`."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
     if recipe.schedule == "step":
@@ -35,7 +41,7 @@ def _curve(recipe: Recipe, step: int, begin: int, end: int, unit: int) -> float:
 
 
 def _warmup(recipe: Recipe, step: int, end: int, unit: int) -> float:
-    """The factor of the warm-up, which reaches 1 with its last step."""
+    """The factor of the warm-up, which is 1 from its last step on."""
     if step >= end:
         return 1.0
     if recipe.warmup_curve == "stairs":
