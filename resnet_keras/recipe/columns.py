@@ -96,8 +96,9 @@ class Network:
     """The network and its initial weights."""
 
     model: str = column(
-        "Network: resnet50, resnetv1d50, resnet20_cifar, ...", choices=SPECS, metavar="NAME"
-    )
+        "Network, such as resnet50, resnetv1d50 or resnet20_cifar; README.md lists all.",
+        choices=SPECS, metavar="NAME",
+    )  # fmt: skip
     weights: str | None = column(
         "Weights to start from: a file, a folder or hf://ORG/REPO.", None, metavar="SOURCE"
     )
