@@ -70,8 +70,9 @@ def parsed(
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return ` (did you mean WORD?)` for the word that is meant; nothing where none is similar."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    bare = {name.removeprefix("--"): name for name in known}  # dashes make options similar
+    close = difflib.get_close_matches(word.removeprefix("--"), bare, n=1)
+    return f" (did you mean {bare[close[0]]}?)" if close else ""
 
 
 def _arguments(command: Callable[..., Any]) -> list[_Argument]:

@@ -123,3 +123,5 @@ def test_help_ends_as_help_does(capsys):
 def test_only_similar_words_are_meant():
     assert did_you_mean("evalute", ["evaluate", "export"]) == " (did you mean evaluate?)"
     assert did_you_mean("x", ["evaluate", "export"]) == ""
+    assert did_you_mean("--x", ["--mix", "--mixup"]) == ""
+    assert did_you_mean("--mixu", ["--mixup"]) == " (did you mean --mixup?)"
