@@ -27,16 +27,10 @@ def require_ours(recipe: Recipe) -> Path:
     """Return the run folder of a recipe, unless another recipe has written there.
 
     Raises:
-        InputError: it has, or the recipe cannot be trained.
+        InputError: it has, or the recipe names no folder.
     """
-    from resnet_keras.specs import SPECS
-
-    if recipe.model not in SPECS:
-        raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: {recipe.model!r}")
     if recipe.run_dir is None:
         raise InputError("`run_dir` must name the folder of the run. Received: run_dir=None")
-    if recipe.weights is None:
-        _refuse_without_weights(recipe)
     earlier = _recipe_in(recipe.run_dir)
     if earlier is None:
         return recipe.run_dir
@@ -100,17 +94,6 @@ def require_same(job: "Job", saved: "Saved | None") -> None:
             "which must be on a file system that all of them share. "
             f"Received: {job.folder.absolute()}"
         )
-
-
-def _refuse_without_weights(recipe: Recipe) -> None:
-    """Refuse, without weights, what only makes sense for a trained network."""
-    for field in ("quantize", "norm_eval", "freeze"):
-        value = getattr(recipe, field)
-        if value is not False and value != -1:  # stage 0 is the stem, not nothing
-            raise InputError(
-                f"`{field}` needs a trained network: name it with --weights. "
-                f"Received: {field}={value!r}, weights=None"
-            )
 
 
 def _recipe_in(folder: Path) -> dict[str, Any] | None:
