@@ -122,6 +122,9 @@ def _quantize(
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            # Weights of 7 bits: processors without VNNI add pairs of products of 8 bits in 16,
+            # which overflows, so that a file would compute something else there.
+            reduce_range=True,
             nodes_to_exclude=excluded,
             extra_options={"TensorQuantOverrides": ranges},
         )
