@@ -117,7 +117,7 @@ class Optimizer(keras.optimizers.Optimizer):
         """Create the optimizer's own variables, and note which of `variables` decay.
 
         Raises:
-            ValueError: a variable takes its gradient for its value (Keras' float8).
+            ValueError: the gradient of a variable is to become its value, as in Keras' float8.
         """
         if self.built:
             return
@@ -151,8 +151,8 @@ class Optimizer(keras.optimizers.Optimizer):
         Args:
             grads: gradients of the scaled loss on this replica's images. A variable whose
                 gradient is None keeps its value.
-            trainable_variables: theirs; by default those that the optimizer was built with, which
-                it is with these if it was not before.
+            trainable_variables: the variables of these gradients; None: all that the optimizer
+                was built with. If it was not built before, it is built with these.
 
         Raises:
             ValueError: the gradients are not those of the variables.
@@ -306,7 +306,7 @@ class Optimizer(keras.optimizers.Optimizer):
     def _check_calls(self) -> None:
         """Refuse a step before which something was not called that its numbers depend on.
 
-        A training step is Python that runs once for each replica, to be traced, so counts suffice.
+        These are calls of Python: where the step is compiled, they happen when it is traced.
         """
         if self.loss_scale:
             if not self._calls.scale_loss:
