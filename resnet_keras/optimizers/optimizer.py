@@ -4,13 +4,14 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
+
+from resnet_keras.optimizers.backend import behind, copied, summed
 
 
 class Optimizer(keras.optimizers.Optimizer):
@@ -117,7 +118,7 @@ class Optimizer(keras.optimizers.Optimizer):
         """Create the optimizer's own variables, and note which of `variables` decay.
 
         Raises:
-            ValueError: a variable takes its gradient for its value (Keras' float8).
+            ValueError: the gradient of a variable is to become its value, as in Keras' float8.
         """
         if self.built:
             return
@@ -151,8 +152,8 @@ class Optimizer(keras.optimizers.Optimizer):
         Args:
             grads: gradients of the scaled loss on this replica's images. A variable whose
                 gradient is None keeps its value.
-            trainable_variables: theirs; by default those that the optimizer was built with, which
-                it is with these if it was not before.
+            trainable_variables: the variables of these gradients; None: all that the optimizer
+                was built with. If it was not built before, it is built with these.
 
         Raises:
             ValueError: the gradients are not those of the variables.
@@ -167,7 +168,7 @@ class Optimizer(keras.optimizers.Optimizer):
         places, gradients = self._matched(list(grads), list(trainable_variables))
         self._check_calls()
         with keras.name_scope(self.name):
-            values = self._new_values(places, _summed(gradients))
+            values = self._new_values(places, summed(gradients))
             # Each replica writes its own copy; all have computed the same numbers.
             for place, value in zip(places, values, strict=True):
                 self.assign(self._model.weights[place], value)
@@ -236,11 +237,11 @@ class Optimizer(keras.optimizers.Optimizer):
 
         Without averages nothing happens.
         """
-        if not self.ema or not int(_copy(self.updates)):
+        if not self.ema or not int(copied(self.updates)):
             return
         weights = [*self._model.weights, *self._model.statistics]
         for weight, average in zip(weights, self.averages, strict=True):
-            old, new = _copy(weight), _copy(average)
+            old, new = copied(weight), copied(average)
             weight.assign(new)
             average.assign(old)
 
@@ -306,7 +307,7 @@ class Optimizer(keras.optimizers.Optimizer):
     def _check_calls(self) -> None:
         """Refuse a step before which something was not called that its numbers depend on.
 
-        A training step is Python that runs once for each replica, to be traced, so counts suffice.
+        These are calls of Python: where the step is compiled, they happen when it is traced.
         """
         if self.loss_scale:
             if not self._calls.scale_loss:
@@ -339,7 +340,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
         learning_rate, values = self.learning_rate, []
         for place, gradient, variable in zip(places, gradients, variables, strict=True):
-            with _behind(gradient):
+            with behind(gradient):
                 value, moments = self.compute_update(
                     place, gradient, variable, ops.cast(learning_rate, variable.dtype)
                 )
@@ -409,39 +410,6 @@ class Optimizer(keras.optimizers.Optimizer):
 def norm(tensors: Iterable) -> Any:
     """Compute the L2 norm of all the numbers of some tensors: a scalar."""
     return ops.sqrt(sum(ops.sum(ops.square(tensor)) for tensor in tensors))
-
-
-def _summed(gradients: list) -> list:
-    """Gradients, summed over the replicas; on JAX a batch is one array, on all of them."""
-    if keras.backend.backend() != "tensorflow":
-        return gradients
-    import tensorflow as tf  # not above: with the JAX backend there may be no TensorFlow
-
-    context = tf.distribute.get_replica_context()
-    if context is None:  # outside of `strategy.run` there is one gradient
-        return gradients
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-
-
-def _behind(tensor: Any) -> AbstractContextManager:
-    """Let what is computed within wait for a tensor.
-
-    TensorFlow would else compute what reads variables only, such as the decay of each, before the
-    forward pass, and keep it in memory all the while.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return nullcontext()
-    import tensorflow as tf
-
-    return tf.control_dependencies([tensor])
-
-
-def _copy(variable: keras.Variable) -> Any:
-    """A variable's value, which does not change when the variable does."""
-    if keras.backend.backend() == "tensorflow":
-        # A tensor first: a variable that lives on several replicas is not an array.
-        return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)))
-    return variable.value  # values of other backends never change
 
 
 def _both(one: Any, other: Any) -> Any:
