@@ -16,8 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO, cast
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+try:
+    import tyro
+    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+except ModuleNotFoundError as missing:  # of `pip install resnet-keras` without extras
+    print(
+        "error: the command line needs more packages: pip install 'resnet-keras[train]'. "
+        f"Received: {missing}",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 from resnet_keras import __version__
 from resnet_keras.arguments import did_you_mean, parsed

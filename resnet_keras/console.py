@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from types import TracebackType
 
-from resnet_keras.errors import explanation
+from resnet_keras.errors import InputError, explanation
 from resnet_keras.text import printable
 
 # TensorFlow prints these on every machine without a GPU, and while it quantizes; no setting of its
@@ -86,14 +86,25 @@ def _discard(numbers: set[int]) -> None:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow without its messages about missing GPUs."""
+    """Import TensorFlow without its messages about missing GPUs.
+
+    Raises:
+        InputError: it is not installed.
+    """
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with without_noise():
-        import tensorflow as tf
+    try:
+        with without_noise():
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise InputError(
+            f"this needs TensorFlow: pip install 'resnet-keras[train]'. Received: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

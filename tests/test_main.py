@@ -262,3 +262,32 @@ def test_convert_ignores_the_metadata_of_an_older_model_and_replaces_no_other_fi
     done = command("convert", tmp_path / "x.safetensors", tmp_path / "x.keras")
     assert done.returncode == 2 and "x.json" in done.stderr.splitlines()[-1]
     assert (tmp_path / "x.json").read_text() == '{"mine": 1}'
+
+
+# As in an environment that has not the extras; Python asks the finders for what is not loaded.
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(name, path, target=None):
+        if name.split(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing)
+from resnet_keras.__main__ import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [("tyro", ["doctor"], "train"), ("tensorflow", ["summary", "resnet20_cifar"], "train"),
+     ("ai_edge_litert", ["predict", "x.tflite", "x.png"], "export")],
+)  # fmt: skip
+def test_what_an_extra_brings_is_named_where_it_is_missing(
+    run_python, tmp_path, package, words, extra
+):
+    (tmp_path / "x.tflite").write_bytes(b"x")
+    words = [str(tmp_path / word) if word.startswith("x.") else word for word in words]
+    line = refused_in_one_line(run_python("-c", WITHOUT, package, *words))
+    assert f"pip install 'resnet-keras[{extra}]'" in line and package in line

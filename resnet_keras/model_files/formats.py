@@ -92,8 +92,18 @@ class Format:
 
     @property
     def module(self) -> FormatModule:
-        """The module of the format, with the libraries that it needs."""
-        return cast(FormatModule, importlib.import_module(self.module_name, __package__))
+        """The module of the format.
+
+        Raises:
+            InputError: a library that it needs is not installed.
+        """
+        try:
+            return cast(FormatModule, importlib.import_module(self.module_name, __package__))
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{self.name} files need more packages: pip install 'resnet-keras[export]'. "
+                f"Received: {error}"
+            ) from error
 
     @property
     def described(self) -> str:
