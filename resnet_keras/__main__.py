@@ -59,7 +59,8 @@ class Images:
     """Where the images come from."""
 
     dataset: Name = None
-    """digits, a TFDS name or folder:PATH. By default the data set of the training."""
+    """digits, a TFDS name, or your own images, such as folder:PATH. By default the data set of the
+    training."""
     data_dir: Folder = None
     """Folder of the prepared data sets. By default ~/tensorflow_datasets."""
     skip_bad: Flag = False
@@ -214,7 +215,7 @@ def prepare(
     """Check the archives of a data set, build it with TFDS, and check the result.
 
     Args:
-        dataset: A TFDS name, or folder:PATH, whose images are checked.
+        dataset: A TFDS name; or your own images, such as folder:PATH, which are checked.
         manual_dir: Folder of the archives. By default downloads/manual in --data-dir.
         data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
         verify: First decode every image of the archives.

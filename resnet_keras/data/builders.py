@@ -98,7 +98,7 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
     near = difflib.get_close_matches(dataset, sorted({"digits", *known}))
     hint = f"; similar names: {', '.join(near)}" if near else ""
     raise InputError(
-        "no such data set: give `digits`, a name of TFDS, or images of your own as `folder:PATH`"
+        "no such data set: give `digits`, a name of TFDS, or your own images, such as `folder:PATH`"
         f"{hint}. Received: dataset={dataset!r}"
     )
 

@@ -35,8 +35,8 @@ def prepare(
     """Check the files of a data set, build it with TFDS, and count the result.
 
     Args:
-        dataset: `digits`, a TFDS name, or images of one's own, `folder:PATH`, of which every file
-            is read.
+        dataset: `digits`, a TFDS name, or images of one's own, such as `folder:PATH`, of which
+            every file is read.
         manual_dir: folder of the downloaded files; by default `downloads/manual` in `data_dir`.
         data_dir: folder of prepared data sets; by default TFDS' `~/tensorflow_datasets`.
         verify: first decode every image in ImageNet's archives.

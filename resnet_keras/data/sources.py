@@ -20,8 +20,8 @@ class Source:
     """Where the images of a split come from.
 
     Attributes:
-        dataset: `digits`, the name of a TFDS image-classification data set, or `folder:PATH`: see
-            `open_folder`.
+        dataset: `digits`; the name of a TFDS image-classification data set; or images of one's own,
+            such as `folder:PATH` (see `open_folder`).
         split: "train"; "test", which is the validation split where the data set has no labelled
             test split; or a split as TFDS writes it (`validation[:10%]`).
         data_dir: where prepared data sets are; by default TFDS' `~/tensorflow_datasets`.

@@ -56,8 +56,8 @@ def evaluate(
     Args:
         model_file: a model file, or one that is open.
         split: "test", "train", or a split as TFDS writes it; or one that is open.
-        dataset: `digits`, a TFDS name or `folder:PATH`; by default what the model was trained on.
-            Like `data_dir` and `skip_bad`, it is for splits that are named.
+        dataset: as of `data.Source`; by default what the model was trained on. Like `data_dir` and
+            `skip_bad`, it is for splits that are named.
         data_dir: folder of the prepared data sets.
         skip_bad: leave out files of a folder that cannot be read, instead of refusing it.
         batch_size: images in a batch.

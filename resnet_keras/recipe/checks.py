@@ -59,7 +59,8 @@ def check(recipe: Recipe) -> None:
     _check_columns_without_effect(recipe)
     _check_exclude(recipe)
     if recipe.holdout and local_path(recipe.dataset) is not None:
-        refuse("holdout", "must be 0 for a folder, which has its own test images", recipe.holdout)
+        rule = "must be 0 for your own images, which have a test split of their own"
+        refuse("holdout", rule, recipe.holdout)
     examples = recipe.examples()
     if examples is not None and examples < 1:
         refuse("holdout", f"must be below {examples + recipe.holdout}", recipe.holdout)

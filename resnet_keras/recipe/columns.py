@@ -202,7 +202,7 @@ class Optimization:
     )
     learning_rate: float = column("Peak learning rate.", 0.1, above=0)
     weight_decay: float = column(
-        "Weight decay. SGD adds it to the gradient, as in PyTorch; LAMB to the update.",
+        "Weight decay. SGD adds it to the gradient, as in PyTorch; others where their papers do.",
         0.0, at_least=0,
     )  # fmt: skip
     exclude: tuple[str, ...] = column(
@@ -258,7 +258,8 @@ class Run:
     """Data, evaluation, machine and output."""
 
     dataset: str = column(
-        "Data set: a name of TensorFlow Datasets, digits, or folder:PATH.", metavar="NAME"
+        "Data set: digits, a name of TensorFlow Datasets, or your own images, such as folder:PATH.",
+        metavar="NAME",
     )
     data_dir: Path | None = column(
         "Where prepared data sets are stored. None: ~/tensorflow_datasets.", None, resume="free"

@@ -1,0 +1,50 @@
+"""A list of image files becomes a split, whatever has listed them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_keras.data.listing import image_file, split_of
+from resnet_keras.errors import InputError
+
+
+@pytest.fixture
+def paths(tmp_path):
+    paths = [tmp_path / "images" / f"{number}.png" for number in range(3)]
+    paths[0].parent.mkdir()
+    for number, path in enumerate(paths):
+        Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(path)
+    return paths
+
+
+def test_listed_files_keep_their_order_and_their_numbers(tmp_path, paths):
+    rows = zip(("train", "val", "val"), ("b", "b", "a"), reversed(paths), strict=True)
+    images = [image_file(*row) for row in rows]
+    split = split_of(tmp_path / "list.csv", images, "test", labels=("b", "a"))
+    assert (split.labels, split.files.labels.tolist()) == (("b", "a"), [0, 1])
+    assert split.paths == (str(paths[1]), str(paths[0])) and split.skipped == ()
+
+
+def test_a_listed_file_that_is_not_there_is_named_as_seen_from_the_list(tmp_path, paths):
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "nosuch")
+    names = ("0.png", "gone.png", "link.png")
+    images = [image_file("train", "a", tmp_path / "images" / name) for name in names]
+    root = tmp_path / "list.csv"
+    with pytest.raises(InputError) as caught:
+        split_of(root, images, "train", labels=("a",))
+    bad = "images/gone.png (no such file), images/link.png (broken link)"
+    assert f"2 of 3 files in {root} cannot be read: {bad}." in str(caught.value)
+    split = split_of(root, images, "train", labels=("a",), skip_bad=True)
+    assert split.paths == (str(paths[0]),)
+    assert [reason for _, reason in split.skipped] == ["no such file", "broken link"]
+
+
+def test_a_listed_file_that_changes_is_read_again(tmp_path, paths):
+    def identity():
+        images = [image_file("train", "a", path) for path in paths]
+        return split_of(tmp_path / "list.csv", images, "train", labels=("a",)).identity
+
+    before = identity()
+    assert identity() == before
+    Image.fromarray(np.full((5, 5, 3), 9, np.uint8)).save(paths[0])
+    assert identity() != before
