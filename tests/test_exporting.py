@@ -341,7 +341,7 @@ def test_files_that_are_no_models_are_named(tmp_path):
 
 def test_assumed_preprocessing_is_said_before_it_travels(tmp_path, capsys):
     ResNet("resnet20_cifar", input_shape=(8, 8, 1)).save(tmp_path / "found.keras")
-    with pytest.raises(InputError, match="no data set is known for"):
+    with pytest.raises(InputError, match="does not say what it was trained on"):
         export(tmp_path / "found.keras", tmp_path / "out.tflite")
     assert "found.keras has no found.json beside it: images are scaled to cover 8 x 8 pixels" in (
         capsys.readouterr().err
