@@ -322,7 +322,7 @@ def report(
     out: File = None,
     data_dir: Folder = None,
 ) -> dict[str, Any]:
-    """Write an HTML report about one or more runs: curves, mistakes, calibration, exports.
+    """Write an HTML report on one or more runs: curves, mistakes, calibration.
 
     Args:
         runs: Run folders. Several runs are compared.

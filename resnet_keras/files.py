@@ -180,7 +180,7 @@ def _publish(part: Path, path: Path, old: Path) -> None:
     """Move what is whole to its place, so that a loss of power does not take it away again."""
     if path.is_dir() and not part.is_dir():
         raise InputError(
-            "a folder is in the place of the file: move it away, or choose another name. "
+            "a folder has the name of the file: move it away, or choose another name. "
             f"Received: {path}"
         )
     for file in (part, *part.rglob("*")):

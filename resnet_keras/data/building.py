@@ -142,7 +142,7 @@ def manual_folder(builder: tfds.core.DatasetBuilder) -> Path:
 
 
 def delete_and_prepare(builder: tfds.core.DatasetBuilder) -> str:
-    """Tell what helps where a data set is not whole."""
+    """Say what to do about an incomplete data set."""
     return f"Delete {builder.data_dir}, then prepare {builder.name} again."
 
 
@@ -157,7 +157,7 @@ def _missing(
     root = root_folder(builder)
     return InputError(
         f"{builder.name} is not prepared in {root}, and {why}. {advice} "
-        f"{wanted or 'the files that its page in the catalogue of TFDS names'} into {folder}, "
+        f"{wanted or 'the files that the TFDS catalogue names'} into {folder}, "
         f"then run: python -m resnet_keras prepare {builder.name} --manual-dir {folder} "
         f"--data-dir {root}"
     )

@@ -24,8 +24,8 @@ class Predictions:
         scores: float32 `(n, classes)`.
         labels: int64 `(n,)`, the true classes.
         classes: the names of the classes.
-        dataset: its name, as it was asked for.
-        split: its name, as it was asked for.
+        dataset: its name, as it was given.
+        split: its name, as it was given.
         model_sha256: hexadecimal SHA-256 of the model file; empty for a folder.
         paths: of the image files, strings `(n,)`; None if images are not files.
         shown: int64 `(k,)`, the numbers of the images that are kept: the most confident mistakes,

@@ -38,7 +38,7 @@ def only(path: Path, inputs: Sequence[T], outputs: Sequence[T]) -> tuple[T, T]:
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
             f"{path} must have one input, images, and one output, the scores of their classes: "
-            "write a file of that part of the model alone. "
+            "export that part of the model alone. "
             f"Received: {len(inputs)} inputs, {len(outputs)} outputs"
         )
     return inputs[0], outputs[0]

@@ -81,7 +81,7 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not (folder / "recipe.json").exists():
-        raise InputError(f"a run folder has a recipe.json. Received: {str(folder)!r}")
+        raise InputError(f"not a run folder: it has no recipe.json. Received: {str(folder)!r}")
     model = folder / "model.keras"
     return Run(
         folder=folder,

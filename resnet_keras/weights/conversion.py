@@ -67,7 +67,8 @@ def convert(
         out.suffix == Path(source).suffix == ".keras"
     ):
         raise InputError(
-            f"a checkpoint becomes .keras, a model .safetensors. Received: {source} -> {out}"
+            "OUT must be .keras for a checkpoint, .safetensors for a .keras model. "
+            f"Received: {source} -> {out}"
         )
     if out.suffix == ".keras":
         require_replaceable_metadata(out)

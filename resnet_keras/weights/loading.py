@@ -100,7 +100,7 @@ def taken_for_a_resnet(source: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except (ValueError, TypeError, LookupError) as error:
         raise InputError(
-            f"{source} has a ResNet's names for something else. Received: {error}"
+            f"{source} uses a ResNet's names for other tensors. Received: {error}"
         ) from error
 
 
@@ -164,8 +164,8 @@ def _match(
                 fitting.append(naming.shape((*shape[:2], 3, shape[3])))
             if array.shape not in fitting or array.dtype not in _FLOATS:
                 raise InputError(
-                    f"{checkpoint.path}: {key!r} must be floating, of shape {fitting[0]}, for "
-                    f"{ours} of {model.name}{hint}. "
+                    f"{checkpoint.path}: {key!r} must be floating-point, of shape {fitting[0]}, "
+                    f"for {ours} of {model.name}{hint}. "
                     f"Received: {array.dtype} of shape {array.shape}"
                 )
             pairs.append((variable, key))
@@ -218,7 +218,7 @@ def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
     ):
         if None not in (theirs, ours) and theirs != ours:
             raise InputError(
-                f"{checkpoint.path} is of a network with {field}={theirs}, see "
+                f"{checkpoint.path} is from a network with {field}={theirs}, see "
                 f"{naming.key('conv3_block1_0_conv', 'kernel')!r}: build {model.name} from a Spec "
                 f"that says so. Received: {field}={ours}"
             )
@@ -237,8 +237,8 @@ def _require_preprocessing(model: keras.Model, checkpoint: Checkpoint) -> None:
         normalise.offset, offset, atol=0.01
     ):
         raise InputError(
-            f"{checkpoint.path} is of {checkpoint.naming.title}, whose networks have a "
-            f"preprocessing of their own: build {model.name} with "
+            f"{checkpoint.path} is from {checkpoint.naming.title}, whose networks use other "
+            f"preprocessing: build {model.name} with "
             f"mean={for_channels(mean, channels)}, std={for_channels(std, channels)}. "
             f"Received: scale={normalise.scale}, offset={normalise.offset}"
         )

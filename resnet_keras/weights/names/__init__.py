@@ -69,11 +69,11 @@ class Checkpoint:
         stem = self.stem()
         widths = tuple(kernel[3] for kernel in kernels if kernel and len(kernel) == 4)
         if not depths or len(widths) < len(depths) or stem is None or len(stem) != 4:
-            raise InputError(f"{self.path} is of no ResNet. Received: depths={tuple(depths)}")
+            raise InputError(f"{self.path} is not a ResNet. Received: depths={tuple(depths)}")
         deep = self.kernel("conv1_1_conv") is not None
         if deep and self.naming.avg_down is None:
             raise InputError(
-                f"{self.path} does not tell ResNet-C from ResNet-D; name the model. "
+                f"{self.path} may be a ResNet-C or a ResNet-D: give `model`. "
                 f"Received: {self.naming.title} names"
             )
         projection = any(self.kernel(f"conv{s}_block1_0_conv") for s in stages[1:])
@@ -99,7 +99,7 @@ def recognise(contents: Contents) -> Checkpoint:
             return Checkpoint(contents.path, naming.arrays(contents.arrays), naming)
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(
-        f"{contents.path} has the names of no ResNet: none of its tensors is {signatures}. "
+        f"{contents.path} has no ResNet's names: none of its tensors is {signatures}. "
         f"Received: {next(iter(contents.arrays), None)!r} ..."
     )
 
