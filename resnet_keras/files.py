@@ -110,7 +110,7 @@ def sha256(path: Path) -> str:
 
 
 def local_path(dataset: str | None) -> Path | None:
-    """Give the path in the name of a data set of this machine, such as `folder:PATH`.
+    """Return the path in the name of a data set of this machine, such as `folder:PATH`.
 
     Args:
         dataset: its name. `mnist:3.0.1` is one of TFDS with its version; a folder whose whole path

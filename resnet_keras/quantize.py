@@ -1,4 +1,4 @@
-"""Quantization-aware training: a trained network -> a clone that computes as its int8 file will.
+"""Quantization-aware training: clone a trained network so that it computes as its int8 file will.
 
 After Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference": batch norm is folded; in the forward pass weights and

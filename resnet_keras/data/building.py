@@ -131,13 +131,13 @@ def _files(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[str, Any]]:
 
 
 def root_folder(builder: tfds.core.DatasetBuilder) -> Path:
-    """Give the folder of all data sets, in which TFDS keeps this one by name and version."""
+    """Return the folder of all data sets, in which TFDS keeps this one by name and version."""
     inside = Path(builder.info.full_name).parts
     return Path(builder.data_dir).parents[len(inside) - 1]
 
 
 def manual_folder(builder: tfds.core.DatasetBuilder) -> Path:
-    """Give the folder where TFDS looks for files that the user has downloaded."""
+    """Return the folder where TFDS looks for files that the user has downloaded."""
     return root_folder(builder) / "downloads" / "manual"
 
 

@@ -51,7 +51,7 @@ def evaluate(
     save: str | Path | None = None,
     calibrate_on: str | data.Split | None = None,
 ) -> dict[str, Any]:
-    """Measure a model file on every image of a split, each of them once.
+    """Evaluate a model file on every image of a split, each of them once.
 
     Args:
         model_file: a model file, or one that is open.

@@ -113,7 +113,7 @@ class Gallery:
         self.seen += len(labels)
 
     def numbers_and_images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Give `shown` and `images` of `Predictions`; `shape` is that of an image."""
+        """Return `shown` and `images` of `Predictions`; `shape` is that of an image."""
         kept = [(n, image) for _, n, image in self.mistakes] + list(self.right.values())
         images = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
         return np.array([n for n, _ in kept], np.int64), images

@@ -1,4 +1,4 @@
-"""Publish: a proved file -> OUT, or a page around it; with its report and its model card."""
+"""Publish: move a proved file, or a page with it, to OUT; write its report and its model card."""
 
 import json
 import os

@@ -58,6 +58,6 @@ def require_images(path: Path, shape: Sequence) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Give the message of a parser's error in one short line; Keras puts the cause last."""
+    """Return the message of a parser's error in one short line; Keras puts the cause last."""
     cause = str(error).rpartition("Exception encountered: ")[2]
     return shortened(one_line(cause) or type(error).__name__)

@@ -30,7 +30,7 @@ class FeaturePyramid(keras.Model):
 def features(
     model: keras.Model, levels: Sequence[str] = ("C2", "C3", "C4", "C5")
 ) -> FeaturePyramid:
-    """Give the feature pyramid of a ResNet, for detection, segmentation and pose.
+    """Return the feature pyramid of a ResNet, for detection, segmentation and pose.
 
     Args:
         model: a model of `ResNet`, with or without its top. The result shares its layers, and so

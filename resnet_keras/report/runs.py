@@ -66,7 +66,7 @@ class Run:
         )
 
     def column(self, name: str) -> list[tuple[float, float]]:
-        """Give a column of the log as `(epoch, value)`."""
+        """Return a column of the log as `(epoch, value)`."""
         return [(row["epoch"], row[name]) for row in self.rows if name in row and "epoch" in row]
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's values -> a model's variables, once everything in the file is known to fit."""
+"""Load a checkpoint's values into a model's variables, once everything in the file fits."""
 
 import math
 import os
@@ -61,9 +61,9 @@ class Report:
 def load_weights(
     model: keras.Model, path: str | os.PathLike[str], *, skip_head: bool = False
 ) -> Report:
-    """Fill a ResNet from a checkpoint.
+    """Load a checkpoint into a ResNet.
 
-    A file for three channels fills a network for another number of them as timm's `in_chans` does:
+    Weights for three channels are adapted to another number of them, as with timm's `in_chans`:
     for one channel the kernels of red, green and blue are summed; for N they are repeated, cut to
     N, and scaled by 3 / N. The report says so.
 

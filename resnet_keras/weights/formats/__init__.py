@@ -1,4 +1,4 @@
-"""Any checkpoint file -> its arrays, by the names that the file gives them."""
+"""Read the arrays of any checkpoint file, by the names that the file gives them."""
 
 import os
 from typing import Any, NamedTuple, Protocol

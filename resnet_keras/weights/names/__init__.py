@@ -1,4 +1,4 @@
-"""Whose names a checkpoint has, and which ResNet it is of."""
+"""Recognise whose names a checkpoint uses, and which ResNet it is."""
 
 from dataclasses import dataclass, replace
 
@@ -52,10 +52,10 @@ class Checkpoint:
         return self.kernel("conv1_1_conv") or self.kernel("conv1_conv")
 
     def spec(self) -> Spec:
-        """The ResNet that this file is of, as far as names and shapes tell.
+        """Return the ResNet that this file is, as far as names and shapes tell.
 
         Raises:
-            InputError: they tell of no ResNet, or leave open which.
+            InputError: it is not a ResNet, or they leave open which.
         """
         depths: list[int] = []
         while self.kernel(f"conv{len(depths) + 2}_block1_1_conv"):
@@ -89,10 +89,10 @@ class Checkpoint:
 
 
 def recognise(contents: Contents) -> Checkpoint:
-    """Tell from the names of a file whose they are.
+    """Recognise the source of a file by the names in it.
 
     Raises:
-        InputError: nobody's that is known here.
+        InputError: it is none of those known here.
     """
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
