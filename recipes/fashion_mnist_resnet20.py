@@ -6,10 +6,10 @@ Not measured here. All values are those of the authors' code (github.com/zhunzho
 fashionmnist.py). Two things differ: they report the best epoch on the test images, we the last
 epoch; and their shortcuts are projections, ours pad with zeros (option A of the ResNet paper).
 
-They publish 95.98 % with Random Erasing (`--erasing 0.5`), which fills the box with one grey, ours
+With Random Erasing they publish 95.98 %. Theirs fills the box with one grey, ours (`--erasing 0.5`)
 with noise.
 
-Images are read from Debian's package dataset-fashion-mnist where it is installed, and downloaded
+Images are read from Debian's package dataset-fashion-mnist if it is installed, and downloaded
 otherwise.
 """
 

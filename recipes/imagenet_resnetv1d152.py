@@ -3,8 +3,8 @@
     python recipes/imagenet_resnetv1d152.py --data-dir ~/tensorflow_datasets
 
 Not measured here. OpenMMLab trained on 8 GPUs with 32 images each, so batch norm saw 32 images at a
-time. On fewer GPUs it sees more. Images were resized with Pillow here, but with OpenCV for the
-plain ResNets.
+time. On fewer GPUs it sees more. OpenMMLab resized these images with Pillow, those of its plain
+ResNets with OpenCV.
 """
 
 from dataclasses import replace

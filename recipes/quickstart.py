@@ -4,8 +4,9 @@
 
 99.17 % top-1 measured here: the last epoch, seed 0, on a CPU. The recipe is ours.
 
-The test images are the last 360, by other writers than the 1437 training images. One of them is
-0.28 %, and without --deterministic threads add in any order: the next run may differ by some.
+The test images are the last 360, written by other people than the 1,437 training images. One image
+is 0.28 %. Without --deterministic, threads add numbers in no fixed order, so another run may get a
+few images more or fewer right.
 """
 
 from resnet_keras import Recipe, train
@@ -30,7 +31,7 @@ if __name__ == "__main__":
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        print(f"TensorFlow exports it: python -m resnet_keras export {run}/model.keras ...")
+        print(f"To export it, use TensorFlow: python -m resnet_keras export {run}/model.keras ...")
         raise SystemExit
 
     from resnet_keras import export

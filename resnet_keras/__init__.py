@@ -1,4 +1,4 @@
-"""ResNet for Keras 3: every published row, trainable, convertible, exportable.
+"""ResNets for Keras 3: published recipes, converted checkpoints, exact resume, proven exports.
 
 Names are loaded when they are first used (PEP 562): a recipe's `--help` needs no TensorFlow.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_keras.optimizers import OPTIMIZERS
 
-# Since 1.29 onnxruntime tells Microsoft what runs, from its import on, if it is not told not to.
+# Since 1.29, onnxruntime sends telemetry from its import on, unless this is set.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.2.0.dev0"

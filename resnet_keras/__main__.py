@@ -1,6 +1,6 @@
-"""ResNet for Keras 3: count, convert, predict, evaluate, export, report.
+"""ResNets for Keras 3: convert, evaluate, predict, export and report.
 
-To train, run a file of recipes/, such as `python recipes/quickstart.py`.
+To train, run a recipe: `python recipes/quickstart.py`.
 `COMMAND --help` explains a command; `--version` prints the version.
 """
 
@@ -36,16 +36,17 @@ from resnet_keras.text import printable
 
 PROGRAM = "resnet-keras"
 
-# A call that is bound to its arguments, and whether its answer is printed as JSON.
+# A function with its arguments bound, and whether its result is printed as JSON.
 Bound = tuple[Callable[[], Any], bool]
 
 # The commands by name.
 VERBS: dict[str, Callable[..., Bound]] = {}
 
-# How `--help` shows arguments. The help of those that are None by default says what that means.
+# How `--help` shows arguments. Where None is the default, the help text says what that means.
 ModelFile = Annotated[Path, arg(metavar="MODEL_FILE")]
 Out = Annotated[Path, arg(metavar="OUT")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Channels = Annotated[str | None, arg(metavar="R,G,B", help_behavior_hint="")]
 Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
@@ -59,12 +60,11 @@ class Images:
     """Where the images come from."""
 
     dataset: Name = None
-    """digits, a TFDS name, or your own images, such as folder:PATH. By default the data set of the
-    training."""
+    """digits, a name in TensorFlow Datasets, or your images: folder:PATH. By default as in training."""
     data_dir: Folder = None
     """Folder of the prepared data sets. By default ~/tensorflow_datasets."""
     skip_bad: Flag = False
-    """Leave out the images of a folder that cannot be read."""
+    """Skip the images of a folder that cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,40 +74,40 @@ class Output:
     quantize: Literal["none", "float16", "dynamic", "int8"] = "none"
     """For .tflite: float16, dynamic or int8. For .onnx: int8."""
     calibrate: Name = None
-    """int8: calibrate on this data set's training images. By default that of the training."""
+    """int8: calibrate on the training images of this data set. By default as in training."""
     keep_float: Text = None
-    """int8: leave these layers in float: LAYER[,LAYER]. The report lists all by their error."""
+    """int8: leave these layers in float: LAYER[,LAYER]. The report lists the layers by error."""
     io: Annotated[
         Literal["uint8", "int8", "float32"] | None,
         arg(metavar="{uint8,int8,float32}", help_behavior_hint=""),
     ] = None
-    """int8: type of pixels and probabilities. By default uint8: raw bytes."""
+    """int8: type of the pixels and probabilities. By default uint8: raw bytes."""
     layout: Annotated[
         Literal["nhwc", "nchw"] | None, arg(metavar="{nhwc,nchw}", help_behavior_hint="")
     ] = None
-    """Of .onnx. By default nhwc."""
+    """For .onnx: layout of the images. By default nhwc."""
     opset: Integer = None
-    """Of .onnx, 13 to 18. By default 17."""
+    """For .onnx: version of the operators, 13 to 18. By default 17."""
     format: Annotated[Literal["web"] | None, arg(metavar="web", help_behavior_hint="")] = None
     """Write a folder with a page that classifies images in the browser."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proof:
-    """How the file is proved."""
+    """How the file is compared with the model."""
 
     examples: int = 256
     """Number of test images."""
     bound: Annotated[
         Number,
         arg(
-            help="Largest difference of a probability (by default 1e-4 for float32, 5e-3 for "
-            "float16), or smallest share of images with the same top class (by default 0.99, for "
-            "dynamic and int8)."
+            help="Largest allowed difference of a probability (by default 1e-4 for float32, 5e-3 "
+            "for float16), or smallest allowed fraction of images with the same top class (by "
+            "default 0.99, for dynamic and int8)."
         ),
     ] = None
     seed: int = 0
-    """Seed of the choice of calibration images."""
+    """Random seed for choosing calibration images."""
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +124,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     def bind(*positional: Any, json: bool = False, **named: Any) -> Bound:
         return functools.partial(function, *positional, **named), json
 
-    line = "Print one line of JSON on stdout, and everything else on stderr."
+    line = "Print one line of JSON to stdout, and everything else to stderr."
     kind = Annotated[Flag, arg(help=line, help_behavior_hint="")]
     json = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
     signature = inspect.signature(function)
@@ -152,8 +152,8 @@ def summary(
 
     Args:
         name: Name of the network, such as resnet50.
-        classes: Number of classes. By default as published.
-        input_size: Height and width of the image. By default as published.
+        classes: Number of classes. By default that of the published network.
+        input_size: Height and width of the image. By default those of the published network.
     """
     load_tensorflow()
     from resnet_keras.models import count
@@ -173,20 +173,20 @@ def convert(
     *,
     model: Name = None,
     classes: Integer = None,
-    mean: Text = None,
-    std: Text = None,
+    mean: Channels = None,
+    std: Channels = None,
     stride_in_1x1: Flag = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint to a Keras model, or a Keras model to weights for PyTorch.
 
     Args:
-        source: A .pth, .safetensors, .h5, .weights.h5 or .keras file, or hf://org/repo.
+        source: A .pth, .safetensors, .h5, .weights.h5 or .keras file, or hf://ORG/REPO.
         out: A .keras file, or a .safetensors file for PyTorch (torchvision's names).
-        model: Name of the network. By default the one that the names and shapes in the file tell.
+        model: Name of the network. By default it is recognised from the file.
         classes: Number of classes. By default that of the file.
-        mean: Mean of the pixels, R,G,B, 0-255. By default that of ImageNet or CIFAR-10.
-        std: Standard deviation of the pixels, R,G,B. By default that of ImageNet or CIFAR-10.
-        stride_in_1x1: The network is caffe-style, which PyTorch files do not tell.
+        mean: Mean of the pixels (0-255), one per channel. By default that of ImageNet or CIFAR-10.
+        std: Standard deviation of the pixels, one per channel. By default likewise.
+        stride_in_1x1: The network is caffe-style: blocks stride in their first 1x1 convolution.
     """
     load_tensorflow()
     from resnet_keras.weights import convert
@@ -212,13 +212,13 @@ def prepare(
     data_dir: Folder = None,
     verify: Flag = False,
 ) -> dict[str, Any]:
-    """Check the archives of a data set, build it with TFDS, and check the result.
+    """Check and build a data set of TensorFlow Datasets, or check a folder of images.
 
     Args:
-        dataset: A TFDS name; or your own images, such as folder:PATH, which are checked.
-        manual_dir: Folder of the archives. By default downloads/manual in --data-dir.
+        dataset: A name in TensorFlow Datasets, or your images, such as folder:PATH.
+        manual_dir: Folder of the downloaded archives. By default downloads/manual in --data-dir.
         data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
-        verify: First decode every image of the archives.
+        verify: First decode every image in the archives.
     """
     load_tensorflow()
     from resnet_keras import data
@@ -234,13 +234,13 @@ def predict(
     top: int = 5,
     out: File = None,
 ) -> dict[str, Any]:
-    """Classify images.
+    """Predict the most likely classes of images.
 
     Args:
         model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
         paths: JPEG, PNG, GIF, BMP or WebP files, or folders of them.
         top: Number of classes per image.
-        out: Write a CSV file, too: path, rank, label, score.
+        out: Also write a CSV file with the columns path, rank, label and score.
     """
     if not paths:
         raise InputError("missing: PATH. See --help.")
@@ -270,10 +270,10 @@ def evaluate(
     Args:
         model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
         images: Where the images come from.
-        split: test, train, or a split as TFDS writes it: validation[:10%].
-        batch_size: Images in a batch.
+        split: test, train, or a part such as test[:50%].
+        batch_size: Images per batch.
         save: Write the scores of every image to this .npz file.
-        calibrate_on: Fit a temperature on this split, which the network was not trained on.
+        calibrate_on: Also fit a temperature, on this split. It must not have been trained on.
     """
     load_tensorflow()
     from resnet_keras.evaluation import evaluate
@@ -297,14 +297,14 @@ def export(
     images: OmitArgPrefixes[Images] = Images(),  # noqa: B008
     proof: OmitArgPrefixes[Proof] = Proof(),  # noqa: B008
 ) -> dict[str, Any]:
-    """Export a Keras model, and prove the file equal on real test images.
+    """Export a Keras model, and compare the file with it on real test images.
 
     Args:
         model_file: A .keras file.
-        out: A .tflite, .onnx or .keras file, or a name without suffix for a SavedModel.
+        out: A .tflite, .onnx or .keras file. Without a suffix: a SavedModel folder.
         output: What is written.
-        images: Where the test images of the proof come from.
-        proof: How the file is proved.
+        images: Where the test images come from.
+        proof: How the file is compared with the model.
     """
     load_tensorflow()
     from resnet_keras.exporting import BoundMissed, export
@@ -330,11 +330,11 @@ def report(
     out: File = None,
     data_dir: Folder = None,
 ) -> dict[str, Any]:
-    """Write a page about one or several runs: curves, mistakes, calibration, exports.
+    """Write an HTML report on one or more runs: curves, mistakes, calibration.
 
     Args:
-        runs: Run folders; several are compared.
-        out: The page. By default report.html in the first run folder.
+        runs: Run folders. Several runs are compared.
+        out: The HTML file. By default report.html in the first run folder.
         data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
     """
     load_tensorflow()
@@ -354,7 +354,7 @@ def doctor() -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; its answer goes to stdout, and everything else to stderr.
+    """Run a command: its result goes to stdout, and everything else to stderr.
 
     Args:
         arguments: of the command line; by default those of this process.

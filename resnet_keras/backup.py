@@ -53,7 +53,7 @@ def alone(folder: Path) -> Iterator[None]:
         if not lock(file.fileno()):
             file.seek(0)
             raise InputError(
-                f"another training is at work in {folder} ({file.read().strip()}): wait until it "
+                f"another process is training in {folder} ({file.read().strip()}): wait until it "
                 "has ended, or choose another --run-dir."
             )
         with writing(path):

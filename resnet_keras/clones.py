@@ -1,4 +1,4 @@
-"""A model -> a clone of other layers that computes the same; `fold`: one without batch norm."""
+"""Clone a model with other layers that compute the same; `fold`: without batch norm."""
 
 from collections.abc import Callable
 from typing import Any

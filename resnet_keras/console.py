@@ -24,7 +24,7 @@ _NOISE = re.compile(
 
 
 def exit_with_one_line() -> None:
-    """Let what the user can fix end this program with one line and exit code 2.
+    """End this program with one line and exit code 2 on an error that the user can fix.
 
     That is an `InputError`, or what the machine refuses: see `errors.explanation`. Every other
     error keeps its traceback and exit code 1. A reader of stdout or stderr that leaves (`| head`)
@@ -40,7 +40,7 @@ def exit_with_one_line() -> None:
 
 
 def text_to(number: int, like: io.TextIOWrapper) -> io.TextIOWrapper:
-    """Open a stream of text that stops the program, as SIGTERM does, when its reader has left.
+    """Open a text stream that stops the program, as SIGTERM does, when its reader has exited.
 
     So a training saves first. Without a handler of SIGTERM the program ends at once and silently,
     as SIGPIPE ends others; Python ignores SIGPIPE, and must, because of sockets.
@@ -109,7 +109,7 @@ def load_tensorflow() -> None:
 
 @contextlib.contextmanager
 def without_noise() -> Iterator[None]:
-    """Hold back what is written to stderr, by C++ too; at the end print all of it but noise."""
+    """Capture stderr, including that of C++; at the end print it without the noise."""
     sys.stderr.flush()
     screen = os.dup(2)
     with tempfile.TemporaryFile() as captured:

@@ -110,7 +110,7 @@ def sha256(path: Path) -> str:
 
 
 def local_path(dataset: str | None) -> Path | None:
-    """Give the path in the name of a data set of this machine, such as `folder:PATH`.
+    """Return the path in the name of a data set of this machine, such as `folder:PATH`.
 
     Args:
         dataset: its name. `mnist:3.0.1` is one of TFDS with its version; a folder whose whole path
@@ -180,7 +180,7 @@ def _publish(part: Path, path: Path, old: Path) -> None:
     """Move what is whole to its place, so that a loss of power does not take it away again."""
     if path.is_dir() and not part.is_dir():
         raise InputError(
-            "a folder is in the place of the file: move it away, or choose another name. "
+            "a folder has the name of the file: move it away, or choose another name. "
             f"Received: {path}"
         )
     for file in (part, *part.rglob("*")):

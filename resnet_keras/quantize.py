@@ -1,4 +1,4 @@
-"""Quantization-aware training: a trained network -> a clone that computes as its int8 file will.
+"""Quantization-aware training: clone a trained network so that it computes as its int8 file will.
 
 After Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference": batch norm is folded; in the forward pass weights and
@@ -263,7 +263,7 @@ def read_ranges(model: Path) -> dict[str, tuple[float, float]] | None:
         digest = held["model_sha256"]
         found = {name: (float(low), float(high)) for name, (low, high) in held["ranges"].items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} holds no ranges of activations: {error}") from None
+        raise InputError(f"{path} contains no activation ranges: {error}") from None
     if digest != sha256(model):
         raise InputError(f"{path} belongs to another model than {model}; remove one of them.")
     return found

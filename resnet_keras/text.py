@@ -43,7 +43,7 @@ def shortened(text: str, *, most: int = 300) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Say in one line of some length what an error says; a file may name things as it likes."""
+    """Shorten an error's message to one line: it may quote any text of a file."""
     return shortened(one_line(str(error)) or type(error).__name__, most=600)
 
 

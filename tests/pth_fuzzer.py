@@ -128,7 +128,7 @@ def outcome(path: Path) -> str:
 
 
 def main() -> None:
-    """Draw so many files, or until the time is over."""
+    """Draw this number of files, or until the time is over."""
     files, seconds, seed = map(int, sys.argv[1:])
     folder, armed = Path.cwd(), False
 

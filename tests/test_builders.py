@@ -118,12 +118,12 @@ def test_a_version_may_be_named(tmp_path):
 
 
 def test_several_correct_classes_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"several correct classes for an image \(real_label\)"):
+    with pytest.raises(InputError, match=r"several labels per image \(real_label\)"):
         data.Source("imagenet2012_real", "test", data_dir=tmp_path).open()
 
 
 def test_the_corrupted_imagenet_wants_a_corruption(tmp_path):
-    with pytest.raises(InputError, match="is 95 data sets: name one of them"):
+    with pytest.raises(InputError, match="has 95 variants: name one of them"):
         data.Source("imagenet2012_corrupted", "test", data_dir=tmp_path).open()
     one = builders.find_builder("imagenet2012_corrupted/fog_5", tmp_path)
     assert builders.image_and_label(one) == ("image", "label")

@@ -298,7 +298,7 @@ def test_an_open_split_gives_what_its_name_gives(folder, tmp_path):
     opened = evaluate(open_, split=splits["test"], calibrate_on=splits["val"])
     assert opened | {"images_per_second": 0} == named | {"images_per_second": 0}
     assert opened["calibrated_on"] == "val" and opened["calibration_examples"] == 4
-    with pytest.raises(InputError, match="named, not open. Received: dataset='digits'"):
+    with pytest.raises(InputError, match="by name, not for open ones. Received: dataset='digits'"):
         evaluate(open_, split=splits["test"], dataset="digits")
     by_hand = predict_split(open_, dataclasses.replace(splits["test"], source=None))
     assert (by_hand.dataset, by_hand.split) == ("the data set", "the split")

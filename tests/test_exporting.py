@@ -211,7 +211,7 @@ def test_probabilities_that_are_not_finite_are_refused(digits_run, digits, tmp_p
     assert report["max_difference"] is None and report["top1"] == report["top1_agreement"] == 0
     for kind in BOUNDS:
         assert reason_to_refuse(report, *BOUNDS[kind]) == (
-            "some of its probabilities are no finite numbers"
+            "some of its probabilities are not finite"
         )
     json.dumps(report, allow_nan=False)
 
@@ -281,7 +281,7 @@ def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_
     (home / "thesis.txt").write_text("years of work")
     (tmp_path / "notes").write_text("a file")
     for occupied in (home, tmp_path / "notes"):
-        with pytest.raises(InputError, match="is no SavedModel"):
+        with pytest.raises(InputError, match="is not a SavedModel folder"):
             again(occupied)
     assert (home / "thesis.txt").read_text() == "years of work"
 
@@ -363,8 +363,8 @@ def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_p
 @pytest.mark.parametrize(
     ("out", "there", "text", "words"),
     [("results.tflite", "results.json", '{"top1": 0.9}', "preprocessing has the fields"),
-     ("recipe.onnx", "recipe.json", "[1]", "recipe.json is not metadata, and would be"),
-     ("served", "served.md", "# my notes", "served.md is there and is no model card")],
+     ("recipe.onnx", "recipe.json", "[1]", "recipe.json exists, is not the metadata"),
+     ("served", "served.md", "# my notes", "served.md exists, is not a model card")],
 )  # fmt: skip
 def test_what_is_not_metadata_is_not_replaced_by_it(
     digits_run, data_dir, tmp_path, out, there, text, words

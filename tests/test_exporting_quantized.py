@@ -282,7 +282,7 @@ def test_a_bad_calibration_set_is_refused_and_nothing_is_left(colour_run, tmp_pa
     draw = np.random.default_rng(0)
     faint = _folder(tmp_path / "faint", lambda i: draw.integers(125, 131, (8, 8, 3), np.uint8))
     out = tmp_path / "out" / f"model.{suffix}"
-    with pytest.raises(BoundMissed, match="its likeliest class is the same on"):
+    with pytest.raises(BoundMissed, match="its top class is the same on"):
         export(colour_run / "model.keras", out, quantize="int8", calibrate=faint)
     assert [path.name for path in out.parent.iterdir()] == [f"model.{suffix}.report.json"]
     report = json.loads((out.parent / f"model.{suffix}.report.json").read_text())

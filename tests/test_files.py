@@ -132,7 +132,7 @@ def test_an_object_is_read_or_its_file_is_named(tmp_path):
 def test_a_file_never_replaces_a_folder(tmp_path):
     (tmp_path / "x.npz").mkdir()
     (tmp_path / "x.npz" / "kept").write_text("kept")
-    with pytest.raises(InputError, match=f"in the place of the file.*Received: {tmp_path}/x.npz"):
+    with pytest.raises(InputError, match=f"has the name of the file.*Received: {tmp_path}/x.npz"):
         write_text(tmp_path / "x.npz", "new")
     assert os.listdir(tmp_path) == ["x.npz"]
     assert (tmp_path / "x.npz" / "kept").read_text() == "kept"

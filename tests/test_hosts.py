@@ -139,7 +139,7 @@ def test_two_processes_train_as_one_and_resume_after_deaths(start, tmp_path):
         processes[victim].communicate(timeout=60)
         assert processes[1 - victim].returncode not in (0, None), output
         if victim == 1:  # when the first dies, JAX itself may end the others, in words of its own
-            assert "error: another process of this run is gone" in output, output
+            assert "error: another process of this run has died" in output, output
     # A signal to any of them stops all at the same step, with everything saved.
     began = backup.load(folder / "backup").step
     processes = start_two(start, folder, "--backup-every", "1")

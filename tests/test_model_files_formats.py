@@ -46,7 +46,7 @@ def test_a_new_format_is_in_the_messages(digits_run, tmp_path):
     with pytest.raises(InputError, match="`layout` is for a .onnx file or a .xml file only"):
         export(digits_run / "model.keras", tmp_path / "x.tflite", layout="nchw")
     (tmp_path / "x.bin").write_text("my own")
-    with pytest.raises(InputError, match="x.bin is there, without an earlier export"):
+    with pytest.raises(InputError, match="x.bin exists, is not part of an earlier export"):
         export(digits_run / "model.keras", tmp_path / "x.xml")
 
 

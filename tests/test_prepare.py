@@ -285,7 +285,7 @@ def test_leftovers_of_an_interrupted_preparation_are_named(miniature, tmp_path, 
         (folder / "half").write_bytes(b"x")
     assert miniature()["splits"]["train"] == 9
     said = capfd.readouterr().err
-    assert f"{rest} is left over from an interrupted preparation" in said and str(mine) not in said
+    assert f"{rest} is left over from an interrupted `prepare`" in said and str(mine) not in said
     assert (rest / "half").exists() and (mine / "half").exists()
 
 

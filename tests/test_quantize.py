@@ -251,7 +251,7 @@ def test_ranges_of_another_network_are_refused(fine_tuned, tmp_path):
     with pytest.raises(InputError, match="belongs to another model"):
         quantize.read_ranges(path)
     (tmp_path / "model.quantization.json").write_text("{}")
-    with pytest.raises(InputError, match="holds no ranges"):
+    with pytest.raises(InputError, match="contains no activation ranges"):
         quantize.read_ranges(path)
 
 

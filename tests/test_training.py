@@ -79,7 +79,7 @@ def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir,
 
 def test_half_precision_run_leaves_a_float32_model(quickstart):
     done, folder = quickstart("--precision", "mixed_bfloat16")
-    assert done.returncode == 0 and "mixed_bfloat16: as asked for" in done.stderr, done.stderr
+    assert done.returncode == 0 and "mixed_bfloat16: as requested" in done.stderr, done.stderr
     model = keras.saving.load_model(folder / "model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
@@ -109,7 +109,7 @@ def test_precision_goes_by_the_devices(kinds, bfloat16, automatic, instead_of_fl
     policy, reason = _precision("mixed_float16", kinds, bfloat16)
     assert policy == instead_of_float16
     assert ("slower on a CPU" in reason) == (kinds == {"CPU"})
-    assert _precision("float32", kinds, bfloat16) == ("float32", "as asked for")
+    assert _precision("float32", kinds, bfloat16) == ("float32", "as requested")
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_another_recipe_is_refused_and_nothing_is_changed(quickstart, digits_run
 def test_a_second_training_in_the_same_folder_is_refused(digits_run, tmp_path, data_dir):
     fields = json.loads((digits_run / "recipe.json").read_text())
     recipe = Recipe(**fields | {"run_dir": tmp_path, "data_dir": data_dir})
-    with backup.alone(tmp_path), pytest.raises(InputError, match="another training is at work"):
+    with backup.alone(tmp_path), pytest.raises(InputError, match="another process is training"):
         train(recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
@@ -278,7 +278,7 @@ def test_images_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_pa
     ("name", "text", "words"),
     [("recipe.json", "[]", "recipe.json is damaged: it must hold an object.*--run-dir"),
      ("recipe.json", "\xe9", "recipe.json is damaged: .*utf-8.*--run-dir"),
-     ("recipe.json", None, "results.json is there, but recipe.json is not.*--run-dir"),
+     ("recipe.json", None, "results.json exists, but not the recipe.json.*--run-dir"),
      ("results.json", '{"top1": 0.9', "results.json is damaged: .*Delete it"),
      ("results.json", "{}", "results.json is damaged: top1 must be a number. Delete it"),
      ("results.json", '{"top1": 1, "top5": "all"}', "damaged: top5 must be a number")],
@@ -308,7 +308,7 @@ def test_a_run_folder_of_another_version_is_refused_in_words(tmp_path):
 def test_a_backup_without_its_recipe_is_refused(tmp_path):
     path = backup.save(tmp_path / "backup", backup.Saved(3, {"x": np.zeros(2)}, {"rows": []}))
     recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
-    with pytest.raises(InputError, match=f"{path} is there, but recipe.json is not.*--run-dir"):
+    with pytest.raises(InputError, match=f"{path} exists, but not the recipe.json.*--run-dir"):
         train(recipe)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 

@@ -280,7 +280,7 @@ def test_the_runtime_is_the_published_one():
 
 def test_a_folder_of_something_else_is_not_replaced(digits_run, data_dir, tmp_path):
     (tmp_path / "thesis.tex").write_text("three years")
-    with pytest.raises(InputError, match="no such page. Received: "):
+    with pytest.raises(InputError, match="not an exported page. Received: "):
         export(digits_run / "model.keras", tmp_path, format="web", data_dir=data_dir)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -319,6 +319,6 @@ def test_the_page_of_a_kept_and_of_a_refused_model(digits_run, data_dir, tmp_pat
 
 def test_a_script_of_the_same_name_makes_no_page(digits_run, data_dir, tmp_path):
     (tmp_path / "embedded.js").write_text("let mine;")
-    with pytest.raises(InputError, match="no such page. Received: "):
+    with pytest.raises(InputError, match="not an exported page. Received: "):
         export(digits_run / "model.keras", tmp_path, format="web", data_dir=data_dir)
     assert (tmp_path / "embedded.js").read_text() == "let mine;"

@@ -51,10 +51,10 @@ def test_truncated_files(tmp_path, files, name, share):
         (b"", "is empty"),
         (b"\n<!DOCTYPE html>\n<html>404</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
-        (b"PK\x03\x04 and nothing more", "no checkpoint at all"),
+        (b"PK\x03\x04 and nothing more", "not a checkpoint"),
         (b"PK\x05\x06" + bytes(18), "not of torch.save"),  # an empty zip
-        (bytes(range(256)), "no checkpoint at all"),
-        (b"a text\nof two lines\n", "no checkpoint at all"),
+        (bytes(range(256)), "not a checkpoint"),
+        (b"a text\nof two lines\n", "not a checkpoint"),
     ],
 )
 def test_no_checkpoint_at_all(tmp_path, name, content, message):

@@ -63,7 +63,7 @@ def test_openmmlab_resized_without_antialiasing(tmp_path):
 def test_a_file_that_is_no_metadata_is_not_replaced(tmp_path):
     (tmp_path / "x.json").write_text('{"mine": 1}')
     # Before anything is read: the checkpoint is not even there.
-    with pytest.raises(ValueError, match="x.json is there, is not metadata"):
+    with pytest.raises(ValueError, match="x.json exists, is not the metadata"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
@@ -86,7 +86,7 @@ class Shouting(TorchNaming):
 def test_another_naming_is_one_class_and_one_line(tmp_path, monkeypatch):
     state = {key.upper(): array for key, array in small_state().items()}
     save_file(state, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="the names of no ResNet.*Received: '[A-Z]"):
+    with pytest.raises(ValueError, match="has no ResNet's names.*Received: '[A-Z]"):
         load_weights(ResNet(SMALL), tmp_path / "x.safetensors")
     monkeypatch.setattr(names, "NAMINGS", (*names.NAMINGS, Shouting))
     report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras")

@@ -46,7 +46,7 @@ UNFIT = {
     "no head": (without_head(small_state()), "has no 'fc.weight' .*skip_head=True"),
     "integers": (
         changed(bn1__bias=np.zeros(16, np.int8)),
-        "'bn1.bias' must be floating.*Received: int8",
+        "'bn1.bias' must be floating-point.*Received: int8",
     ),
     "last of all": (changed(fc__bias=ZEROS(11)), r"'fc.bias' .*\(11,\)"),
     "pooled shortcut": (
@@ -116,12 +116,12 @@ def test_what_convert_refuses(tmp_path):
         with pytest.raises(ValueError, match=message):
             convert(tmp_path / "x.safetensors", tmp_path / "out.keras", **arguments)
     assert (tmp_path / "out.keras").read_text() == "precious"
-    with pytest.raises(ValueError, match="becomes .keras"):
+    with pytest.raises(ValueError, match="must be .keras for a checkpoint"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.onnx")
     with pytest.raises(ValueError, match=r"a \.safetensors file. Received: .*x\.pth"):
         save_torch(small(), tmp_path / "x.pth")
     ResNet(few("resnetv1c50")).save_weights(tmp_path / "deep.weights.h5")
-    with pytest.raises(ValueError, match="does not tell ResNet-C from ResNet-D"):
+    with pytest.raises(ValueError, match="may be a ResNet-C or a ResNet-D"):
         convert(tmp_path / "deep.weights.h5", tmp_path / "out.keras")
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "deep.weights.h5",
@@ -142,7 +142,7 @@ def test_keras_names_of_something_else_are_refused(tmp_path, arrays):
         {name: np.zeros(shape, np.float32) for name, shape in arrays.items()},
         tmp_path / "x.safetensors",
     )
-    with pytest.raises(InputError, match="x.safetensors has a ResNet's names for something else"):
+    with pytest.raises(InputError, match="x.safetensors uses a ResNet's names for other tensors"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
 
 
@@ -157,6 +157,6 @@ def test_keras_names_of_something_else_are_refused(tmp_path, arrays):
 )
 def test_torch_names_of_something_else_are_refused(tmp_path, change, arguments):
     save_file(changed(**change), tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match="x.safetensors has a ResNet's names for something else"):
+    with pytest.raises(InputError, match="x.safetensors uses a ResNet's names for other tensors"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **arguments)
     assert not (tmp_path / "x.keras").exists()

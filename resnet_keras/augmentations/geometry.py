@@ -104,7 +104,7 @@ def center_crop_window(
 
 
 def _center(size: tf.Tensor, crop: int) -> tf.Tensor:
-    """Give the first pixel of the window; half a pixel is rounded to even, as in Python."""
+    """Return the first pixel of the window; half a pixel is rounded to even, as in Python."""
     cut = tf.cast(tf.round(tf.cast(size - crop, tf.float32) / 2), tf.int32)
     return tf.where(size < crop, -((crop - size) // 2), cut)
 

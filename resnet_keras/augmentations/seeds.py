@@ -8,7 +8,7 @@ import tensorflow as tf
 def example_seed(
     run_seed: int | tf.Tensor, epoch: int | tf.Tensor, index: int | tf.Tensor
 ) -> tf.Tensor:
-    """Give the seed, int64 [2], of one example in one epoch of one run."""
+    """Return the seed, int64 [2], of one example in one epoch of one run."""
     run_and_epoch = tf.stack([tf.cast(run_seed, tf.int64), tf.cast(epoch, tf.int64)])
     return tf.random.fold_in(run_and_epoch, tf.cast(index, tf.int64))
 

@@ -22,7 +22,7 @@ def training_batches(
     start: int = 0,
     rows: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Give endless shuffled, augmented training batches: a pure function of the seed and the step.
+    """Return endless shuffled, augmented batches: a pure function of the seed and the step.
 
     An epoch shows every image at least once: its last batch is filled from the next epoch's
     order, so that all batches are whole. With `repeats` it has the same number of steps, and so
@@ -94,7 +94,7 @@ def evaluation_batches(
     batch_size: int,
     share: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Give every image once, in order, as evaluation sees it.
+    """Return every image once, in order, as evaluation sees it.
 
     Args:
         split: the images.

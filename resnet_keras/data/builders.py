@@ -98,7 +98,7 @@ def find_builder(dataset: str, data_dir: str | Path | None) -> tfds.core.Dataset
     near = difflib.get_close_matches(dataset, sorted({"digits", *known}))
     hint = f"; similar names: {', '.join(near)}" if near else ""
     raise InputError(
-        "no such data set: give `digits`, a name of TFDS, or your own images, such as `folder:PATH`"
+        "no such data set: give `digits`, a name in TFDS, or your own images, such as `folder:PATH`"
         f"{hint}. Received: dataset={dataset!r}"
     )
 
@@ -107,7 +107,7 @@ def _demand_corruption(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
     """Refuse the corrupted ImageNet, 95 data sets: TFDS would choose the mildest noise."""
     if builder.name == "imagenet2012_corrupted" and "/" not in dataset:
         raise InputError(
-            f"{dataset} is {len(builder.BUILDER_CONFIGS)} data sets: name one of them, such as "
+            f"{dataset} has {len(builder.BUILDER_CONFIGS)} variants: name one of them, such as "
             f"{dataset}/gaussian_noise_3. Received: dataset={dataset!r}"
         )
 
@@ -131,8 +131,8 @@ def image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     ]
     if of[tfds.features.Image] and several:
         raise InputError(
-            f"{builder.name} has several correct classes for an image ({', '.join(several)}), but "
-            f"top-1 needs one. Received: dataset={builder.name!r}"
+            f"{builder.name} has several labels per image ({', '.join(several)}), but one is "
+            f"needed. Received: dataset={builder.name!r}"
         )
     if not all(of.values()):
         raise InputError(

@@ -131,18 +131,18 @@ def _files(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[str, Any]]:
 
 
 def root_folder(builder: tfds.core.DatasetBuilder) -> Path:
-    """Give the folder of all data sets, in which TFDS keeps this one by name and version."""
+    """Return the folder of all data sets, in which TFDS keeps this one by name and version."""
     inside = Path(builder.info.full_name).parts
     return Path(builder.data_dir).parents[len(inside) - 1]
 
 
 def manual_folder(builder: tfds.core.DatasetBuilder) -> Path:
-    """Give the folder where TFDS looks for files that the user has downloaded."""
+    """Return the folder where TFDS looks for files that the user has downloaded."""
     return root_folder(builder) / "downloads" / "manual"
 
 
 def delete_and_prepare(builder: tfds.core.DatasetBuilder) -> str:
-    """Tell what helps where a data set is not whole."""
+    """Say what to do about an incomplete data set."""
     return f"Delete {builder.data_dir}, then prepare {builder.name} again."
 
 
@@ -157,7 +157,7 @@ def _missing(
     root = root_folder(builder)
     return InputError(
         f"{builder.name} is not prepared in {root}, and {why}. {advice} "
-        f"{wanted or 'the files that its page in the catalogue of TFDS names'} into {folder}, "
+        f"{wanted or 'the files that the TFDS catalogue names'} into {folder}, "
         f"then run: python -m resnet_keras prepare {builder.name} --manual-dir {folder} "
         f"--data-dir {root}"
     )

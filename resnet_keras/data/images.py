@@ -90,7 +90,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def shape_of(encoded: tf.Tensor) -> tf.Tensor:
-    """Give height, width and channels, int32 `(3,)`, of a decoded or encoded image."""
+    """Return height, width and channels, int32 `(3,)`, of a decoded or encoded image."""
     if encoded.dtype != tf.string:
         return tf.shape(encoded)
     # Some TFDS data sets of JPEG contain PNG (ImageNet has one); decoding them twice is rare.

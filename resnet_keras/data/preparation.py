@@ -108,11 +108,11 @@ def _check_counts(builder: tfds.core.DatasetBuilder, expected: Expected) -> None
 
 
 def _name_leftovers(builder: tfds.core.DatasetBuilder) -> None:
-    """Name what an interrupted preparation left behind.
+    """Name what an interrupted `prepare` left behind.
 
-    It is not deleted, because another preparation may be filling it just now.
+    It is not deleted, because another process may be filling it.
     """
     parent = Path(builder.data_dir).parent
     for path in sorted(parent.iterdir()) if parent.is_dir() else ():
         if is_unfinished(path):
-            say(f"{path} is left over from an interrupted preparation: delete it")
+            say(f"{path} is left over from an interrupted `prepare`: delete it")

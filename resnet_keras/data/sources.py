@@ -1,4 +1,4 @@
-"""The one door to images: the name of a data set, and where its images come from."""
+"""Where the images of a split come from: `Source`, which opens it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Source:
             if word not in _LOCAL:
                 known = ", ".join(f"`{name}:PATH`" for name in _LOCAL)
                 raise InputError(
-                    f"no such data set: give {known} or a name of TFDS. "
+                    f"no such data set: give {known} or a name in TFDS. "
                     f"Received: dataset={self.dataset!r}"
                 )
             split = _LOCAL[word](path, self.split, skip_bad=self.skip_bad)

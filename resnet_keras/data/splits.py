@@ -101,7 +101,7 @@ class Split(abc.ABC):
 
     @abc.abstractmethod
     def endless(self, transform: Callable, order: Order) -> tf.data.Dataset:
-        """Give what `transform` makes of training images, without end.
+        """Return what `transform` makes of training images, without end.
 
         Args:
             transform: of `(image, label, epoch, position in the epoch)`, a graph function. Images
@@ -111,7 +111,7 @@ class Split(abc.ABC):
 
     @abc.abstractmethod
     def once(self, transform: Callable, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-        """Give what `transform` makes of each image, once and in order.
+        """Return what `transform` makes of each image, once and in order.
 
         Args:
             transform: of `(image, label)`, a graph function; images as in `endless`.
@@ -124,7 +124,7 @@ class IndexedSplit(Split):
 
     @abc.abstractmethod
     def reader(self) -> Callable:
-        """Give a graph function from the number of an image to `(image, label)`."""
+        """Return a graph function from the number of an image to `(image, label)`."""
 
     @abc.abstractmethod
     def _only(self, numbers: np.ndarray) -> Self:

@@ -48,7 +48,7 @@ def open_tfds(dataset: str, split: str, data_dir: str | Path | None) -> Split:
             return opened
         if not validated:
             raise InputError(
-                f"images of this split of {builder.name} have no labels: take another of "
+                f"images of this split of {builder.name} have no labels: choose another of "
                 f"{', '.join(splits)}. Received: split={split!r}"
             )
     return _open(builder, "validation", image, label)

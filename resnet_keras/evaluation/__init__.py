@@ -51,7 +51,7 @@ def evaluate(
     save: str | Path | None = None,
     calibrate_on: str | data.Split | None = None,
 ) -> dict[str, Any]:
-    """Measure a model file on every image of a split, each of them once.
+    """Evaluate a model file on every image of a split, each of them once.
 
     Args:
         model_file: a model file, or one that is open.
@@ -81,7 +81,7 @@ def evaluate(
         raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
     if dataset is not None and not any(isinstance(s, str) for s in (split, calibrate_on)):
         raise InputError(
-            f"`dataset` is for splits that are named, not open. Received: dataset={dataset!r}"
+            f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
         )
     model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
     warn_of_missing_metadata(model_file)

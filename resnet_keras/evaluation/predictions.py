@@ -24,8 +24,8 @@ class Predictions:
         scores: float32 `(n, classes)`.
         labels: int64 `(n,)`, the true classes.
         classes: the names of the classes.
-        dataset: its name, as it was asked for.
-        split: its name, as it was asked for.
+        dataset: its name, as it was given.
+        split: its name, as it was given.
         model_sha256: hexadecimal SHA-256 of the model file; empty for a folder.
         paths: of the image files, strings `(n,)`; None if images are not files.
         shown: int64 `(k,)`, the numbers of the images that are kept: the most confident mistakes,
@@ -113,7 +113,7 @@ class Gallery:
         self.seen += len(labels)
 
     def numbers_and_images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Give `shown` and `images` of `Predictions`; `shape` is that of an image."""
+        """Return `shown` and `images` of `Predictions`; `shape` is that of an image."""
         kept = [(n, image) for _, n, image in self.mistakes] + list(self.right.values())
         images = np.array([image for _, image in kept], np.uint8).reshape(-1, *shape)
         return np.array([n for n, _ in kept], np.int64), images

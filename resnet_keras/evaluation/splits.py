@@ -113,12 +113,12 @@ def batches(
 
 
 def dataset_of(split: data.Split) -> str:
-    """Name the data set of a split, as it was asked for."""
+    """Return the name of a split's data set, as it was given."""
     return split.source.dataset if split.source else "the data set"
 
 
 def name_of(split: data.Split) -> str:
-    """Name a split, as it was asked for."""
+    """Return the name of a split, as it was given."""
     return split.source.split if split.source else "the split"
 
 

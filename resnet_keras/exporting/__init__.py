@@ -1,4 +1,4 @@
-"""A trained model -> a model file of any format or a page, with the proof that it is equal.
+"""Export a trained model to a file of any format, or a page, and prove that it computes the same.
 
 `convert` writes the file, `prove` compares it with the model, `publish` puts it in its place.
 """
@@ -52,7 +52,7 @@ _NO_ERROR = 1e-6
 
 
 class BoundMissed(Exception):
-    """An exported file computes something else, or needs what is not everywhere; it is not kept."""
+    """An exported file differs too much, or needs operators that not every runtime has."""
 
 
 def export(
@@ -68,7 +68,7 @@ def export(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> dict[str, Any]:
-    """Convert a `.keras` model and prove the result equal on real test images.
+    """Convert a `.keras` model, and prove on real test images that the file computes the same.
 
     Args:
         model_file: a `.keras` file.

@@ -1,4 +1,4 @@
-"""Convert: a trained model -> a file of a format, calibrated where it becomes int8."""
+"""Convert: write a trained model as a file of a format; for int8, calibrate it."""
 
 from collections.abc import Mapping
 from pathlib import Path

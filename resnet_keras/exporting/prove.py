@@ -14,8 +14,8 @@ from resnet_keras.exporting.options import Settings
 from resnet_keras.model_files import ModelFile, open_model_file
 from resnet_keras.model_files.formats import format_of
 
-# What each kind of file must keep: the largest difference of a probability must be below, or the
-# share of images on which the likeliest class is the same must be at least.
+# What each kind of file must satisfy: the largest difference of a probability must be below the
+# bound, or the fraction of images with the same top class at least the bound.
 BOUNDS = {
     "none": ("max_difference", 1e-4),
     "float16": ("max_difference", 5e-3),
@@ -59,7 +59,7 @@ def prove(
     reason = reason_to_refuse(report, measure, bound)
     unwelcome = settings.format.module.unwelcome(operators or {}, settings.layout)
     if reason is None and unwelcome:
-        reason = f"it needs {', '.join(unwelcome)}, which is not built in or was to be removed"
+        reason = f"it needs {', '.join(unwelcome)}, which not every runtime has or folding removes"
     return report | {
         "measure": measure,
         "bound": bound,
@@ -123,13 +123,13 @@ def reason_to_refuse(report: Mapping[str, Any], measure: str, bound: float) -> s
     """
     value = report[measure]
     if report["max_difference"] is None:
-        return "some of its probabilities are no finite numbers"
+        return "some of its probabilities are not finite"
     if measure == "max_difference" and not value < bound:
-        return f"its probabilities differ by up to {value:.1e}, allowed is below {bound:.0e}"
+        return f"its probabilities differ by up to {value:.1e}, not by less than {bound:.0e}"
     if measure == "top1_agreement" and not value >= bound:
         return (
-            f"its likeliest class is the same on {100 * value:.2f} % of "
-            f"{report['examples']} images, asked for are {100 * bound:.2f} %"
+            f"its top class is the same on {100 * value:.2f} % of {report['examples']} images, "
+            f"not on {100 * bound:.2f} % or more"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Publish: a proved file -> OUT, or a page around it; with its report and its model card."""
+"""Publish: move a proved file, or a page with it, to OUT; write its report and its model card."""
 
 import json
 import os
@@ -28,25 +28,25 @@ def require_replaceable(out: Path, settings: Settings) -> None:
     row = settings.format
     if settings.page:
         if out.exists() and not web.is_page(out) and not _is_empty(out):
-            raise InputError(f"this is there and is no such page. Received: {out}")
+            raise InputError(f"OUT exists and is not an exported page. Received: {out}")
     elif row.marker:
         if out.exists() and not (out / row.marker).exists() and not _is_empty(out):
-            raise InputError(f"this is there and is no {row.name}. Received: {out}")
+            raise InputError(f"OUT exists and is not {row.described}. Received: {out}")
     elif out.is_dir():
-        raise InputError(f"a folder is there, and a file would be written. Received: {out}")
+        raise InputError(f"OUT must be a file, but is a folder. Received: {out}")
     if not settings.page:
         require_replaceable_metadata(out)
         for suffix in row.companions:
             if out.with_suffix(suffix).exists() and not out.exists():
                 raise InputError(
-                    f"{out.with_suffix(suffix)} is there, without an earlier export, and would be "
-                    f"replaced: take another name for OUT. Received: {out}"
+                    f"{out.with_suffix(suffix)} exists, is not part of an earlier export, and "
+                    f"would be overwritten: choose another name for OUT. Received: {out}"
                 )
     card = _beside(out, "md")
     if card.exists() and not (card.is_file() and card.read_bytes().startswith(b"---")):
         raise InputError(
-            f"{card} is there and is no model card, which would replace it: take another name for "
-            f"OUT. Received: {out}"
+            f"{card} exists, is not a model card, and would be overwritten: choose another name "
+            f"for OUT. Received: {out}"
         )
 
 

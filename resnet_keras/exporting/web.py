@@ -1,4 +1,4 @@
-"""An ONNX file -> a static page that classifies images in the browser, with ONNX Runtime Web."""
+"""Write a static page around an ONNX file: it classifies images in the browser."""
 
 import base64
 import gzip

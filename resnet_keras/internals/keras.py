@@ -1,4 +1,4 @@
-"""Privates of Keras: how layers are connected. Tested with Keras 3.15."""
+"""Private names of Keras: how layers are connected. Tested with Keras 3.15."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Privates of TensorFlow and LiteRT. Tested with TensorFlow 2.21 and ai-edge-litert 2.3."""
+"""Private names of TensorFlow and LiteRT. Tested with TensorFlow 2.21 and ai-edge-litert 2.3."""
 
 from pathlib import Path
 from typing import Any

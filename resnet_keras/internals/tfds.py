@@ -1,4 +1,4 @@
-"""Privates of TensorFlow Datasets: checksums and folders. Tested with 4.9.10."""
+"""Private names of TensorFlow Datasets: checksums and folders. Tested with 4.9.10."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Model files: any of them -> one `predict`, whatever its format.
+"""Open a model file of any format, to predict with it.
 
 Beside each model file lies `NAME.json`, its metadata: how its images are prepared, and its labels.
 `.tflite`, `.onnx` and SavedModel have it inside, too.
@@ -83,8 +83,8 @@ def open_model_file(
         The model file.
 
     Raises:
-        InputError: there is no such file, it is no model, or its metadata belongs to another model;
-            from `predict`, it needs more memory than there is.
+        InputError: there is no such file, it is not a model, or its metadata belongs to another
+            model; from `predict`: not enough memory.
     """
     path = Path(path)
     if not path.exists():

@@ -174,7 +174,7 @@ def format_of(path: Path) -> Format:
     """Return the format of a model file that exists.
 
     Raises:
-        InputError: it is no model file, by its name and what a folder holds.
+        InputError: it is not a model file, by its name or what a folder contains.
     """
     row = format_named(path)
     if row is not None and not row.marker:

@@ -162,6 +162,6 @@ def _require_weights(path: Path) -> None:
         wanted = sum(math.prod(w.shape) for w in model.weights)  # a byte a number, at least
     if wanted > _MOST_WEIGHTS * path.stat().st_size:
         raise ValueError(
-            f"its configuration wants {wanted:,} weights, which are not in the file. Received: "
+            f"its configuration needs {wanted:,} weights, which are not in the file. Received: "
             f"{path.stat().st_size:,} bytes"
         )

@@ -57,7 +57,7 @@ def read_metadata(model_file: Path) -> Metadata | None:
 
 
 def require_replaceable_metadata(model_file: Path) -> None:
-    """Refuse to write a model file whose metadata would replace a JSON file of another kind.
+    """Refuse to write a model file whose metadata would overwrite another JSON file.
 
     Raises:
         InputError: `NAME.json` is there and is not metadata.
@@ -66,13 +66,13 @@ def require_replaceable_metadata(model_file: Path) -> None:
         read_metadata(model_file)
     except InputError as error:
         raise InputError(
-            f"{metadata_path(model_file)} is not metadata, and would be replaced by it: take "
-            f"another name than {model_file.name}. Received: {error}"
+            f"{metadata_path(model_file)} exists, is not the metadata of a model, and would be "
+            f"overwritten: choose another name than {model_file.name}. Received: {error}"
         ) from None
 
 
 def metadata_path(model_file: Path) -> Path:
-    """Return where the metadata lies: `model.tflite` -> `model.json`."""
+    """Return where the metadata is: `model.tflite` -> `model.json`."""
     return Path(model_file).with_suffix(".json")
 
 
@@ -82,7 +82,7 @@ def label_lines(labels: Iterable[str]) -> str:
 
 
 def parse_metadata(text: bytes, path: Path) -> Metadata:
-    """Read metadata from JSON that anybody may have written; `path` is where it comes from.
+    """Read metadata from JSON that anybody may have written, in the file `path`.
 
     Raises:
         InputError: it is not metadata.

@@ -38,7 +38,7 @@ def only(path: Path, inputs: Sequence[T], outputs: Sequence[T]) -> tuple[T, T]:
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
             f"{path} must have one input, images, and one output, the scores of their classes: "
-            "write a file of that part of the model alone. "
+            "export that part of the model alone. "
             f"Received: {len(inputs)} inputs, {len(outputs)} outputs"
         )
     return inputs[0], outputs[0]
@@ -58,6 +58,6 @@ def require_images(path: Path, shape: Sequence) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Give the message of a parser's error in one short line; Keras puts the cause last."""
+    """Return the message of a parser's error in one short line; Keras puts the cause last."""
     cause = str(error).rpartition("Exception encountered: ")[2]
     return shortened(one_line(cause) or type(error).__name__)

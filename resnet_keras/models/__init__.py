@@ -1,4 +1,4 @@
-"""`Spec` -> `keras.Model`, with random weights; its stages and its multiply-adds.
+"""Build a `keras.Model` from a `Spec`, with random weights; its stages and its multiply-adds.
 
 Layer names are those of keras.applications (`conv1_conv`, `conv3_block4_2_bn`, `conv4_block6_out`,
 `avg_pool`, `predictions`) and are a contract: weights transfer by name, `features` and `freeze`

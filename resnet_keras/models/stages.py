@@ -30,7 +30,7 @@ class FeaturePyramid(keras.Model):
 def features(
     model: keras.Model, levels: Sequence[str] = ("C2", "C3", "C4", "C5")
 ) -> FeaturePyramid:
-    """Give the feature pyramid of a ResNet, for detection, segmentation and pose.
+    """Return the feature pyramid of a ResNet, for detection, segmentation and pose.
 
     Args:
         model: a model of `ResNet`, with or without its top. The result shares its layers, and so
@@ -50,7 +50,7 @@ def features(
     ends = _level_ends(model)
     if not levels or any(level not in ends for level in levels):
         raise InputError(
-            f"`levels` must be of {', '.join(sorted(ends))}. Received: levels={tuple(levels)}"
+            f"`levels` must be among {', '.join(sorted(ends))}. Received: levels={tuple(levels)}"
         )
     if len(model.inputs) != 1:
         raise InputError(
@@ -83,7 +83,7 @@ def freeze(model: keras.Model, stages: int, *, norm_eval: bool = False) -> None:
     """
     last = len(_stage_numbers(model))
     if stages not in range(-1, last + 1):
-        raise InputError(f"`stages` must be in -1..{last}. Received: stages={stages}")
+        raise InputError(f"`stages` must be -1 to {last}. Received: stages={stages}")
     for layer in model.layers:
         stage = re.match(r"conv(\d)_", layer.name)
         frozen = stage is not None and int(stage[1]) <= stages + 1

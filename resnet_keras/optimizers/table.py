@@ -25,7 +25,7 @@ class Table(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, learning_rates: Sequence[float]):
         super().__init__()
         if not len(learning_rates):
-            raise ValueError("`learning_rates` must have one for each step. Received: none")
+            raise ValueError("`learning_rates` must have a number for each step. Received: none")
         self.learning_rates = np.asarray(learning_rates, "float64")
 
     def __call__(self, step: Any) -> Any:

@@ -15,10 +15,10 @@ from resnet_keras.specs import SPECS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """What there is to know about a column besides its name, type and default.
+    """What is known about a column besides its name, type and default.
 
-    Where a value is a tuple, the bounds are those of each of its numbers. None is within bounds
-    wherever the type allows it.
+    If a value is a tuple, the bounds hold for each of its numbers. None is within bounds wherever
+    the type allows it.
 
     Attributes:
         help: a sentence for `--help`.
@@ -27,14 +27,14 @@ class Column:
         below: exclusive upper bound.
         at_most: inclusive upper bound.
         choices: a table whose keys are the possible values.
-        only: another column and those of its values with which this column has an effect; with
-            any other value, this column must keep its default.
+        only: another column, and the values of it with which this column has an effect; with any
+            other value, this column must keep its default.
         needs: another column, which must be set (neither None nor 0) unless this one keeps its
             default.
         resume: "same": must not change when a run is resumed. "free": may change, because the
-            result does not depend on it. "settled": as "same"; but where it keeps its default, the
-            machine settles the value, and training compares what it was settled to.
-        metavar: what stands for the value in `--help`; None: derived from the type.
+            result does not depend on it. "settled": as "same"; but by default the machine settles
+            the value, and training compares the settled values.
+        metavar: placeholder for the value in `--help`; None: derived from the type.
     """
 
     help: str
@@ -49,7 +49,7 @@ class Column:
     metavar: str | None = None
 
     def broken_rule(self, value: Any) -> str | None:
-        """Return what a value must be but is not, such as "above 0"; None if nothing is wrong."""
+        """Return the rule that a value breaks, such as "above 0"; None if it breaks none."""
         if self.choices is not None and value not in self.choices:
             return f"one of {', '.join(self.choices)}"
         numbers = value if isinstance(value, tuple) else (value,)
@@ -96,7 +96,7 @@ class Network:
     """The network and its initial weights."""
 
     model: str = column(
-        "Network, such as resnet50, resnetv1d50 or resnet20_cifar; README.md lists all.",
+        "Network, such as resnet50, resnetv1d50 or resnet20_cifar; README.md lists them all.",
         choices=SPECS, metavar="NAME",
     )  # fmt: skip
     weights: str | None = column(
@@ -114,12 +114,12 @@ class Network:
         False, needs="weights",
     )  # fmt: skip
     drop_path: float = column(
-        "Stochastic depth: probability of dropping the last block. It grows linearly from 0 at "
-        "the first.",
+        "Stochastic depth: probability of dropping the last block, rising linearly from 0 at the "
+        "first.",
         0.0, at_least=0, below=1,
     )  # fmt: skip
     sync_batch_norm: bool = column(
-        "Compute batch-norm statistics over all replicas, not over each one's images.", False
+        "Compute batch-norm statistics over all replicas, not over each one separately.", False
     )
     mean: tuple[float, ...] | None = column(
         "Mean of the pixels (0-255) of each channel. None: the network's default.", None
@@ -136,21 +136,21 @@ class Augmentation:
 
     train_size: int = column("Height and width of the training images.", 224, above=0)
     min_area: float | None = column(
-        "Random resized crop: smallest share of the area. None: no such crop.",
+        "Random resized crop: smallest fraction of the image's area. None: no such crop.",
         None, above=0, at_most=1,
     )  # fmt: skip
     padding: int = column(
-        "Pad each side with this many pixels of 0, then crop at random.", 0, at_least=0
+        "Pad each side with this many zero pixels, then crop at random.", 0, at_least=0
     )
     flip: bool = column("Flip horizontally at random.", False)
     rotate: float = column("Rotate at random by up to this many degrees.", 0.0, at_least=0)
     scale: float = column(
-        "Scale each axis by a random factor that differs from 1 by up to this.", 0.0, at_least=0
+        "Scale each axis by a random factor between 1 - SCALE and 1 + SCALE.", 0.0, at_least=0
     )
-    shear: float = column("Shear at random by up to this share of the height.", 0.0, at_least=0)
+    shear: float = column("Shear at random by up to this fraction of the height.", 0.0, at_least=0)
     color_jitter: float = column(
-        "Change brightness, contrast and saturation by random factors that differ from 1 by up to "
-        "this.",
+        "Change brightness, contrast and saturation by random factors between 1 - JITTER and "
+        "1 + JITTER.",
         0.0, at_least=0,
     )  # fmt: skip
     rand_ops: int = column("RandAugment: operations per image. 0: off.", 0, at_least=0)
@@ -159,17 +159,19 @@ class Augmentation:
     )
     rand_std: float = column("RandAugment: standard deviation of the strength.", 0.5, at_least=0)
     erasing: float = column(
-        "Random erasing: probability of filling a box with noise.", 0.0, at_least=0, at_most=1
-    )
+        "Random erasing: probability of filling a random box with noise.",
+        0.0, at_least=0, at_most=1,
+    )  # fmt: skip
     mixup: float = column(
-        "Mixup: alpha of its Beta distribution. 0: off. With CutMix, each takes half of the "
-        "batches.",
+        "Mixup: alpha of its Beta distribution. 0: off. With --cutmix, each is applied to half of "
+        "the batches.",
         0.0, at_least=0,
     )  # fmt: skip
     cutmix: float = column("CutMix: alpha of its Beta distribution. 0: off.", 0.0, at_least=0)
     repeats: int = column(
-        "Repeated augmentation: copies of each image in a batch, each augmented anew.", 1, above=0
-    )
+        "Repeated augmentation: copies of each image in a batch, augmented independently.",
+        1, above=0,
+    )  # fmt: skip
     interpolation: Literal["bilinear", "bicubic"] = column(
         "Interpolation for resizing, also in evaluation.", "bilinear"
     )
@@ -184,21 +186,24 @@ class Optimization:
     """Loss, optimizer and learning rate."""
 
     loss: Literal["softmax", "sigmoid"] = column(
-        "Cross-entropy: of a softmax over all classes, or of a sigmoid for each class, summed.",
+        "Cross-entropy of a softmax over the classes, or of a sigmoid for each class, summed.",
         "softmax",
     )
     label_smoothing: float = column(
-        "Share of each target that is spread over all classes.", 0.0, at_least=0, below=1
-    )
+        "Label smoothing: fraction of each target spread evenly over all classes.",
+        0.0, at_least=0, below=1,
+    )  # fmt: skip
     optimizer: str = column("Optimizer.", "sgd", choices=OPTIMIZERS)
     momentum: float = column("momentum.", 0.9, at_least=0, below=1)
     nesterov: bool = column("Nesterov momentum.", False, needs="momentum")
-    beta_1: float = column("decay of the mean of the gradients.", 0.9, at_least=0, below=1)
-    beta_2: float = column("decay of the mean of their squares.", 0.999, at_least=0, below=1)
-    epsilon: float = column("added to the root of that mean.", 1e-6, at_least=0)
-    batch_size: int = column("Images in a step, over all replicas.", 256, above=0)
+    beta_1: float = column("decay of the running mean of gradients.", 0.9, at_least=0, below=1)
+    beta_2: float = column(
+        "decay of the running mean of squared gradients.", 0.999, at_least=0, below=1
+    )
+    epsilon: float = column("added to the square root of that mean.", 1e-6, at_least=0)
+    batch_size: int = column("Images per step, over all replicas.", 256, above=0)
     accumulate: int = column(
-        "Compute each step in this many parts, one after another, to save memory.", 1, above=0
+        "Gradient accumulation: micro-batches per step. More of them need less memory.", 1, above=0
     )
     learning_rate: float = column("Peak learning rate.", 0.1, above=0)
     weight_decay: float = column(
@@ -206,49 +211,53 @@ class Optimization:
         0.0, at_least=0,
     )  # fmt: skip
     exclude: tuple[str, ...] = column(
-        "No weight decay for variables whose names contain one of these words: bias, gamma, ...",
+        "No weight decay for variables whose names contain one of these words, such as bias.",
         (), metavar="[WORD ...]",
     )  # fmt: skip
     clip_norm: float | None = column(
-        "Clip the norm of the whole gradient to this. None: no clipping.", None, above=0
+        "Clip the global norm of the gradients to this. None: no clipping.", None, above=0
     )
     epochs: int = column("Passes over the training images.", 100, above=0)
     steps: int | None = column(
-        "Number of steps, instead of --epochs. --milestones are then steps, too.", None, above=0
-    )
+        "Number of training steps, instead of --epochs. --milestones then count steps, too.",
+        None, above=0,
+    )  # fmt: skip
     schedule: Literal["constant", "step", "cosine", "poly"] = column(
-        "How the learning rate falls: not at all, at milestones, as half a cosine, or as a power.",
+        "How the learning rate falls: not at all, at milestones, along half a cosine, or as a "
+        "power of the remaining time.",
         "step",
     )
     milestones: tuple[int, ...] = column(
-        "Epochs (with --steps: steps) after which the learning rate falls.",
+        "Epochs (with --steps: steps) after which the learning rate is lowered.",
         (), at_least=1, only=STEP,
     )  # fmt: skip
     milestone_factor: float = column(
         "Multiply the learning rate by this at each milestone.", 0.1, above=0, only=STEP
     )
     power: float = column(
-        "Power of the poly schedule. 1: linear.", 1.0, above=0, only=("schedule", ("poly",))
+        "Exponent of the poly schedule. 1: linear.", 1.0, above=0, only=("schedule", ("poly",))
     )
     min_learning_rate: float = column(
-        "Learning rate at which cosine and poly end.", 0.0, at_least=0, only=CURVES
+        "Learning rate at the end of cosine and poly.", 0.0, at_least=0, only=CURVES
     )
     schedule_unit: Literal["step", "epoch"] = column(
-        "Cosine and poly lower the learning rate each step or each epoch.", "step", only=CURVES
+        "Cosine and poly: update the learning rate every step or every epoch.", "step", only=CURVES
     )
     warmup_epochs: float = column(
-        "Warm-up: epochs in which the learning rate first rises.", 0.0, at_least=0
+        "Warm-up: number of epochs in which the learning rate rises.", 0.0, at_least=0
     )
-    warmup_steps: int = column("Warm-up: steps, instead of --warmup-epochs.", 0, at_least=0)
+    warmup_steps: int = column(
+        "Warm-up: number of steps, instead of --warmup-epochs.", 0, at_least=0
+    )
     warmup_curve: Literal["linear", "stairs", "constant"] = column(
-        "Warm-up: rise each step, each epoch, or only at the end.", "linear"
+        "Warm-up: rise every step, every epoch, or only at the end.", "linear"
     )
     warmup_start: float | None = column(
         "Warm-up: fraction of the learning rate to start from. None: rise in equal steps from 0.",
         None, at_least=0, at_most=1,
     )  # fmt: skip
     ema: float = column(
-        "Decay of the moving average of the weights, which becomes the model. 0: no average.",
+        "Decay of the moving average of the weights, which is evaluated and saved. 0: no average.",
         0.0, at_least=0, below=1,
     )  # fmt: skip
 
@@ -258,7 +267,7 @@ class Run:
     """Data, evaluation, machine and output."""
 
     dataset: str = column(
-        "Data set: digits, a name of TensorFlow Datasets, or your own images, such as folder:PATH.",
+        "Data set: digits, a name in TensorFlow Datasets, or your own images, such as folder:PATH.",
         metavar="NAME",
     )
     data_dir: Path | None = column(
@@ -285,21 +294,21 @@ class Run:
         None, above=0, resume="settled",
     )  # fmt: skip
     seed: int = column(
-        "Seed for weights, order of images and augmentation.", 0, at_least=0, below=2**32
+        "Random seed for weights, order of images and augmentation.", 0, at_least=0, below=2**32
     )  # NumPy takes no larger one
     deterministic: bool = column("The same command gives the same weights, bit for bit.", False)
     run_dir: Path | None = column(
-        "Output directory. None: runs/ and the name of the recipe file.", None, resume="free"
+        "Output directory. None: runs/NAME, after the recipe file.", None, resume="free"
     )
     backup_every: str = column(
         "Time (90s, 10m, 2h) or number of steps (500) between backups.",
         "10m", resume="free", metavar="TIME",
     )  # fmt: skip
     logger: Literal["none", "tensorboard", "wandb", "mlflow"] = column(
-        "Where the rows of log.csv are sent as well.", "tensorboard", resume="free"
+        "Where to log, besides log.csv.", "tensorboard", resume="free"
     )
     profile: str | None = column(
-        "Trace these steps, counted from 0, for TensorBoard's profiler.",
+        "Trace these steps for TensorBoard's profiler, from START up to but not including STOP.",
         None, resume="free", metavar="START:STOP",
     )  # fmt: skip
     verbose: bool = column("Show a progress bar.", True, resume="free")

@@ -173,7 +173,7 @@ def _reliability(predictions: Predictions, top1: float) -> str:
 
 
 def _predicted(predictions: Predictions, images: slice = slice(None)) -> np.ndarray:
-    """Give the predicted class; where there is none (NaN), any but the true one."""
+    """Return the predicted class; where there is none (NaN), any but the true one."""
     scores, labels = predictions.scores[images].copy(), predictions.labels[images]
     wrong = np.flatnonzero(measures.ranks(scores, labels) >= 1)
     scores[wrong, labels[wrong]] = -np.inf

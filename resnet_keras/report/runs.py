@@ -66,7 +66,7 @@ class Run:
         )
 
     def column(self, name: str) -> list[tuple[float, float]]:
-        """Give a column of the log as `(epoch, value)`."""
+        """Return a column of the log as `(epoch, value)`."""
         return [(row["epoch"], row[name]) for row in self.rows if name in row and "epoch" in row]
 
 
@@ -81,7 +81,7 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not (folder / "recipe.json").exists():
-        raise InputError(f"a run folder has a recipe.json. Received: {str(folder)!r}")
+        raise InputError(f"not a run folder: it has no recipe.json. Received: {str(folder)!r}")
     model = folder / "model.keras"
     return Run(
         folder=folder,

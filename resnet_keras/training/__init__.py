@@ -1,4 +1,4 @@
-"""Recipe -> run folder: machine, data, model, fit, evaluation, published files."""
+"""Train a recipe into a run folder: machine, data, model, fit, evaluation, written files."""
 
 import json
 from contextlib import ExitStack

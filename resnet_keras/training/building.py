@@ -1,4 +1,4 @@
-"""Recipe -> the compiled network, with its optimizer and its loss."""
+"""Build the compiled network of a recipe, with its optimizer and its loss."""
 
 from functools import partial
 from typing import TYPE_CHECKING

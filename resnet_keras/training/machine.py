@@ -33,10 +33,10 @@ def _precision(asked: str, kinds: set[str], bfloat16: bool) -> tuple[str, str]:
         return automatic
     if asked == "mixed_float16" and not kinds & {"TPU", "GPU"}:
         return automatic[0], (
-            "mixed_float16 was asked for, but float16 convolutions are hundreds of times slower "
+            "mixed_float16 was requested, but float16 convolutions are hundreds of times slower "
             f"on a CPU; this is {automatic[1]}"
         )
-    return asked, "as asked for"
+    return asked, "as requested"
 
 
 def describe() -> dict[str, Any]:

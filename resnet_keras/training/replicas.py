@@ -94,8 +94,8 @@ class Replicas:
                 code = error.code if isinstance(error.code, int) else 1
             elif not isinstance(error, InputError) and any(w in text.lower() for w in _LOST):
                 say(
-                    f"error: another process of this run is gone ({text[:120]}). Start all of "
-                    "them again with the same commands: they resume at the last backup."
+                    f"error: another process of this run has died ({text[:120]}). Start all of "
+                    "them again with the same commands: they resume from the last backup."
                 )
             elif (line := explanation(error)) is not None:
                 say(f"error: {line}")
@@ -132,7 +132,7 @@ def choose_replicas(recipe: Recipe) -> Replicas:
 
     backend = keras.backend.backend()
     if backend not in ("tensorflow", "jax"):
-        raise InputError(f"`train` runs on tensorflow and jax. Received: KERAS_BACKEND={backend}")
+        raise InputError(f"`train` needs TensorFlow or JAX. Received: KERAS_BACKEND={backend}")
     if hosts > 1 and backend != "jax":
         raise InputError(f"several hosts need KERAS_BACKEND=jax. Received: KERAS_BACKEND={backend}")
     if backend == "jax":
@@ -177,7 +177,7 @@ def _jax(recipe: Recipe, hosts: int) -> Replicas:
     devices = keras.distribution.list_devices()
     wanted = recipe.replicas or len(devices)
     if wanted > len(devices) or (hosts > 1 and wanted != len(devices)):
-        raise InputError(f"there are {len(devices)} devices. Received: replicas={wanted}")
+        raise InputError(f"this run has {len(devices)} devices. Received: replicas={wanted}")
     _require_equal_shares(recipe, wanted)
     if wanted == 1:
         return Replicas(nullcontext)

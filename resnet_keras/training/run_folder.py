@@ -90,8 +90,8 @@ def require_same(job: "Job", saved: "Saved | None") -> None:
     here = json.dumps([saved.step if saved else 0, job.recipe.identity()], sort_keys=True)
     if len(set(job.replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:
         raise InputError(
-            "the processes have different recipes, or see different contents of the run folder, "
-            "which must be on a file system that all of them share. "
+            "the processes have different recipes, or do not share the run folder, which must be "
+            "on a file system that all of them can access. "
             f"Received: {job.folder.absolute()}"
         )
 
@@ -115,7 +115,7 @@ def _recipe_in(folder: Path) -> dict[str, Any] | None:
     for left in (folder / "results.json", *folder.glob("backup/*.safetensors")):
         if left.exists():  # `train` writes the recipe before both
             raise InputError(
-                f"{left} is there, but recipe.json is not, which names its recipe: restore it, or "
-                "choose another --run-dir."
+                f"{left} exists, but not the recipe.json of its run: restore that file, or choose "
+                "another --run-dir."
             )
     return None

@@ -1,4 +1,4 @@
-"""Other people's checkpoints -> our layer names and back, without PyTorch.
+"""Load other people's checkpoints, and write weights for PyTorch, without PyTorch.
 
 `formats` says how a file is read, `names` whose names are in it. Nothing in a file is run, and a
 model is changed only once everything in the file is known to fit.

@@ -1,4 +1,4 @@
-"""A checkpoint -> a `.keras` model with its metadata; a model -> weights for PyTorch."""
+"""Convert a checkpoint to a `.keras` model with its metadata, or a model to weights for PyTorch."""
 
 import os
 from collections.abc import Sequence
@@ -38,10 +38,10 @@ def convert(
     std: Sequence[float] | None = None,
     stride_in_1x1: bool = False,
 ) -> Report:
-    """Turn a checkpoint into a `.keras` model, or a model into weights for PyTorch.
+    """Convert a checkpoint to a `.keras` model, or a model to weights for PyTorch.
 
     Beside a `.keras` file the metadata is written, `NAME.json`: how images are prepared for it,
-    as the published networks were evaluated. Edit it where its authors did otherwise.
+    as the published networks were evaluated. Edit it if the authors evaluated differently.
 
     Args:
         source: as `path` of `load_weights`.
@@ -67,7 +67,8 @@ def convert(
         out.suffix == Path(source).suffix == ".keras"
     ):
         raise InputError(
-            f"a checkpoint becomes .keras, a model .safetensors. Received: {source} -> {out}"
+            "OUT must be .keras for a checkpoint, .safetensors for a .keras model. "
+            f"Received: {source} -> {out}"
         )
     if out.suffix == ".keras":
         require_replaceable_metadata(out)
@@ -160,7 +161,7 @@ def _network(
 
 
 def _preprocessing(network: keras.Model, antialias: bool) -> Preprocessing:
-    """How images are prepared where nobody says it: as the published networks were evaluated.
+    """Return the default preprocessing: that with which the published networks were evaluated.
 
     That is, for 224 pixels, the short edge becomes 256; small images stay as they are.
     """

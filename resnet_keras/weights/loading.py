@@ -1,4 +1,4 @@
-"""A checkpoint's values -> a model's variables, once everything in the file is known to fit."""
+"""Load a checkpoint's values into a model's variables, once everything in the file fits."""
 
 import math
 import os
@@ -61,9 +61,9 @@ class Report:
 def load_weights(
     model: keras.Model, path: str | os.PathLike[str], *, skip_head: bool = False
 ) -> Report:
-    """Fill a ResNet from a checkpoint.
+    """Load a checkpoint into a ResNet.
 
-    A file for three channels fills a network for another number of them as timm's `in_chans` does:
+    Weights for three channels are adapted to another number of them, as with timm's `in_chans`:
     for one channel the kernels of red, green and blue are summed; for N they are repeated, cut to
     N, and scaled by 3 / N. The report says so.
 
@@ -100,7 +100,7 @@ def taken_for_a_resnet(source: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except (ValueError, TypeError, LookupError) as error:
         raise InputError(
-            f"{source} has a ResNet's names for something else. Received: {error}"
+            f"{source} uses a ResNet's names for other tensors. Received: {error}"
         ) from error
 
 
@@ -164,8 +164,8 @@ def _match(
                 fitting.append(naming.shape((*shape[:2], 3, shape[3])))
             if array.shape not in fitting or array.dtype not in _FLOATS:
                 raise InputError(
-                    f"{checkpoint.path}: {key!r} must be floating, of shape {fitting[0]}, for "
-                    f"{ours} of {model.name}{hint}. "
+                    f"{checkpoint.path}: {key!r} must be floating-point, of shape {fitting[0]}, "
+                    f"for {ours} of {model.name}{hint}. "
                     f"Received: {array.dtype} of shape {array.shape}"
                 )
             pairs.append((variable, key))
@@ -218,7 +218,7 @@ def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
     ):
         if None not in (theirs, ours) and theirs != ours:
             raise InputError(
-                f"{checkpoint.path} is of a network with {field}={theirs}, see "
+                f"{checkpoint.path} is from a network with {field}={theirs}, see "
                 f"{naming.key('conv3_block1_0_conv', 'kernel')!r}: build {model.name} from a Spec "
                 f"that says so. Received: {field}={ours}"
             )
@@ -237,8 +237,8 @@ def _require_preprocessing(model: keras.Model, checkpoint: Checkpoint) -> None:
         normalise.offset, offset, atol=0.01
     ):
         raise InputError(
-            f"{checkpoint.path} is of {checkpoint.naming.title}, whose networks have a "
-            f"preprocessing of their own: build {model.name} with "
+            f"{checkpoint.path} is from {checkpoint.naming.title}, whose networks use other "
+            f"preprocessing: build {model.name} with "
             f"mean={for_channels(mean, channels)}, std={for_channels(std, channels)}. "
             f"Received: scale={normalise.scale}, offset={normalise.offset}"
         )

@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGKILL,) * 3 + (signal.SIGTERM, signal.SIGINT)
 KILLS, SEED = int(os.environ.get("FAULTS_KILLS", 200)), int(os.environ.get("FAULTS_SEED", 2))
 
 # What a training says first.
-LISTENING = "float32: as asked for"
+LISTENING = "float32: as requested"
 
 
 class Killer:
@@ -133,7 +133,7 @@ def life(killer, place, tries):
             print(f"{phase}: {killer.kills} kills so far", flush=True)
         if phase == "prepare":
             for path in place.data.glob("*/incomplete.*"):
-                assert f"{path} is left over from an interrupted preparation" in process.output
+                assert f"{path} is left over from an interrupted `prepare`" in process.output
     assert end(place.run) == killer.whole.end
     assert weights(place.run / "model.keras") == killer.whole.weights
 

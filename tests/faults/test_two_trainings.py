@@ -13,7 +13,7 @@ def place(warm, tmp_path):
 
 
 def refused(process, place, other):
-    words = f"another training is at work in {place.run} (process {other.pid} on "
+    words = f"another process is training in {place.run} (process {other.pid} on "
     assert words in process.refused()
 
 

@@ -150,7 +150,7 @@ def _quantized(images: np.ndarray, tensor: dict) -> np.ndarray:
 
 
 def _real(levels: np.ndarray, tensor: dict) -> np.ndarray:
-    """Give the real numbers, float32, that the levels of a TFLite tensor stand for."""
+    """Return the real numbers, float32, that the levels of a TFLite tensor stand for."""
     scale, zero = tensor["quantization"]
     levels = levels.astype(np.float32)
     return (levels - np.float32(zero)) * np.float32(scale) if scale else levels

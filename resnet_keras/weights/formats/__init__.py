@@ -1,4 +1,4 @@
-"""Any checkpoint file -> its arrays, by the names that the file gives them."""
+"""Read the arrays of any checkpoint file, by the names that the file gives them."""
 
 import os
 from typing import Any, NamedTuple, Protocol
@@ -76,7 +76,7 @@ def read(source: str | os.PathLike[str]) -> Contents:
         raise InputError(f"{source} {reason(error)}") from error
     except Exception as error:  # a damaged file makes the parsers raise anything
         raise InputError(
-            f"{source} is truncated, damaged or no checkpoint at all. Received: {reason(error)}"
+            f"{source} is truncated, damaged or not a checkpoint. Received: {reason(error)}"
         ) from error
     _require_size(source, arrays, size)
     return Contents(source, arrays, layers)

@@ -276,7 +276,7 @@ def _persistent(pid: object, storage: FindStorage | None) -> Storage:
             storage is not None and numel >= 0 and rest in ([], [None])
         ):
             return storage(key, dtype, numel)
-    raise Refused(f"has a persistent id that is no storage. Received: a {type(pid).__name__}")
+    raise Refused(f"has a persistent id that is not a storage. Received: a {type(pid).__name__}")
 
 
 def _append(target: object, items: list) -> None:

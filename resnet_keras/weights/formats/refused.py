@@ -2,4 +2,4 @@
 
 
 class Refused(ValueError):
-    """What makes a file no checkpoint; the message starts with a verb, "is" or "has"."""
+    """Why a file cannot be read as a checkpoint; the message starts with "is", "has" or "gives"."""

@@ -1,4 +1,4 @@
-"""Whose names a checkpoint has, and which ResNet it is of."""
+"""Recognise whose names a checkpoint uses, and which ResNet it is."""
 
 from dataclasses import dataclass, replace
 
@@ -52,10 +52,10 @@ class Checkpoint:
         return self.kernel("conv1_1_conv") or self.kernel("conv1_conv")
 
     def spec(self) -> Spec:
-        """The ResNet that this file is of, as far as names and shapes tell.
+        """Return the ResNet that this file is, as far as names and shapes tell.
 
         Raises:
-            InputError: they tell of no ResNet, or leave open which.
+            InputError: it is not a ResNet, or they leave open which.
         """
         depths: list[int] = []
         while self.kernel(f"conv{len(depths) + 2}_block1_1_conv"):
@@ -69,11 +69,11 @@ class Checkpoint:
         stem = self.stem()
         widths = tuple(kernel[3] for kernel in kernels if kernel and len(kernel) == 4)
         if not depths or len(widths) < len(depths) or stem is None or len(stem) != 4:
-            raise InputError(f"{self.path} is of no ResNet. Received: depths={tuple(depths)}")
+            raise InputError(f"{self.path} is not a ResNet. Received: depths={tuple(depths)}")
         deep = self.kernel("conv1_1_conv") is not None
         if deep and self.naming.avg_down is None:
             raise InputError(
-                f"{self.path} does not tell ResNet-C from ResNet-D; name the model. "
+                f"{self.path} may be a ResNet-C or a ResNet-D: give `model`. "
                 f"Received: {self.naming.title} names"
             )
         projection = any(self.kernel(f"conv{s}_block1_0_conv") for s in stages[1:])
@@ -89,17 +89,17 @@ class Checkpoint:
 
 
 def recognise(contents: Contents) -> Checkpoint:
-    """Tell from the names of a file whose they are.
+    """Recognise the source of a file by the names in it.
 
     Raises:
-        InputError: nobody's that is known here.
+        InputError: it is none of those known here.
     """
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
             return Checkpoint(contents.path, naming.arrays(contents.arrays), naming)
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(
-        f"{contents.path} has the names of no ResNet: none of its tensors is {signatures}. "
+        f"{contents.path} has no ResNet's names: none of its tensors is {signatures}. "
         f"Received: {next(iter(contents.arrays), None)!r} ..."
     )
 
