@@ -60,7 +60,7 @@ class Images:
     """Where the images come from."""
 
     dataset: Name = None
-    """digits, a name in TensorFlow Datasets, or your images: folder:PATH. By default as in training."""
+    """digits, a name in TensorFlow Datasets, or folder:PATH. By default as in training."""
     data_dir: Folder = None
     """Folder of the prepared data sets. By default ~/tensorflow_datasets."""
     skip_bad: Flag = False
