@@ -412,7 +412,8 @@ def test_a_row_tells_the_arguments_of_its_class_and_its_moments(name):
     kind = getattr(optimizers, choice.name)
     assert kind in OWN and set(choice.arguments) == set(OWN[kind])
     shared = len(_built(Optimizer(0.1)).variables)
-    for momentum in (0.0, 0.9):
+    # A column of another optimizer must keep its default.
+    for momentum in (0.0, 0.9) if "momentum" in choice.arguments else (0.9,):
         recipe = Recipe(model="resnet18", dataset="cifar10", optimizer=name, momentum=momentum)
         arguments = {argument: getattr(recipe, argument) for argument in choice.arguments}
         kept = len(_built(kind(0.1, **arguments)).variables) - shared
