@@ -12,13 +12,17 @@ from resnet_keras.training import building, memory
 RECIPE = Recipe(
     model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=4, steps=3,
     learning_rate=0.5, schedule="step", milestones=(2,), weight_decay=0.25, exclude=("bias",),
-    clip_norm=2.0, accumulate=2, ema=0.75, beta_1=0.125, beta_2=0.625, epsilon=0.5, momentum=0.375,
+    clip_norm=2.0, accumulate=2, ema=0.75,
 )  # fmt: skip
+
+# Values of the columns that are one optimizer's own; no other optimizer takes them.
+OWN = {"momentum": 0.375, "nesterov": True, "beta_1": 0.125, "beta_2": 0.625, "epsilon": 0.5}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_has_its_columns(name):
-    recipe = dataclasses.replace(RECIPE, optimizer=name)
+    own = {column: OWN[column] for column in OPTIMIZERS[name].arguments}
+    recipe = dataclasses.replace(RECIPE, optimizer=name, **own)
     optimizer = building.optimizer(recipe, examples=12, policy="float32")
     config = optimizer.get_config()
     shared = ("weight_decay", "exclude", "clip_norm", "accumulate", "ema")

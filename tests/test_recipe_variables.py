@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from resnet_keras import ResNet
-from resnet_keras.quantize import aware
+from resnet_keras.quantize import quantization_aware
 from resnet_keras.recipe.variables import trainable_variables
 from resnet_keras.specs import SPECS, Spec
 
@@ -25,6 +25,7 @@ def test_names_are_those_of_the_network(spec):
 
 def test_names_with_folded_batch_norm_are_those_of_the_network_for_int8():
     spec = dataclasses.replace(SPECS["resnetv1d50"], depths=(2, 1, 1, 1), widths=(8, 8, 16, 16))
-    model = aware(ResNet(spec, input_shape=(32, 32, 3), classes=10, classifier_activation=None))
+    network = ResNet(spec, input_shape=(32, 32, 3), classes=10, classifier_activation=None)
+    model = quantization_aware(network)
     expected = sorted(variable.path for variable in model.trainable_variables)
     assert sorted(trainable_variables(spec, folded=True)) == expected
