@@ -299,7 +299,7 @@ def test_a_run_folder_of_another_version_is_refused_in_words(tmp_path):
     recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
     fields = recipe.to_json() | {"drop": 0.1, "rate_by": "step"}  # as 0.1.0 called them
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
-    words = f"{tmp_path} cannot be resumed: .* version 0.1.0 .*--run-dir. Received: 'drop'"
+    words = f"{tmp_path} cannot be resumed: .* version 0.1.0 .*--run-dir. Received: drop=0.1"
     with pytest.raises(InputError, match=words):
         train(recipe)
     assert json.loads((tmp_path / "recipe.json").read_text()) == fields

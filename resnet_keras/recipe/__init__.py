@@ -171,9 +171,9 @@ class Recipe(Run, Optimization, Augmentation, Network):
         for field, value in earlier.items():
             if field not in defaults:
                 raise InputError(
-                    f"the run's recipe.json has the unknown field `{field}`: it was written by "
-                    "another version. Runs of version 0.1.0 cannot be resumed; choose another "
-                    f"--run-dir. Received: {field}={value!r}"
+                    f"its recipe has the unknown field `{field}`, of another version (runs of "
+                    "version 0.1.0 cannot be resumed). Choose another --run-dir. "
+                    f"Received: {field}={value!r}"
                 )
         known = columns()
         for field, mine in self.identity().items():

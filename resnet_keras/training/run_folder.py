@@ -1,6 +1,5 @@
 """A run folder belongs to one recipe; what it says of a run that was begun or is finished."""
 
-import dataclasses
 import json
 import zlib
 from pathlib import Path
@@ -34,7 +33,10 @@ def require_ours(recipe: Recipe) -> Path:
     earlier = _recipe_in(recipe.run_dir)
     if earlier is None:
         return recipe.run_dir
-    field = recipe.conflict(earlier)
+    try:
+        field = recipe.conflict(earlier)
+    except InputError as error:
+        raise InputError(f"{recipe.run_dir} cannot be resumed: {error}") from None
     if field is not None:
         raise InputError(
             f"{recipe.run_dir} belongs to another recipe: {field} is {earlier.get(field)!r} there, "
@@ -104,13 +106,6 @@ def _recipe_in(folder: Path) -> dict[str, Any] | None:
     except InputError as error:
         raise InputError(f"{error} Choose another --run-dir.") from error
     if fields is not None:
-        unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(Recipe)})
-        if unknown:
-            raise InputError(
-                f"{folder} cannot be resumed: it was written by version 0.1.0 or by a version "
-                f"later than this one. Choose another --run-dir. Received: {unknown[0]!r} in "
-                "recipe.json"
-            )
         return fields
     for left in (folder / "results.json", *folder.glob("backup/*.safetensors")):
         if left.exists():  # `train` writes the recipe before both
