@@ -260,7 +260,7 @@ def test_freeze_leaves_what_openmmlab_leaves(name, trainable):
     for stages, expected in zip(range(-1, 5), trainable, strict=True):
         freeze(model, stages)
         assert count(model)["params"] == expected
-    with pytest.raises(ValueError, match="-1..4"):
+    with pytest.raises(ValueError, match="-1 to 4"):
         freeze(model, 5)
 
 

@@ -30,6 +30,7 @@ def test_the_quickstart_trains_exports_and_predicts(run_python, tmp_path):
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
     rng = np.random.default_rng(0)
     for number in range(5):

@@ -137,6 +137,7 @@ def test_a_signal_says_what_it_waits_for(tmp_path, capfd):
     assert said == ["step", "validation", "step"]
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_what_a_long_one_would_have_been(tmp_path, data_dir):
     """Broken off within an epoch, whose row of the log is of the whole epoch at last."""
     recipe = Recipe(

@@ -77,6 +77,7 @@ def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir,
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_half_precision_run_leaves_a_float32_model(quickstart):
     done, folder = quickstart("--precision", "mixed_bfloat16")
     assert done.returncode == 0 and "mixed_bfloat16: as requested" in done.stderr, done.stderr
