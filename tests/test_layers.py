@@ -152,3 +152,68 @@ def test_small_maps_have_products_for_their_weights():
     assert operations(30, "bfloat16", padding="same") == (0, 1)
     assert operations(31, **strided) == (0, 1)
     assert operations(None, **strided) == (0, 1)
+
+
+def _definition(x, gamma, beta):
+    """Batch norm of `(n, h, w, c)` and its gradients for an upstream gradient of 3 y^2."""
+    n = x.size // x.shape[-1]
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    inverse = 1 / np.sqrt(variance + 1e-5)
+    normalised = (x - mean) * inverse
+    outputs = normalised * gamma + beta
+    upstream = 3 * outputs**2
+    to_normalised = upstream * gamma
+    # Ioffe and Szegedy 2015, section 3: the gradients in their order.
+    to_variance = (to_normalised * (x - mean) * -0.5 * inverse**3).sum((0, 1, 2))
+    to_mean = -(to_normalised * inverse).sum((0, 1, 2))
+    to_mean += to_variance * (-2 * (x - mean)).mean((0, 1, 2))
+    to_x = to_normalised * inverse + to_variance * 2 * (x - mean) / n + to_mean / n
+    return outputs, to_x, (upstream * normalised).sum((0, 1, 2)), upstream.sum((0, 1, 2))
+
+
+jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="runs in a process of JAX")
+
+
+@jax_only
+@pytest.mark.parametrize("dtype, bound", [("float64", 1e-12), ("float32", 2e-5)])
+def test_gradients_on_jax_are_those_of_the_paper(dtype, bound):
+    import jax
+
+    gamma, beta = np.linspace(0.5, 2, 7), np.linspace(-1, 1, 7)
+    layer = BatchNormalization(epsilon=1e-5, dtype=dtype)
+    layer.build(IMAGES.shape)
+    layer.moving_mean.assign(np.linspace(2, 4, 7))  # the shift must not matter
+
+    def loss(x, gamma, beta):
+        trained = [gamma, beta]
+        outputs, _ = layer.stateless_call(trained, layer.non_trainable_variables, x, training=True)
+        return (outputs**3).sum(), outputs
+
+    arguments = [np.asarray(a, dtype) for a in (IMAGES, gamma, beta)]
+    (_, outputs), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(*arguments)
+    for found, wanted in zip(
+        (outputs, *gradients), _definition(IMAGES, gamma, beta), strict=True
+    ):
+        assert np.abs(np.asarray(found) - wanted).max() <= bound * np.abs(wanted).max()
+
+
+@jax_only
+def test_statistics_on_jax_survive_a_mean_far_from_zero():
+    layer = BatchNormalization(dtype="float32", momentum=0.0)
+    layer.build(IMAGES.shape)
+    x = (IMAGES + 5000).astype("float32")
+    layer.moving_mean.assign(np.full(7, 5000.0))
+    layer(x, training=True)
+    n = 4 * 5 * 6
+    unbiased = x.astype("float64").var((0, 1, 2)) * n / (n - 1)
+    # The squares are 2.5e7, where float32 counts by 2: their difference would be wrong by 1.
+    assert np.abs(np.asarray(layer.moving_variance) - unbiased).max() < 1e-3
+
+
+def test_jax_computes_the_same(run_python):
+    done = run_python(
+        "-m", "pytest", "-o", "addopts=", __file__, "-k", "one_step or on_jax or frozen or one_value",
+        KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert " 9 passed" in done.stdout and "skipped" not in done.stdout

@@ -77,7 +77,7 @@ def test_a_loss_that_is_lost_stops_the_run(tmp_path):
     model, callbacks = model_and_backups(SGD(0.1), tmp_path)
     lost = X.copy()
     lost[2] = np.nan
-    with pytest.raises(watch.Diverged, match="the loss is NaN or infinite at step 2"):
+    with pytest.raises(watch.Diverged, match="the loss is NaN or infinite by step 2"):
         fit(model, callbacks, lost)
 
 
@@ -98,3 +98,29 @@ def test_a_backup_restores_an_optimizer_with_and_without_momentum(momentum, tmp_
         strict=True,
     ):
         assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+def test_callbacks_are_given_the_logs_of_the_batch_before():
+    class Seen(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.batches, self.losses = [], []
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.batches.append(batch)
+            self.losses.append(logs["loss"])
+
+    seen = Seen()
+    late = watch.LateLogs([seen])
+    for batch, loss in enumerate([3.0, 2.0, 1.0]):
+        late.on_train_batch_end(batch, {"loss": loss})
+    assert seen.batches == [0, 1, 2] and seen.losses == [3.0, 3.0, 2.0]
+
+
+def test_a_loss_that_is_lost_in_the_last_batch_of_an_epoch_stops_the_run(tmp_path):
+    model, callbacks = model_and_backups(SGD(0.1), tmp_path)
+    lost = X.copy()
+    lost[-1] = np.nan
+    callbacks[1].every = None
+    with pytest.raises(watch.Diverged, match="the loss is NaN or infinite by step 4"):
+        fit(model, watch.LateLogs(callbacks[:1], model=model), lost)

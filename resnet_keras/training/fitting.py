@@ -118,7 +118,7 @@ def _fit(
         epochs=end,
         steps_per_epoch=steps * recipe.accumulate,
         validation_data=test_batches,
-        callbacks=callbacks,
+        callbacks=watch.LateLogs(callbacks, add_history=True, model=model),
         shuffle=False,  # the data are shuffled already
         verbose=0,  # the bar is ours
     )

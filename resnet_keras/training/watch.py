@@ -68,6 +68,22 @@ class Position:
         return epoch, epoch + 1, end - self.step
 
 
+class LateLogs(keras.callbacks.CallbackList):
+    """Callbacks that are given, after a batch, the logs of the batch before it.
+
+    Keras turns logs into floats, and so waits for the device after every batch, which then waits
+    for the next batch to be read, copied and launched. The logs of the batch before are there
+    already. The first batch of a `fit` has no other logs than its own.
+    """
+
+    _before: Any = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Call the callbacks."""
+        before, self._before = self._before, logs
+        super().on_train_batch_end(batch, logs if before is None else before)
+
+
 class StepCounter(keras.callbacks.Callback):
     """Counts batches, and stops where the loss is NaN or infinite. The first of the callbacks."""
 
@@ -79,12 +95,23 @@ class StepCounter(keras.callbacks.Callback):
         """Count a batch.
 
         Raises:
-            Diverged: the loss is NaN or infinite.
+            Diverged: the loss was NaN or infinite before this batch.
         """
         self.position.batch += 1
+        self._require_finite(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Look at the loss of the epoch's last batch, too.
+
+        Raises:
+            Diverged: the loss is NaN or infinite.
+        """
+        self._require_finite(logs)
+
+    def _require_finite(self, logs: Any) -> None:
         # The running mean over the epoch: once it is NaN, it stays NaN.
         if not np.isfinite(float(logs["loss"])):
-            raise Diverged(f"the loss is NaN or infinite at step {self.position.step}")
+            raise Diverged(f"the loss is NaN or infinite by step {self.position.step}")
 
 
 class ValidateAverages(keras.callbacks.Callback):
@@ -253,8 +280,7 @@ class Backups(keras.callbacks.Callback):
             )
         arrays = _values(state(self.model, self.compiled)) | self.sums
         for name, array in arrays.items():
-            # The loss is one step behind the weights: here a backup of lost weights would replace
-            # a good one.
+            # The loss is behind the weights: here a backup of lost weights would replace a good one.
             if name.startswith("model/") and not np.isfinite(array).all():
                 raise Diverged(
                     f"{name.split('/', 2)[2]} is NaN or infinite at step {self.position.step}"
