@@ -151,3 +151,23 @@ def test_without_imagenets_archives_an_error_names_them(tmp_path):
 def test_tfds_writes_where_it_is_told(data_dir):
     data.Source("digits", "test", data_dir=data_dir).open()
     assert (data_dir / "digits" / "1.0.0" / "dataset_info.json").exists()
+
+
+def test_a_data_set_that_another_process_builds_meanwhile_is_opened(tmp_path, monkeypatch):
+    real = tfds.core.DatasetBuilder.download_and_prepare
+
+    def slower(builder, **arguments):
+        real(tfds.builder("digits", data_dir=tmp_path), **arguments)  # the other process
+        raise FileExistsError(f"Cannot rename. Destination {builder.data_dir} already exists.")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", slower)
+    assert data.Source("digits", "test", data_dir=tmp_path).open().examples == 360
+
+
+def test_a_build_that_fails_because_a_file_is_in_the_way_keeps_its_error(tmp_path, monkeypatch):
+    def fails(builder, **arguments):
+        raise FileExistsError("in the way")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fails)
+    with pytest.raises(FileExistsError, match="in the way"):
+        data.Source("digits", "test", data_dir=tmp_path).open()

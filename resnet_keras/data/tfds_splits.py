@@ -30,10 +30,8 @@ def open_tfds(dataset: str, split: str, data_dir: str | Path | None) -> Split:
         InputError: no such data set or split, no images with labels in it, or files that are
             missing and cannot be downloaded.
     """
-    builder = find_builder(dataset, data_dir)
+    builder = _prepared(dataset, data_dir)
     image, label = image_and_label(builder)
-    if not builder.is_prepared():
-        build(builder)
     require_whole(builder)
     if builder.name in _TWO_HUNDRED_CLASSES:
         say(
@@ -52,6 +50,25 @@ def open_tfds(dataset: str, split: str, data_dir: str | Path | None) -> Split:
                 f"{', '.join(splits)}. Received: split={split!r}"
             )
     return _open(builder, "validation", image, label)
+
+
+def _prepared(dataset: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
+    """Find a data set, which is built where it is not there yet; two processes may do so at once.
+
+    Raises:
+        InputError: as from `open_tfds`.
+    """
+    builder = find_builder(dataset, data_dir)
+    image_and_label(builder)  # before it is built
+    if builder.is_prepared():
+        return builder
+    try:
+        build(builder)
+    except FileExistsError:  # another process was faster
+        builder = find_builder(dataset, data_dir)
+        if not builder.is_prepared():
+            raise
+    return builder
 
 
 def _labelled(split: Split) -> bool:

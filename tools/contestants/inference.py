@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from contestants.training import torch_resnet
-from contestants.workload import steps_per_second
+from contestants.workload import steps_per_second, torch_resnet
 
 
 def predict_ours(folder: str) -> dict:

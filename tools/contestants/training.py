@@ -1,18 +1,32 @@
 """Training steps of a whole network, on images that lie in memory."""
 
 import itertools
+from collections.abc import Callable
 
-from contestants.workload import NETS, backend, keras_of, our_network, steps_per_second
+from contestants.workload import (
+    NETS,
+    backend,
+    keras_of,
+    our_network,
+    steps_per_second,
+    torch_resnet,
+)
 
 
-def ours(net: str, dtype: str, batch: int, size: int | None = None) -> dict:
+def ours(net: str, dtype: str, batch: int, size: int | None = None, seconds: float = 8.0) -> dict:
     """Ours."""
     keras = keras_of(dtype)
-    default, classes = NETS.get(net, NETS["resnet50"])
-    size = size or default
-    model = our_network(net, size, classes)
+    shape = NETS.get(net, NETS["resnet50"])
+    size = size or shape.size
+    model = our_network(net, size)
     assert keras.backend.backend() == backend()
-    return _fit_speed(model, batch, size, classes, "uint8")
+    from resnet_keras.training.watch import LateLogs, Position, StepCounter
+
+    def callbacks(number):  # as in `train`, which looks at every loss
+        counter = StepCounter(Position(0, 1, number, number, []))
+        return LateLogs([counter], add_history=True, model=model)
+
+    return _fit_speed(model, batch, size, shape.classes, "uint8", seconds, callbacks)
 
 
 def applications(net: str, dtype: str, batch: int) -> dict:
@@ -47,7 +61,15 @@ def _stock_fit(keras, model, batch: int) -> dict:
     return _fit_speed(model, batch, 224, 1000, "float32")
 
 
-def _fit_speed(model, batch: int, size: int, classes: int, dtype: str) -> dict:
+def _fit_speed(
+    model,
+    batch: int,
+    size: int,
+    classes: int,
+    dtype: str,
+    seconds: float = 8.0,
+    callbacks: Callable = lambda steps: None,
+) -> dict:
     """Images a second of `fit` on one batch that comes again and again."""
     import numpy as np
 
@@ -67,20 +89,24 @@ def _fit_speed(model, batch: int, size: int, classes: int, dtype: str) -> dict:
         batches = (on_device for _ in itertools.count())
 
     def steps(number):
-        model.fit(batches, steps_per_epoch=number, verbose=0)
+        model.fit(batches, steps_per_epoch=number, verbose=0, callbacks=callbacks(number))
 
-    answer = {"images_per_second": batch * steps_per_second(steps)}
+    answer = {"images_per_second": batch * steps_per_second(steps, seconds)}
     if backend() == "jax" and (memory := jax.devices()[0].memory_stats()):  # a CPU has none
         answer["peak_MiB"] = memory["peak_bytes_in_use"] / 2**20
     return answer
 
 
-def torch(net: str, dtype: str, batch: int, compiled: bool = False) -> dict:
-    """The same network in PyTorch: channels last, autocast, fused SGD."""
+def torch(
+    net: str, dtype: str, batch: int, compiled: bool = False, seconds: float = 8.0
+) -> dict:
+    """The same network in PyTorch: channels last, autocast, fused SGD; float16 with a scaler."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size, classes = NETS[net]
+    torch.backends.cudnn.benchmark = True  # its fastest convolutions, as XLA looks for
+    torch.backends.cuda.matmul.allow_tf32 = True  # float32 as XLA computes it by default
+    size, classes = NETS[net][:2]
     model = torch_resnet(net).to(device, memory_format=torch.channels_last).train()
     images = torch.randn(batch, 3, size, size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -88,17 +114,19 @@ def torch(net: str, dtype: str, batch: int, compiled: bool = False) -> dict:
     fused = {"fused": True} if device == "cuda" else {"foreach": True}
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-4, **fused)
     forward = torch.compile(model) if compiled else model
+    scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
 
     def steps(number):
         for _ in range(number):
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            with torch.autocast(device, getattr(torch, dtype), enabled=dtype != "float32"):
                 loss = torch.nn.functional.cross_entropy(forward(images), labels)
-            loss.backward()
-            optimizer.step()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
         loss.item()  # waits for the device
 
-    answer = {"images_per_second": batch * steps_per_second(steps)}
+    answer = {"images_per_second": batch * steps_per_second(steps, seconds)}
     if device == "cuda":
         answer["peak_MiB"] = torch.cuda.max_memory_allocated() / 2**20
     return answer
@@ -129,43 +157,3 @@ def matrix_products(net: str, dtype: str, batch: int) -> dict:
 
     rate = edge**3 * steps_per_second(steps)
     return {"images_per_second": rate / macs, "GMAC_per_second": rate / 1e9}
-
-
-def torch_resnet(net: str):
-    """ResNet-50 v1.5 or the CIFAR ResNet-18 of the tables, in PyTorch's own layers."""
-    from torch import nn
-
-    def norm(width):
-        return nn.BatchNorm2d(width)
-
-    def conv(inputs, outputs, kernel, stride=1):
-        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-
-    class Block(nn.Module):
-        def __init__(self, inputs, width, stride, bottleneck):
-            super().__init__()
-            outputs = 4 * width if bottleneck else width
-            layers = [conv(inputs, width, 1), norm(width), nn.ReLU(True)] if bottleneck else []
-            layers += [conv(width if bottleneck else inputs, width, 3, stride), norm(width)]
-            layers += [nn.ReLU(True), conv(width, outputs, 1 if bottleneck else 3), norm(outputs)]
-            self.body = nn.Sequential(*layers)
-            changes = stride > 1 or inputs != outputs
-            shortcut = [conv(inputs, outputs, 1, stride), norm(outputs)] if changes else []
-            self.shortcut = nn.Sequential(*shortcut)
-            self.relu = nn.ReLU(True)
-
-        def forward(self, x):
-            return self.relu(self.body(x) + self.shortcut(x))
-
-    bottleneck = net == "resnet50"
-    depths = (3, 4, 6, 3) if bottleneck else (2, 2, 2, 2)
-    stem = [conv(3, 64, 7, 2), norm(64), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)]
-    layers = stem if bottleneck else [conv(3, 64, 3), norm(64), nn.ReLU(True)]
-    inputs = 64
-    for stage, depth in enumerate(depths):
-        for number in range(depth):
-            width, stride = 64 * 2**stage, 2 if stage and not number else 1
-            layers.append(Block(inputs, width, stride, bottleneck))
-            inputs = 4 * width if bottleneck else width
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, NETS[net][1])]
-    return nn.Sequential(*layers, *head)
