@@ -215,8 +215,9 @@ def _jax_batch_norm() -> Callable[..., tuple[Any, Any, Any]]:
     """Make batch norm for JAX: of `(..., c)`, gamma, beta, shift (each `(c,)`) and epsilon.
 
     XLA computes sums over the same array in one pass, but not a variance that first needs the mean,
-    as in `jax.numpy.var`. So the forward pass sums `x - shift` and its square; with the running mean
-    as the shift nothing cancels that matters (Chan, Golub and LeVeque 1983, section 2). The
+    as in `jax.numpy.var`. So the forward pass sums `x - shift` and its square; with the running
+    mean as the shift nothing cancels that matters (Chan, Golub and LeVeque 1983, section 2). On an
+    H200 a step of ResNet-50 is faster by a tenth than with `var` (results/gpu/h200.json). The
     gradient is the one of Ioffe and Szegedy 2015, section 3, from the sums of the upstream gradient
     and of its product with the normalised values.
 

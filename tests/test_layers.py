@@ -191,9 +191,7 @@ def test_gradients_on_jax_are_those_of_the_paper(dtype, bound):
 
     arguments = [np.asarray(a, dtype) for a in (IMAGES, gamma, beta)]
     (_, outputs), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(*arguments)
-    for found, wanted in zip(
-        (outputs, *gradients), _definition(IMAGES, gamma, beta), strict=True
-    ):
+    for found, wanted in zip((outputs, *gradients), _definition(IMAGES, gamma, beta), strict=True):
         assert np.abs(np.asarray(found) - wanted).max() <= bound * np.abs(wanted).max()
 
 
@@ -212,7 +210,8 @@ def test_statistics_on_jax_survive_a_mean_far_from_zero():
 
 def test_jax_computes_the_same(run_python):
     done = run_python(
-        "-m", "pytest", "-o", "addopts=", __file__, "-k", "one_step or on_jax or frozen or one_value",
+        "-m", "pytest", "-o", "addopts=", __file__,
+        "-k", "one_step or on_jax or frozen or one_value",
         KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

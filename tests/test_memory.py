@@ -1,6 +1,8 @@
 """Memory that is not there: one line with the need, and a batch that fits."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from resnet_keras import SPECS, Recipe, ResNet
 from resnet_keras.errors import InputError
 from resnet_keras.training import memory
 
+ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=64)
 
 # ResNet-20 for 3 channels and 10 classes: the stem; three stages of six convolutions, of which the
@@ -57,6 +60,29 @@ def test_what_the_backward_pass_keeps():
     # and the sum. A shortcut that pads keeps nothing.
     kept = 8 * 8 * 3 + 2 * 8 * 8 * 16 + 5 * (8 * 8 * 16 + 4 * 4 * 32 + 2 * 2 * 64)
     assert memory.estimate(RECIPE, model, "float32").each == 4 * kept
+
+
+def test_the_peak_on_a_gpu_is_the_one_that_was_measured(monkeypatch):
+    """10,240 MiB on an H200 with JAX, bfloat16, 256 images: results/gpu/h200.json."""
+    recipe = Recipe(
+        model="resnet50", dataset="imagenet2012", train_size=224, eval_size=224, batch_size=256,
+        momentum=0.9,
+    )  # fmt: skip
+    model = ResNet("resnet50")
+    monkeypatch.setattr(memory.machine, "kinds", lambda: {"GPU"})
+    need = memory.estimate(recipe, model, "mixed_bfloat16")
+    results = json.loads((ROOT / "results/gpu/h200.json").read_text())
+    measured = results["training bfloat16"]["ours"]["peak_MiB"] * 2**20
+    assert 0.9 < need.total / measured < 1.1
+    # What is kept, by table 1 of He et al. 2015: of a block of width w on a map of n x n, the
+    # convolutions have 6 w, two of its batch norms 2 w, the sum 4 w, and 4 w more a projection.
+    shapes = ((56, 64, 3), (28, 128, 4), (14, 256, 6), (7, 512, 3))
+    kept = 224 * 224 * 3 + 2 * 112 * 112 * 64
+    for size, width, depth in shapes:
+        kept += size**2 * width * (depth * 12 + 4)
+        if size < 56:  # its first convolution and batch norm are before the stride
+            kept += 3 * size**2 * 2 * width
+    assert need.each == 2 * kept
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -53,7 +53,7 @@ def parts(folder: str) -> dict[str, Part]:
         here = {**work, "dtype": dtype}
         torch = {**here, "compiled": True}
         rows = {"ours": ("training.ours", here), "torch, compiled": ("training.torch", torch)}
-        return Part(90.0 * rounds, rows, rounds)
+        return Part(180.0 * rounds, rows, rounds)
 
     changes = {**work, "dtype": "bfloat16", "seconds": 2.0, "folder": f"{folder}/profile"}
     predict = {"net": "resnet50", "dtype": "float16", "batches": [1, 32, 256], "seconds": 2.0}
@@ -66,12 +66,16 @@ def parts(folder: str) -> dict[str, Part]:
         "training bfloat16": training("bfloat16", 1),
         "changes": Part(170, {"ours": ("accelerator.variants", changes)}),
         "training float16": training("float16", 1),
-        "images": Part(60, {"images": ("accelerator.images", images)}),
-        "recipe": Part(90, {"ours": ("accelerator.recipe", {**whole, "batch": 256, "steps": 40})}),
+        "images": Part(60, {"images": ("runs.images", images)}),
+        "recipe": Part(90, {"ours": ("runs.recipe", {**whole, "batch": 256, "steps": 40})}),
         "inference": Part(
             120,
             {
-                "ours": ("accelerator.inference_ours", predict),
+                "ours": ("accelerator.inference_ours", {**predict, "constants": False}),
+                "ours, constant weights": (
+                    "accelerator.inference_ours",
+                    {**predict, "constants": True},
+                ),
                 "torch, compiled": ("accelerator.inference_torch", predict),
             },
         ),
@@ -87,24 +91,40 @@ def parts(folder: str) -> dict[str, Part]:
             150,
             {
                 "float16 and exact resume": (
-                    "accelerator.exactness",
-                    {"recipe": "recipes/quickstart.py", "flags": quick,
-                     "folder": f"{folder}/runs", "kill_after": 100},
+                    "runs.exactness",
+                    {
+                        "recipe": "recipes/quickstart.py",
+                        "flags": quick,
+                        "folder": f"{folder}/runs",
+                        "kill_after": 100,
+                    },
                 ),
                 "float16": (
-                    "accelerator.float16",
-                    {"model": "resnet18_cifar", "dataset": "fashion_mnist", "steps": 300,
-                     "batch": 128},
+                    "runs.float16",
+                    {
+                        "model": "resnet18_cifar",
+                        "dataset": "fashion_mnist",
+                        "steps": 300,
+                        "batch": 128,
+                    },
                 ),
             },
             at_once=True,
-        ),  # fmt: skip
+        ),
         "accuracy": Part(
             400,
-            {"short": ("accelerator.accuracy",
-                       {"recipe": short, "flags": [], "seeds": [0, 1, 2],
-                        "folder": f"{folder}/accuracy"})},
-        ),  # fmt: skip
+            {
+                "short": (
+                    "runs.accuracy",
+                    {
+                        "recipe": short,
+                        "flags": [],
+                        "seeds": [0, 1, 2],
+                        "folder": f"{folder}/accuracy",
+                    },
+                )
+            },
+        ),
     }
 
 
@@ -169,7 +189,8 @@ def _environment(folder: str, rehearse: bool) -> dict[str, str]:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     if rehearse:
-        ours |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        ours |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "XLA_FLAGS": quick}
     return {**os.environ, **ours}
 
 

@@ -2,8 +2,8 @@
 
     python tools/synthetic_imagenet.py FOLDER [--images 5000] [--test-images 500]
 
-Writes `imagenet2012` as TFDS prepares it: TFRecords of JPEGs of 500x375 pixels, quality 95, which are
-crops of scikit-learn's two photographs, half of them mirrored. The label is the number of the
+Writes `imagenet2012` as TFDS prepares it: TFRecords of JPEGs of 500x375 pixels, quality 95, which
+are crops of scikit-learn's two photographs, half of them mirrored. The label is the number of the
 crop's place, so there is something to learn. Then `--data-dir FOLDER` trains on it.
 """
 
@@ -39,7 +39,7 @@ def write(folder: str, numbers: dict[str, int]) -> None:
         name="imagenet2012",
         version="5.1.0",
         features=features,
-        split_datasets={split: list(enumerate(examples(number))) for split, number in numbers.items()},
+        split_datasets={name: list(enumerate(examples(n))) for name, n in numbers.items()},
         data_dir=folder,
         disable_shuffling=False,
     )

@@ -16,7 +16,7 @@ def choose_precision(asked: str = "auto") -> tuple[str, str]:
     Returns:
         The policy, and the reason in one line.
     """
-    return _precision(asked, _kinds(), _bfloat16_units())
+    return _precision(asked, kinds(), _bfloat16_units())
 
 
 def _precision(asked: str, kinds: set[str], bfloat16: bool) -> tuple[str, str]:
@@ -75,7 +75,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _kinds() -> set[str]:
+def kinds() -> set[str]:
     """Return the kinds of devices that the backend computes on: CPU, GPU, TPU."""
     import keras
 

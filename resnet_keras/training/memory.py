@@ -9,8 +9,10 @@ from typing import NamedTuple
 from resnet_keras.errors import InputError
 from resnet_keras.optimizers import OPTIMIZERS
 from resnet_keras.recipe import Recipe
+from resnet_keras.training import machine
 
-# The backward pass keeps the outputs of convolutions, batch norms and additions.
+# The backward pass keeps the outputs of convolutions, batch norms and additions. A compiler for
+# GPUs computes the sum of a batch norm and a shortcut at once, and keeps the sum alone.
 _KEPT = ("_conv", "_bn", "_add", "normalise")
 
 
@@ -45,7 +47,8 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     Returns:
         The estimate. It counts the numbers that are kept, not the scratch space of kernels.
     """
-    activations = sum(math.prod(shape[1:]) for shape in _kept(model, recipe.train_size))
+    kept = _kept(model, recipe.train_size, on_gpu="GPU" in machine.kinds())
+    activations = sum(math.prod(shape[1:]) for shape in kept)
     half = policy.startswith("mixed")
     # Weights, gradients and moments; sums over micro-batches; averages; half-precision weights.
     moments = OPTIMIZERS[recipe.optimizer].moments(recipe)
@@ -55,14 +58,23 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     return Need(fixed, (2 if half else 4) * activations, images)
 
 
-def _kept(model, size: int) -> list[tuple[int, ...]]:
+def _kept(model, size: int, on_gpu: bool) -> list[tuple[int, ...]]:
     """List the shapes that the backward pass keeps of an image of a size, which the model takes."""
     import keras
 
-    kept = [layer.output for layer in model.layers if layer.name.endswith(_KEPT)]
+    def kept(layer):
+        summed = on_gpu and layer.name.endswith("_bn") and _is_summed(layer)
+        return layer.name.endswith(_KEPT) and not summed
+
     images = keras.KerasTensor((1, size, size, model.input.shape[-1]), model.input.dtype)
-    outputs = keras.Model(model.input, kept).compute_output_spec(images)
+    layers = [layer.output for layer in model.layers if kept(layer)]
+    outputs = keras.Model(model.input, layers).compute_output_spec(images)
     return [output.shape for output in outputs]
+
+
+def _is_summed(layer) -> bool:
+    """Tell whether nothing but a sum reads a layer."""
+    return all(node.operation.name.endswith("_add") for node in layer._outbound_nodes)
 
 
 def require(need: Need, recipe: Recipe, replicas: int = 1) -> None:

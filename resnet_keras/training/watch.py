@@ -280,7 +280,7 @@ class Backups(keras.callbacks.Callback):
             )
         arrays = _values(state(self.model, self.compiled)) | self.sums
         for name, array in arrays.items():
-            # The loss is behind the weights: here a backup of lost weights would replace a good one.
+            # The loss is behind the weights: here a backup of lost ones would replace a good one.
             if name.startswith("model/") and not np.isfinite(array).all():
                 raise Diverged(
                     f"{name.split('/', 2)[2]} is NaN or infinite at step {self.position.step}"

@@ -7,10 +7,10 @@ only what is missing.
 import importlib.metadata
 import itertools
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from contestants.workload import (
@@ -75,6 +75,9 @@ def variants(net: str, dtype: str, batch: int, seconds: float, folder: str) -> I
     """Training steps of ours as they are, then with one thing changed at a time."""
     keras = keras_of(dtype)
     answer: dict[str, dict] = {}
+    for name, late in {"in fit": True, "in fit, logs at once": False}.items():
+        answer[name] = {"images_per_second": _in_fit(net, batch, seconds, late)}
+        yield answer
     for name, change in _changes(keras).items():
         start = time.perf_counter()
         try:
@@ -82,9 +85,6 @@ def variants(net: str, dtype: str, batch: int, seconds: float, folder: str) -> I
         except Exception as error:  # an option that this version does not have: a row that says so
             found = {"not_measured": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
         answer[name] = {**found, "seconds": round(time.perf_counter() - start, 1)}
-        yield answer
-    for name, late in {"in fit": True, "in fit, logs at once": False}.items():
-        answer[name] = {"images_per_second": _in_fit(net, batch, seconds, late)}
         yield answer
 
 
@@ -102,7 +102,7 @@ def _in_fit(net: str, batch: int, seconds: float, late: bool) -> float:
         counter = [StepCounter(Position(0, 1, number, number, []))]
         kind = LateLogs if late else keras.callbacks.CallbackList
         model.fit(
-            itertools.repeat(data, number), steps_per_epoch=number, verbose=0,
+            (data for _ in range(number)), steps_per_epoch=number, verbose=0,
             callbacks=kind(counter, add_history=True, model=model),
         )  # fmt: skip
 
@@ -170,9 +170,7 @@ def _changed(
         several = _repeated(step, unrolled)
         # A copy: what is donated is gone, and the model still holds it.
         state = jax.tree.map(jax.numpy.copy, state)
-        jitted = jax.jit(
-            several, donate_argnums=0 if donate else (), compiler_options=options
-        )
+        jitted = jax.jit(several, donate_argnums=0 if donate else (), compiler_options=options)
         data = jax.device_put(data)
         start = time.perf_counter()
         compiled = jitted.lower(state, data).compile()
@@ -308,7 +306,7 @@ def memory(net: str, dtype: str, batches: list[int]) -> Iterator[dict]:
     answer: dict = {"available_MiB": (available() or 0) / 2**20, "batches": []}
     for batch in batches:
         model = our_network(net)
-        size, classes = NETS[net].size, NETS[net].classes
+        size = NETS[net].size
         recipe = Recipe(
             model="resnet50", dataset="imagenet2012", train_size=size, eval_size=size,
             batch_size=batch, momentum=0.9,
@@ -323,193 +321,38 @@ def memory(net: str, dtype: str, batches: list[int]) -> Iterator[dict]:
         yield answer
 
 
-def images(folder: str, images: int) -> dict:
-    """An ImageNet of a few photographs."""
-    from synthetic_imagenet import write
-
-    start = time.perf_counter()
-    write(folder, {"train": images, "validation": images // 10})
-    size = sum(path.stat().st_size for path in Path(folder).rglob("*.tfrecord*"))
-    return {"seconds": time.perf_counter() - start, "bytes_each": size / (1.1 * images)}
-
-
-# --- the whole recipe -------------------------------------------------------------------------
-
-
-def recipe(net: str, batch: int, steps: int, folder: str, model: str, size: int) -> Iterator[dict]:
-    """JPEGs to training steps: the pipeline alone, the device alone, and both together."""
-    from contextlib import ExitStack, nullcontext
-
-    from resnet_keras import Recipe, data
-    from resnet_keras.training import watch
-    from resnet_keras.training.building import compiled
-    from resnet_keras.training.machine import choose_precision
-    from resnet_keras.training.replicas import Replicas, choose_replicas
-
-    plan = Recipe(
-        model=model, dataset="imagenet2012", data_dir=folder, train_size=size, eval_size=size,
-        batch_size=batch, momentum=0.9, epochs=1000,
-    )  # fmt: skip
-    choose_replicas(plan)
-    import keras
-
-    policy, _ = choose_precision()
-    keras.config.set_dtype_policy(policy)
-    train = data.Source("imagenet2012", "train", data_dir=folder).open()
-    network, _ = compiled(plan, train, policy, 1, True)
-    answer: dict = {"precision": policy, "cores": len(os.sched_getaffinity(0))}
-
-    def batches():
-        return data.training_batches(
-            train, plan, batch_size=batch, seed=0, start=0, rows=Replicas(nullcontext).rows(batch, 1)
-        ).rebatch(batch)
-
-    with ExitStack() as stack:
-        stack.enter_context(data.reading(train, train))
-        reader = iter(batches())
-        first = jax_batch(next(reader))
-        start = time.perf_counter()
-        for _ in range(steps):
-            next(reader)
-        answer["pipeline_images_per_second"] = steps * batch / (time.perf_counter() - start)
-        yield answer
-
-        def fit(source, number):
-            place = watch.Position(0, 1, number, number, [])
-            calls = watch.LateLogs([watch.StepCounter(place)], add_history=True, model=network)
-            network.fit(source, steps_per_epoch=number, verbose=0, callbacks=calls, shuffle=False)
-
-        device = (first for _ in itertools.count())
-        fit(device, 3)
-        start = time.perf_counter()
-        fit(device, steps)
-        answer["device_images_per_second"] = steps * batch / (time.perf_counter() - start)
-        yield answer
-        source = batches()
-        fit(source, 2)
-        start = time.perf_counter()
-        fit(source, steps)
-        answer["together_images_per_second"] = steps * batch / (time.perf_counter() - start)
-    device_rate, rate = answer["device_images_per_second"], answer["together_images_per_second"]
-    answer["device_waits_percent"] = 100 * (1 - rate / device_rate)
-    each = answer["pipeline_images_per_second"] / answer["cores"]
-    answer["cores_not_to_wait"] = device_rate / each
-    yield answer
-
-
-def jax_batch(batch):
-    """A batch of tf.data, on the device."""
-    import jax
-
-    return tuple(jax.device_put(part.numpy()) for part in batch)
-
-
-# --- float16 ----------------------------------------------------------------------------------
-
-
-def float16(model: str, dataset: str, steps: int, batch: int) -> Iterator[dict]:
-    """The same training in several precisions: losses, overflows, the path of the loss scale."""
-    import dataclasses
-    from contextlib import nullcontext
-
-    from resnet_keras import Recipe, data
-    from resnet_keras.training.building import compiled
-    from resnet_keras.training.replicas import Replicas, choose_replicas
-
-    size = 8 if dataset == "digits" else 28
-    plan = Recipe(
-        model=model, dataset=dataset, train_size=size, eval_size=size, momentum=0.9,
-        batch_size=batch, learning_rate=0.1, epochs=1000, mean=(72.94,), std=(90.02,),
-    )  # fmt: skip
-    choose_replicas(plan)
-    import keras
-
-    runs = {
-        "float32": ("float32", None, 0),
-        "float32, other order": ("float32", None, 1),
-        "float16, dynamic": ("mixed_float16", None, 0),
-        "float16, static 512": ("mixed_float16", 512.0, 0),
-        "bfloat16": ("mixed_bfloat16", None, 0),
-    }
-    split = data.Source(dataset, "train").open()
-    answer: dict[str, dict] = {}
-    for name, (policy, scale, seed) in runs.items():
-        keras.config.set_dtype_policy(policy)
-        keras.utils.set_random_seed(0)
-        chosen = dataclasses.replace(plan, seed=seed, loss_scale=scale)
-        network, _ = compiled(chosen, split, policy, 1, True)
-        record = _Record(network)
-        with data.reading(split, split):
-            rows = Replicas(nullcontext).rows(batch, 1)
-            batches = data.training_batches(
-                split, chosen, batch_size=batch, seed=seed, start=0, rows=rows
-            )
-            network.fit(
-                batches.rebatch(batch), steps_per_epoch=steps, verbose=0, callbacks=[record]
-            )
-        optimizer = network.optimizer
-        made = int(optimizer.updates.value) if scale or policy == "mixed_float16" else steps
-        answer[name] = {
-            "losses": record.losses(),
-            "last_50": statistics.fmean(record.losses()[-50:]),
-            "overflows": steps - made,
-            "loss_scale": record.scales,
-        }
-        yield answer
-
-
-def _Record(network):
-    """Make a callback that notes the loss of each batch and each change of the loss scale."""
-    import keras
-
-    class Record(keras.callbacks.Callback):
-        def __init__(self):
-            super().__init__()
-            self.means: list[float] = []
-            self.scales: list[list] = []
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.means.append(float(logs["loss"]))
-            optimizer = network.optimizer
-            if not optimizer.loss_scale:
-                return
-            place = [v is optimizer.scale for v in optimizer.variables].index(True)
-            scale = float(network._jax_state["optimizer_variables"][place])
-            if not self.scales or self.scales[-1][1] != scale:
-                self.scales.append([batch, scale])
-
-        def losses(self):
-            # Keras gives the mean so far.
-            sums = [mean * (n + 1) for n, mean in enumerate(self.means)]
-            return [round(b - a, 4) for a, b in zip([0.0, *sums], sums, strict=False)]
-
-    return Record()
-
-
 # --- inference --------------------------------------------------------------------------------
 
 
-def inference_ours(net: str, dtype: str, batches: list[int], seconds: float) -> Iterator[dict]:
-    """Logits of our network, its variables as arguments, from uint8 images."""
+def inference_ours(
+    net: str, dtype: str, batches: list[int], seconds: float, constants: bool
+) -> Iterator[dict]:
+    """Logits of our network from uint8 images; its weights are arguments, or compiled in."""
     import jax
 
     keras_of(dtype)
     model = our_network(net)
-    state = [v.value for v in model.trainable_variables], [
-        v.value for v in model.non_trainable_variables
-    ]
+    state = (
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    )
 
     @jax.jit
-    def predict(state, images):
+    def with_arguments(state, images):
         return model.stateless_call(*state, images, training=False)[0]
 
+    @jax.jit
+    def with_constants(images):
+        return with_arguments(state, images)
+
+    predict = with_constants if constants else partial(with_arguments, state)
     answer = {}
     for batch in batches:
         images = jax.device_put(random_batch(net, batch)[0])
 
         def steps(number, images=images):
             for _ in range(number):
-                scores = predict(state, images)
+                scores = predict(images)
             scores.block_until_ready()
 
         answer[f"batch {batch}"] = batch * steps_per_second(steps, seconds)
@@ -536,89 +379,3 @@ def inference_torch(net: str, dtype: str, batches: list[int], seconds: float) ->
 
         answer[f"batch {batch}"] = batch * steps_per_second(_torch_repeat(once), seconds)
         yield answer
-
-
-# --- exactness --------------------------------------------------------------------------------
-
-
-def exactness(recipe: str, flags: list[str], folder: str, kill_after: int) -> Iterator[dict]:
-    """The same deterministic training twice, and once killed with SIGKILL and resumed."""
-    import signal
-    import sys
-
-    root = Path(__file__).parents[2]
-
-    def command(name):
-        return [sys.executable, str(root / recipe), *flags, "--deterministic", "--logger", "none",
-                "--no-verbose", "--backup-every", "10", "--run-dir", f"{folder}/{name}"]  # fmt: skip
-
-    start = time.perf_counter()
-    two = [subprocess.Popen(command(name), stdout=2) for name in ("a", "b")]
-    codes = [process.wait() for process in two]
-    answer: dict = {"exit_codes": codes, "seconds": time.perf_counter() - start}
-    answer["twice_bit_identical"] = _weights(folder, "a") == _weights(folder, "b")
-    yield answer
-
-    killed = subprocess.Popen(command("c"), stdout=2)
-    backups = Path(folder) / "c" / "backup"
-    while killed.poll() is None and _last_step(backups) < kill_after:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    answer["killed"] = killed.wait() == -signal.SIGKILL
-    answer["killed_after_step"] = _last_step(backups)
-    code = subprocess.run(command("c"), stdout=2).returncode
-    answer["exit_codes"] = [*codes, code]
-    answer["resumed_bit_identical"] = _weights(folder, "a") == _weights(folder, "c")
-    yield answer
-
-
-def _last_step(folder: Path) -> int:
-    """The step of the last backup; 0 where there is none."""
-    return max((int(path.stem) for path in folder.glob("*.safetensors")), default=0)
-
-
-def _weights(folder: str, name: str) -> dict[str, bytes]:
-    """Every array of a run's model file."""
-    import io
-    import zipfile
-
-    import h5py
-
-    with zipfile.ZipFile(Path(folder) / name / "model.keras") as archive:
-        file = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
-    found: dict[str, bytes] = {}
-    file.visititems(
-        lambda path, item: found.update({path: item[()].tobytes()})
-        if isinstance(item, h5py.Dataset)
-        else None
-    )
-    return found
-
-
-# --- accuracy ---------------------------------------------------------------------------------
-
-
-def accuracy(recipe: str, flags: list[str], seeds: list[int], folder: str) -> dict:
-    """A recipe with several seeds at once: the top-1 of each."""
-    import json
-    import sys
-
-    root = Path(__file__).parents[2]
-    start = time.perf_counter()
-    runs = [
-        subprocess.Popen(
-            [sys.executable, str(root / recipe), *flags, "--seed", str(seed), "--logger", "none",
-             "--no-verbose", "--run-dir", f"{folder}/{seed}"], stdout=2,
-        )
-        for seed in seeds
-    ]  # fmt: skip
-    codes = [run.wait() for run in runs]
-    results = [json.loads((Path(folder) / str(s) / "results.json").read_text()) for s in seeds]
-    return {
-        "exit_codes": codes,
-        "seconds": time.perf_counter() - start,
-        "top1": [result["top1"] for result in results],
-        "top5": [result["top5"] for result in results],
-        "train_seconds": [result["train_seconds"] for result in results],
-        "precision": [result["precision"] for result in results],
-    }

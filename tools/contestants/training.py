@@ -97,9 +97,7 @@ def _fit_speed(
     return answer
 
 
-def torch(
-    net: str, dtype: str, batch: int, compiled: bool = False, seconds: float = 8.0
-) -> dict:
+def torch(net: str, dtype: str, batch: int, compiled: bool = False, seconds: float = 8.0) -> dict:
     """The same network in PyTorch: channels last, autocast, fused SGD; float16 with a scaler."""
     import torch
 
