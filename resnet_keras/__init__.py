@@ -21,6 +21,8 @@ _MODULES = {
     "features": "models",
     "freeze": "models",
     "load_weights": "weights",
+    "pretrained": "published",
+    "Pretrained": "published",
     "convert": "weights",
     "Spec": "specs",
     "SPECS": "specs",

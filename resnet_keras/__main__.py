@@ -167,6 +167,20 @@ def summary(
 
 
 @verb
+def zoo(
+    model: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None,
+) -> list[dict[str, Any]]:
+    """List published weights: names that --weights, convert and evaluate take.
+
+    Args:
+        model: Name of a network, such as resnet50. By default all.
+    """
+    from resnet_keras.published import pretrained
+
+    return [row.to_json() for row in pretrained(model)]
+
+
+@verb
 def convert(
     source: Annotated[str, arg(metavar="SOURCE")],
     out: Out,
@@ -180,7 +194,8 @@ def convert(
     """Convert a checkpoint to a Keras model, or a Keras model to weights for PyTorch.
 
     Args:
-        source: A .pth, .safetensors, .h5, .weights.h5 or .keras file, or hf://ORG/REPO.
+        source: A .pth, .safetensors, .h5, .weights.h5 or .keras file, hf://ORG/REPO, or a name
+            that zoo lists.
         out: A .keras file, or a .safetensors file for PyTorch (torchvision's names).
         model: Name of the network. By default it is recognised from the file.
         classes: Number of classes. By default that of the file.
@@ -420,9 +435,10 @@ def _show(answer: Any, stdout: TextIO) -> None:
         return Text("\n".join(printable(line) for line in str(value).split("\n")))
 
     if isinstance(answer, list):  # of rows
-        table = Table(*(answer[0] if answer else ()))
+        columns = [key for key in (answer[0] if answer else ()) if key not in _JSON_ONLY]
+        table = Table(*columns)
         for row in answer:
-            table.add_row(*(text(_readable(key, value)) for key, value in row.items()))
+            table.add_row(*(text(_readable(key, row[key])) for key in columns))
     else:
         table = Table(show_header=False)
         for key, value in answer.items():
@@ -431,8 +447,14 @@ def _show(answer: Any, stdout: TextIO) -> None:
     Console(file=stdout).print(table)
 
 
+# Of published weights.
+_JSON_ONLY = ("model", "classes", "url", "sha256", "md5", "preprocessing", "note")
+
+
 def _readable(key: str, value: Any) -> str:
     """Write a value of an answer for people."""
+    if value is None and key in ("licence", "top1", "top5"):
+        return "-"
     if key == "per_class":
         return _hardest(value)
     if key == "layers":  # of an int8 file

@@ -85,6 +85,9 @@ SPECS: dict[str, Spec] = {
     # He et al. 2018 ("Bag of Tricks for Image Classification"), ResNet-C and ResNet-D.
     **{f"resnetv1c{n}": Spec(*_DEPTHS[n], stem="deep") for n in (50, 101, 152)},
     **{f"resnetv1d{n}": Spec(*_DEPTHS[n], stem="deep", avg_down=True) for n in (50, 101, 152)},
+    # timm's resnet18d and resnet34d, KerasHub's resnet_vd_200: weights are published, tables not.
+    **{f"resnetv1d{n}": Spec(*_DEPTHS[n], stem="deep", avg_down=True) for n in (18, 34)},
+    "resnetv1d200": Spec("bottleneck", (3, 24, 36, 3), stem="deep", avg_down=True),
     # OpenMMLab's ResNet_CIFAR: the ImageNet stages behind a 3x3 stem.
     **{f"resnet{n}_cifar": Spec(*row, stem="cifar") for n, row in _DEPTHS.items()},
     # He et al. 2015, section 4.2, table 6.

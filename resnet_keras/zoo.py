@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import keras
 
 from resnet_keras.models import Head, Normalisation, build
-from resnet_keras.specs import Spec
+from resnet_keras.published import find, is_name
+from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights import load_weights
 
 
@@ -37,8 +39,11 @@ def ResNet(
     Args:
         spec: a name in `SPECS`, or a `Spec`.
         include_top: end in `avg_pool` and `predictions`; if not, see `pooling`.
-        weights: None (random), a path (`.keras`, `.weights.h5`, `.safetensors`, `.pth`) or
-            `hf://org/repo`. A head of other classes: `load_weights(..., skip_head=True)`.
+        weights: None (random); a path (`.keras`, `.weights.h5`, `.safetensors`, `.pth`);
+            `hf://org/repo`; a name of `pretrained`, which is downloaded and verified, or
+            "imagenet", the default of these for the model. With the latter two, `classes`, `mean`,
+            `std` and the place of the strides are those of the weights unless given. A head of
+            other classes: `load_weights(..., skip_head=True)`.
         input_tensor: the images, where they are the output of `keras.Input` or of another layer;
             the model then begins at the inputs of that one.
         input_shape: `(height, width, channels)`; height and width may be None. By default
@@ -65,8 +70,16 @@ def ResNet(
         InputError: (a ValueError) an unknown spec (the message lists the names), an argument out
             of its range, or weights that cannot be read or do not fit.
     """
+    network: str | Spec = spec
+    if isinstance(weights, str) and is_name(weights) and not os.path.exists(weights):
+        row = find(weights, spec if isinstance(spec, str) else None)
+        weights = row.name
+        classes = row.classes if classes is None and include_top else classes
+        mean, std = mean or row.preprocessing.mean, std or row.preprocessing.std
+        if isinstance(spec, str) and row.stride_in_1x1:
+            network, name = replace(SPECS[spec], stride_in_1x1=True), name or spec
     model = build(
-        spec,
+        network,
         input_shape=input_shape,
         input_tensor=input_tensor,
         head=Head(include_top, classes, classifier_activation, pooling),

@@ -21,7 +21,7 @@ LAYERS = [
     {"recipe"},
     {"augmentations"},
     {"models", "data"},
-    {"model_files", "backup"},
+    {"model_files", "backup", "published"},
     {"weights"},
     {"zoo"},
     {"quantize", "evaluation"},

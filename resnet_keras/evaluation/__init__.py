@@ -24,6 +24,8 @@ from resnet_keras.evaluation.splits import (
 )
 from resnet_keras.files import sha256
 from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
+from resnet_keras.published import find
+from resnet_keras.weights import model_file_of
 
 __all__ = [
     "Predictions",
@@ -54,7 +56,7 @@ def evaluate(
     """Evaluate a model file on every image of a split, each of them once.
 
     Args:
-        model_file: a model file, or one that is open.
+        model_file: a model file, or one that is open; or a name of `pretrained`.
         split: "test", "train", or a split as TFDS writes it; or one that is open.
         dataset: as of `data.Source`; by default what the model was trained on. Like `data_dir` and
             `skip_bad`, it is for splits that are named.
@@ -69,7 +71,8 @@ def evaluate(
     Returns:
         `top1` and `top5` (fractions), `examples`, `images_per_second` (reading included), `ece`
         (a fraction, 15 bins) and `nll` (nats), both None where the scores are not probabilities,
-        and `per_class`: top-1 by the name of the class, None for a class without images. With
+        `published_top1` and `published_top5` (fractions) of published weights, and `per_class`:
+        top-1 by the name of the class, None for a class without images. With
         `calibrate_on` also `temperature`, `calibrated_on`, `calibration_examples`,
         `ece_calibrated` and `nll_calibrated`.
 
@@ -83,7 +86,11 @@ def evaluate(
         raise InputError(
             f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
         )
-    model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
+    row = None
+    if not isinstance(model_file, ModelFile):
+        path = model_file_of(model_file)
+        row = None if path == Path(model_file) else find(str(model_file))
+        model_file = open_model_file(path)
     warn_of_missing_metadata(model_file)
 
     def opened(name: str | data.Split) -> data.Split:
@@ -108,6 +115,8 @@ def evaluate(
     if save is not None:
         predictions.save(save)
     results = _measured(predictions, seconds)
+    if row is not None:
+        results |= {f"published_{name}": _share(getattr(row, name)) for name in ("top1", "top5")}
     if held_out is not None:
         name = calibrate_on if isinstance(calibrate_on, str) else name_of(held_out)
         results |= calibrate(
@@ -119,6 +128,10 @@ def evaluate(
             batch_size=batch_size,
         )
     return results
+
+
+def _share(percent: float | None) -> float | None:
+    return None if percent is None else percent / 100
 
 
 def predict_split(

@@ -11,6 +11,7 @@ from resnet_keras import data
 from resnet_keras.data.folders import is_litter
 from resnet_keras.errors import InputError
 from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
+from resnet_keras.weights import model_file_of
 
 _BATCH = 32
 
@@ -42,7 +43,8 @@ def predict(
     if not paths:
         raise InputError("`predict` needs at least one image. Received: none")
     files = [file for path in paths for file in _files(Path(path))]
-    model_file = model_file if isinstance(model_file, ModelFile) else open_model_file(model_file)
+    if not isinstance(model_file, ModelFile):
+        model_file = open_model_file(model_file_of(model_file))
     warn_of_missing_metadata(model_file)
     answers = []
     for batch in _batches(files):

@@ -100,8 +100,9 @@ class Network:
         choices=SPECS, metavar="NAME",
     )  # fmt: skip
     weights: str | None = column(
-        "Weights to start from: a file, a folder or hf://ORG/REPO.", None, metavar="SOURCE"
-    )
+        "Weights to start from: a file, hf://ORG/REPO, or a published name such as imagenet.",
+        None, metavar="SOURCE",
+    )  # fmt: skip
     skip_head: bool = column("Replace the last layer of --weights with a new one.", False)
     freeze: int = column(
         "Do not train the first layers. 0: the stem; 1 to 4: the stem and that many stages; "

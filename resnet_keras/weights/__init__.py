@@ -4,7 +4,7 @@
 model is changed only once everything in the file is known to fit.
 """
 
-from resnet_keras.weights.conversion import convert, save_torch
+from resnet_keras.weights.conversion import convert, model_file_of, save_torch
 from resnet_keras.weights.loading import Report, load_weights
 
-__all__ = ["Report", "convert", "load_weights", "save_torch"]
+__all__ = ["Report", "convert", "load_weights", "model_file_of", "save_torch"]

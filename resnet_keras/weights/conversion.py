@@ -9,11 +9,15 @@ import keras
 import numpy as np
 from safetensors.numpy import save_file
 
+from resnet_keras import __version__
+from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.model_files import Metadata, require_replaceable_metadata
 from resnet_keras.models import Head, Normalisation, build, for_channels
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.published import find, is_name
+from resnet_keras.published.download import cache_folder
 from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights.loading import (
     Report,
@@ -72,20 +76,40 @@ def convert(
         )
     if out.suffix == ".keras":
         require_replaceable_metadata(out)
-    checkpoint = recognised(source)
+    checkpoint = recognised(source, model if isinstance(model, str) else None)
     with taken_for_a_resnet(source):
         spec = _spec(checkpoint, model, stride_in_1x1)
         network = _network(checkpoint, spec, classes, Normalisation(mean, std))
     report = fill(network, checkpoint, skip_head=False)
-    antialias = checkpoint.naming.antialias
+    metadata = _metadata(network, checkpoint)
     del checkpoint  # its memory is wanted for writing
     if out.suffix == ".keras":
         with whole(out) as temporary:
             network.save(temporary)
-        Metadata(_preprocessing(network, antialias)).write(out)
+        metadata.write(out)
     else:
         save_torch(network, out)
     return replace(report, output=os.fspath(out))
+
+
+def model_file_of(source: str | os.PathLike[str]) -> Path:
+    """Return the model file of a source: published weights are converted once, into the cache.
+
+    Args:
+        source: a path, which is returned as it is; or a name of `pretrained`.
+
+    Raises:
+        InputError: (a ValueError) as `convert`.
+    """
+    name = os.fspath(source)
+    if not is_name(name) or os.path.exists(name):
+        return Path(source)
+    row = find(name)
+    # Another version may convert otherwise.
+    path = cache_folder() / "models" / __version__ / f"{row.name}.keras"
+    if not path.exists():
+        say(convert(name, path))
+    return path
 
 
 def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -125,6 +149,9 @@ def _spec(checkpoint: Checkpoint, model: str | Spec | None, stride_in_1x1: bool)
     """The network that a file is to be read as."""
     if isinstance(model, str) and model not in SPECS:
         raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: model={model!r}")
+    row = checkpoint.published
+    if model is None and row is not None:
+        model = row.model
     spec = SPECS[model] if isinstance(model, str) else model or checkpoint.spec()
     if stride_in_1x1 or (checkpoint.naming.stride_in_1x1 and spec.block == "bottleneck"):
         spec = replace(spec, stride_in_1x1=True)
@@ -135,17 +162,19 @@ def _network(
     checkpoint: Checkpoint, spec: Spec, classes: int | None, normalisation: Normalisation
 ) -> keras.Model:
     """An empty float32 model for a file."""
-    naming, head, stem = checkpoint.naming, checkpoint.kernel("predictions"), checkpoint.stem()
+    head, stem = checkpoint.kernel("predictions"), checkpoint.stem()
     if classes is not None and (head is None or classes != head[-1]):
         has = f"a head of {head[-1]} classes" if head else "no head"
         raise InputError(f"{checkpoint.path} has {has}. Received: classes={classes}")
     edge = 32 if spec.stem == "cifar" else 224
+    if checkpoint.published is not None:
+        edge, _ = checkpoint.published.preprocessing.size
     channels = stem[2] if stem else 3
     mean, std = normalisation.mean, normalisation.std
-    if mean is None and naming.mean is not None:
-        mean = for_channels(naming.mean, channels)
-    if std is None and naming.std is not None:
-        std = for_channels(naming.std, channels)
+    if mean is None and checkpoint.mean is not None:
+        mean = for_channels(checkpoint.mean, channels)
+    if std is None and checkpoint.std is not None:
+        std = for_channels(checkpoint.std, channels)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -160,13 +189,16 @@ def _network(
         keras.config.set_dtype_policy(policy)
 
 
-def _preprocessing(network: keras.Model, antialias: bool) -> Preprocessing:
-    """Return the default preprocessing: that with which the published networks were evaluated.
+def _metadata(network: keras.Model, checkpoint: Checkpoint) -> Metadata:
+    """Describe how images are prepared: as the authors evaluated, or as published networks were.
 
-    That is, for 224 pixels, the short edge becomes 256; small images stay as they are.
+    The latter is, for 224 pixels, a short edge of 256; small images stay as they are.
     """
+    if (row := checkpoint.published) is not None:
+        # The model has the normalisation.
+        preprocessing = replace(row.preprocessing, mean=None, std=None)
+        return Metadata(preprocessing, dataset=row.dataset)
     height, width = network.input_shape[1:3]
     edge = min(height, width)
-    return Preprocessing(
-        (height, width), 256 * edge // 224 if edge > 32 else None, antialias=antialias
-    )
+    resize = 256 * edge // 224 if edge > 32 else None
+    return Metadata(Preprocessing((height, width), resize, antialias=checkpoint.naming.antialias))

@@ -12,6 +12,7 @@ import numpy as np
 
 from resnet_keras.errors import InputError
 from resnet_keras.models import for_channels
+from resnet_keras.specs import SPECS
 from resnet_keras.weights.formats import read
 from resnet_keras.weights.names import Checkpoint, recognise
 from resnet_keras.weights.names.resnet_keras import style
@@ -27,7 +28,7 @@ class Report:
     """What was read.
 
     Attributes:
-        source: the file, or `hf://org/repo`.
+        source: the file, `hf://org/repo`, or the name of published weights.
         naming: whose names it has: "torchvision" (timm's plain ResNets too), "timm" (c and d
             variants), "OpenMMLab", "keras.applications" or "resnet_keras".
         matched: the file's names of what is in the model now.
@@ -70,7 +71,8 @@ def load_weights(
     Args:
         model: a model of `ResNet` or `features`, of any floating type; changed in place.
         path: OpenMMLab's, torchvision's or timm's `.pth` or `.safetensors`; our own `.keras` or
-            `.weights.h5`; `.h5` of keras.applications; or `hf://org/repo`. Floating tensors of any
+            `.weights.h5`; `.h5` of keras.applications; `hf://org/repo`; or a name of `pretrained`,
+            or "imagenet" for a model that has the name of one in `SPECS`. Floating tensors of any
             width, shapes `(out, in, height, width)` and `(out, in)` in PyTorch's files.
         skip_head: leave `predictions` as it is, whatever head the file has or has not.
 
@@ -81,12 +83,17 @@ def load_weights(
         InputError: (a ValueError) the file can't be read, was refused, or is of another network;
             the message names the first tensor that does not fit. The model is as before.
     """
-    return fill(model, recognised(path), skip_head)
+    return fill(model, recognised(path, model.name), skip_head)
 
 
-def recognised(source: str | os.PathLike[str]) -> Checkpoint:
-    """A file's arrays by a network's names."""
-    contents = read(source)
+def recognised(source: str | os.PathLike[str], model: str | None = None) -> Checkpoint:
+    """A file's arrays by a network's names.
+
+    Args:
+        source: as `path` of `load_weights`.
+        model: name of the network that is to take them.
+    """
+    contents = read(source, model if model in SPECS else None)
     with taken_for_a_resnet(source):
         return recognise(contents)
 
@@ -226,7 +233,7 @@ def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
 
 def _require_preprocessing(model: keras.Model, checkpoint: Checkpoint) -> None:
     """Refuse a model that normalises otherwise than all networks of the file's source do."""
-    mean, std = checkpoint.naming.mean, checkpoint.naming.std
+    mean, std = checkpoint.mean, checkpoint.std
     normalise = {layer.name: layer for layer in model.layers}.get("normalise")
     if mean is None or std is None or normalise is None:
         return
@@ -237,7 +244,7 @@ def _require_preprocessing(model: keras.Model, checkpoint: Checkpoint) -> None:
         normalise.offset, offset, atol=0.01
     ):
         raise InputError(
-            f"{checkpoint.path} is from {checkpoint.naming.title}, whose networks use other "
+            f"{checkpoint.path} is from {checkpoint.naming.title} and wants other "
             f"preprocessing: build {model.name} with "
             f"mean={for_channels(mean, channels)}, std={for_channels(std, channels)}. "
             f"Received: scale={normalise.scale}, offset={normalise.offset}"

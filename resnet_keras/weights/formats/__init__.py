@@ -5,7 +5,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from resnet_keras.console import say
 from resnet_keras.errors import InputError
+from resnet_keras.published import Pretrained, find, is_name
+from resnet_keras.published.download import fetch
 from resnet_keras.text import reason, shortened
 from resnet_keras.weights.formats import h5, hub, keras_archive, pth, safetensors
 from resnet_keras.weights.formats.refused import Refused
@@ -42,18 +45,22 @@ class Contents(NamedTuple):
         arrays: by the file's own names, `LAYER/VARIABLE` for Keras; any dtype and strides. Those of
             `.pth` are memory-mapped.
         layers: of a `.keras` file, `class_name` and `config` of each layer by name.
+        published: the row of the table of published weights, where it was asked for by name.
     """
 
     path: str
     arrays: dict[str, np.ndarray]
     layers: dict[str, dict[str, Any]]
+    published: Pretrained | None = None
 
 
-def read(source: str | os.PathLike[str]) -> Contents:
+def read(source: str | os.PathLike[str], model: str | None = None) -> Contents:
     """Read a checkpoint; its first bytes tell the format, not its suffix.
 
     Args:
-        source: `.pth`, `.safetensors`, `.h5`, `.weights.h5` or `.keras` file, or `hf://org/repo`.
+        source: `.pth`, `.safetensors`, `.h5`, `.weights.h5` or `.keras` file; `hf://org/repo`; or a
+            name of `pretrained`, whose file is downloaded.
+        model: name in `SPECS` of the network that is to take the weights, if it has one.
 
     Returns:
         What is in it.
@@ -63,7 +70,7 @@ def read(source: str | os.PathLike[str]) -> Contents:
             refused.
     """
     source = os.fspath(source)
-    path = hub.download(source) if hub.recognises(source) else source
+    path, published = _located(source, model)
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
@@ -79,7 +86,19 @@ def read(source: str | os.PathLike[str]) -> Contents:
             f"{source} is truncated, damaged or not a checkpoint. Received: {reason(error)}"
         ) from error
     _require_size(source, arrays, size)
-    return Contents(source, arrays, layers)
+    return Contents(source, arrays, layers, published)
+
+
+def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
+    """The file that a source is, and its row where it is published weights."""
+    if hub.recognises(source):
+        return hub.download(source), None
+    if not is_name(source) or os.path.exists(source):
+        return source, None
+    row = find(source, model)
+    if not row.commercial:
+        say(f"{row.name} is under {row.licence}: not for commercial use")
+    return hub.download(row.url) if hub.recognises(row.url) else os.fspath(fetch(row)), row
 
 
 def _read(path: str, head: bytes) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from resnet_keras.errors import InputError
+from resnet_keras.published import Pretrained
 from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.names.keras_applications import KerasApplications
@@ -32,11 +33,23 @@ class Checkpoint:
         path: of the file.
         arrays: by the file's names.
         naming: whose names these are.
+        published: the row of published weights that it is, where it was asked for by name.
     """
 
     path: str
     arrays: dict[str, np.ndarray]
     naming: Naming
+    published: Pretrained | None = None
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """Mean of the pixels, RGB, 0-255, that its network wants; None where that is open."""
+        return self.published.preprocessing.mean if self.published else self.naming.mean
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """Standard deviation, likewise."""
+        return self.published.preprocessing.std if self.published else self.naming.std
 
     def value(self, key: str) -> np.ndarray:
         """An array in the model's layout: HWIO, (in, out); a view."""
@@ -96,7 +109,8 @@ def recognise(contents: Contents) -> Checkpoint:
     """
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
-            return Checkpoint(contents.path, naming.arrays(contents.arrays), naming)
+            arrays = naming.arrays(contents.arrays)
+            return Checkpoint(contents.path, arrays, naming, contents.published)
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(
         f"{contents.path} has no ResNet's names: none of its tensors is {signatures}. "
