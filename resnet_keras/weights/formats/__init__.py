@@ -1,6 +1,8 @@
 """Read the arrays of any checkpoint file, by the names that the file gives them."""
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -46,12 +48,16 @@ class Contents(NamedTuple):
             `.pth` are memory-mapped.
         layers: of a `.keras` file, `class_name` and `config` of each layer by name.
         published: the row of the table of published weights, where it was asked for by name.
+        facts: what the file or a repository says besides, by where it says so: "config.json",
+            "preprocessor_config.json", "preprocessor.json" (of a repository or a folder),
+            "metadata" (of `.safetensors`), "meta" (of OpenMMLab's `.pth`).
     """
 
     path: str
     arrays: dict[str, np.ndarray]
     layers: dict[str, dict[str, Any]]
     published: Pretrained | None = None
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 def read(source: str | os.PathLike[str], model: str | None = None) -> Contents:
