@@ -1,9 +1,10 @@
-"""Write the tables of README.md and docs/recipes.md from SPECS, recipes/ and results/.
+"""Write the tables of README.md, docs/recipes.md and docs/zoo.md from their sources.
 
     python tools/model_table.py
     python tools/model_table.py --check
 
-README.md has the measured recipes and a few others, docs/recipes.md has all. A result is a folder
+These are SPECS, recipes/, results/ and the table of published weights. README.md has the measured
+recipes and a few others, docs/recipes.md has all. A result is a folder
 `results/RECIPE`, or `results/RECIPE-CHANGE` for a run with other values, with the `recipe.json`,
 `log.csv` and `results.json` of the run.
 """
@@ -18,6 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from resnet_keras.console import load_tensorflow
+from resnet_keras.published import pretrained
 from resnet_keras.recipe import KNOWN, Recipe, columns
 from resnet_keras.specs import SPECS
 
@@ -123,6 +125,24 @@ def _rows(root: Path, up: str) -> dict[str, tuple[str, bool]]:
     return rows
 
 
+def zoo() -> list[str]:
+    """Return the table of published weights."""
+    rows = [
+        "| name | network | published top-1/top-5 in % | image, short edge | hash | licence |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in pretrained():
+        accuracy = "/".join(f"{x:g}" for x in (row.top1, row.top5) if x is not None) or "-"
+        images, digits = row.preprocessing, row.sha256 or row.md5
+        size = f"{images.size[0]}, {images.resize}" if images.resize else f"{images.size[0]}"
+        link = row.url.replace("hf://", "https://huggingface.co/")
+        rows.append(
+            f"| [`{row.name}`]({link}) | `{row.model}` | {accuracy} | {size} | "
+            f"{digits[:8] if digits else '-'} | {row.licence or '-'} |"
+        )
+    return rows
+
+
 def fill(text: str, tables: dict[str, list[str]]) -> str:
     """Return a document with the lines between `<!-- NAME -->` and `<!-- /NAME -->` replaced.
 
@@ -206,6 +226,7 @@ def main() -> None:
     pages = {
         "README.md": {"models": models(), "recipes": selection()},
         "docs/recipes.md": {"recipes": recipes()},
+        "docs/zoo.md": {"zoo": zoo()},
     }
     stale = []
     for name, tables in pages.items():
