@@ -62,19 +62,17 @@ def _kept(model, size: int, on_gpu: bool) -> list[tuple[int, ...]]:
     """List the shapes that the backward pass keeps of an image of a size, which the model takes."""
     import keras
 
+    sums = [layer for layer in model.layers if layer.name.endswith("_add")]
+    summed = {id(tensor) for layer in sums for tensor in layer.input if on_gpu}
+
     def kept(layer):
-        summed = on_gpu and layer.name.endswith("_bn") and _is_summed(layer)
-        return layer.name.endswith(_KEPT) and not summed
+        left_out = layer.name.endswith("_bn") and id(layer.output) in summed
+        return layer.name.endswith(_KEPT) and not left_out
 
     images = keras.KerasTensor((1, size, size, model.input.shape[-1]), model.input.dtype)
     layers = [layer.output for layer in model.layers if kept(layer)]
     outputs = keras.Model(model.input, layers).compute_output_spec(images)
     return [output.shape for output in outputs]
-
-
-def _is_summed(layer) -> bool:
-    """Tell whether nothing but a sum reads a layer."""
-    return all(node.operation.name.endswith("_add") for node in layer._outbound_nodes)
 
 
 def require(need: Need, recipe: Recipe, replicas: int = 1) -> None:
