@@ -218,3 +218,47 @@ def test_onednn_is_off_on_virtual_devices_and_the_users_elsewhere(run_python):
     asked = "0" if Path("/dev/nvidia0").exists() else "1"
     done = run_python("-c", ONEDNN, TF_ENABLE_ONEDNN_OPTS=asked, KERAS_BACKEND="tensorflow")
     assert done.stdout.split() == ["0"], done.stderr
+
+
+METRIC = """
+from resnet_keras.training import watch
+
+with two.scope():
+    first, again = keras.metrics.Mean(), keras.metrics.Mean()
+
+def update(metric, numbers):
+    @tf.function
+    def step(values):
+        metric.update_state(values)
+    parts = two.experimental_distribute_values_from_function(
+        lambda context: tf.constant(numbers[context.replica_id_in_sync_group])
+    )
+    two.run(step, args=(parts,))
+
+rng = np.random.default_rng(0)
+numbers = rng.uniform(0, 3, (40, 2)).astype("float32") * [[1, 1e-3]]
+for pair in numbers[:17].astype("float32"):
+    update(first, pair)
+with two.scope():
+    names = {f"metric/{i}": v for i, v in enumerate(first.variables)}
+    saved = watch._values(names)
+    assert saved["metric/0"].shape == (2,)  # a sum for each replica
+    for variable, values in zip(again.variables, saved.values(), strict=True):
+        watch._assign(variable, values)
+for metric in (first, again):
+    for pair in numbers[17:].astype("float32"):
+        update(metric, pair)
+with two.scope():
+    assert [v.tobytes() for v in watch._values(names).values()] == [
+        v.tobytes()
+        for v in watch._values(
+            {f"metric/{i}": v for i, v in enumerate(again.variables)}
+        ).values()
+    ]
+assert float(first.result()) == float(again.result())
+"""
+
+
+def test_a_metric_that_is_restored_goes_on_in_each_replica_bit_for_bit(run_python):
+    done = run_python("-c", SETUP + METRIC, TF_ENABLE_ONEDNN_OPTS="0")
+    assert done.returncode == 0, done.stderr[-3000:]

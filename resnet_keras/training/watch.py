@@ -229,7 +229,7 @@ class Backups(keras.callbacks.Callback):
         """Restore the metrics of a resumed epoch, which Keras has just set to zero."""
         if self.resumed and self.position.within_epoch:
             for name, variable in self._metrics().items():
-                variable.assign(self.resumed[name])
+                _assign(variable, self.resumed[name])
         self.resumed, self.sums = None, {}
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -328,7 +328,7 @@ def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> backup.Sa
     """
     variables = state(model, metrics)
     found = {name: array.shape for name, array in saved.arrays.items()}
-    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    wanted = {name: array.shape for name, array in _values(variables).items()}
     if odd := sorted(found.items() ^ wanted.items()):
         raise InputError(
             "the backups are of another network, or of another version of this program or of "
@@ -370,7 +370,35 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
 
 
 def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
-    return {name: _value(variable) for name, variable in variables.items()}
+    """The values by the names of `state`; of a metric a row for each replica, which sums apart."""
+    found = {}
+    for name, variable in variables.items():
+        apart = _sums_apart(variable) if name.startswith("metric/") else ()
+        found[name] = np.stack([part.numpy() for part in apart]) if apart else _value(variable)
+    return found
+
+
+def _assign(variable: keras.Variable, values: np.ndarray) -> None:
+    """Assign what `_values` gave of a metric.
+
+    A sum over the replicas would be shared out among them, and what is added later be rounded
+    otherwise.
+    """
+    if apart := _sums_apart(variable):
+        for part, value in zip(apart, values, strict=True):
+            part.assign(value)
+    else:
+        variable.assign(values)
+
+
+def _sums_apart(variable: keras.Variable) -> tuple:
+    """The variables of TensorFlow that a metric's one is in several replicas; else nothing."""
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    parts = tf.distribute.get_strategy().experimental_local_results(variable.value)
+    return parts if len(parts) > 1 else ()
 
 
 def _value(variable: Any) -> np.ndarray:
