@@ -34,6 +34,7 @@ class OpenMMLab(TorchNaming):
             if not naming.inside(key)
         }
         own = outside != naming.prefix and naming.head == f"{outside}head.fc"
+        own = own and not (naming.projects or naming.problem)
         return naming if own and all(map(_PARTS.fullmatch, roots)) else None
 
     @classmethod
