@@ -190,18 +190,24 @@ def convert(
     mean: Channels = None,
     std: Channels = None,
     stride_in_1x1: Flag = False,
+    key: Name = None,
+    prefix: Name = None,
+    backbone_only: Flag = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint to a Keras model, or a Keras model to weights for PyTorch.
 
     Args:
-        source: A .pth, .safetensors, .h5, .weights.h5 or .keras file, hf://ORG/REPO, or a name
-            that zoo lists.
+        source: A .pth, .safetensors, .pkl, .h5, .weights.h5 or .keras file, hf://ORG/REPO, or a
+            name that zoo lists.
         out: A .keras file, or a .safetensors file for PyTorch (torchvision's names).
         model: Name of the network. By default it is recognised from the file.
         classes: Number of classes. By default that of the file.
         mean: Mean of the pixels (0-255), one per channel. By default that of ImageNet or CIFAR-10.
         std: Standard deviation of the pixels, one per channel. By default likewise.
         stride_in_1x1: The network is caffe-style: blocks stride in their first 1x1 convolution.
+        key: Entry of a training checkpoint to read, such as model_ema. By default the usual one.
+        prefix: Prefix of the network to read where a file has several, such as teacher.backbone.
+        backbone_only: Leave out the head of the file. The model ends in a feature map.
     """
     load_tensorflow()
     from resnet_keras.weights import convert
@@ -214,6 +220,9 @@ def convert(
         mean=_numbers("mean", mean),
         std=_numbers("std", std),
         stride_in_1x1=stride_in_1x1,
+        key=key,
+        prefix=prefix,
+        backbone_only=backbone_only,
     )
     say(report)
     return dataclasses.asdict(report)

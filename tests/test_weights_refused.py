@@ -61,8 +61,8 @@ UNFIT = {
         "Received: 'features.0.weight'",
     ),
     "two networks": (
-        prefixed("student.", small_state()) | prefixed("teacher.", small_state()),
-        "'student.layer1.*'teacher.layer1",
+        prefixed("first.", small_state()) | prefixed("second.", small_state()),
+        "several networks: choose one by `prefix`. Received: first, second",
     ),
 }
 

@@ -24,6 +24,7 @@ from resnet_keras.weights.loading import (
     fill,
     model_style,
     recognised,
+    require_classifier,
     taken_for_a_resnet,
     wide,
 )
@@ -41,6 +42,9 @@ def convert(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     stride_in_1x1: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
+    backbone_only: bool = False,
 ) -> Report:
     """Convert a checkpoint to a `.keras` model, or a model to weights for PyTorch.
 
@@ -58,6 +62,9 @@ def convert(
             files.
         std: likewise.
         stride_in_1x1: the network is in the caffe style, which no PyTorch file tells.
+        key: as in `load_weights`.
+        prefix: likewise.
+        backbone_only: leave the file's head out: the model ends in a feature map.
 
     Returns:
         What was matched and skipped.
@@ -76,11 +83,14 @@ def convert(
         )
     if out.suffix == ".keras":
         require_replaceable_metadata(out)
-    checkpoint = recognised(source, model if isinstance(model, str) else None)
+    checkpoint = recognised(source, model if isinstance(model, str) else None, key, prefix)
+    if checkpoint.naming.problem and not backbone_only:
+        require_classifier(checkpoint)
     with taken_for_a_resnet(source):
         spec = _spec(checkpoint, model, stride_in_1x1)
-        network = _network(checkpoint, spec, classes, Normalisation(mean, std))
-    report = fill(network, checkpoint, skip_head=False)
+        head = None if backbone_only else checkpoint.kernel("predictions")
+        network = _network(checkpoint, spec, head, classes, Normalisation(mean, std))
+    report = fill(network, checkpoint, skip_head=False, backbone_only=backbone_only)
     metadata = _metadata(network, checkpoint)
     del checkpoint  # its memory is wanted for writing
     if out.suffix == ".keras":
@@ -159,10 +169,14 @@ def _spec(checkpoint: Checkpoint, model: str | Spec | None, stride_in_1x1: bool)
 
 
 def _network(
-    checkpoint: Checkpoint, spec: Spec, classes: int | None, normalisation: Normalisation
+    checkpoint: Checkpoint,
+    spec: Spec,
+    head: tuple[int, ...] | None,
+    classes: int | None,
+    normalisation: Normalisation,
 ) -> keras.Model:
-    """An empty float32 model for a file."""
-    head, stem = checkpoint.kernel("predictions"), checkpoint.stem()
+    """An empty float32 model for a file; `head` is the shape of the last layer's kernel."""
+    stem = checkpoint.stem()
     if classes is not None and (head is None or classes != head[-1]):
         has = f"a head of {head[-1]} classes" if head else "no head"
         raise InputError(f"{checkpoint.path} has {has}. Received: classes={classes}")

@@ -37,7 +37,9 @@ class Report:
         model: name of the model.
         output: the file that `convert` wrote.
         adapted: how the first convolution's kernel was changed for images of another number of
-            channels; None where they have the file's three.
+            channels, and what a file leaves out was set to; None where nothing was.
+        others: networks in the file that were not read, as `key` or `prefix` chooses them: an
+            average of the weights, the second network of self-supervised training.
     """
 
     source: str
@@ -48,11 +50,13 @@ class Report:
     model: str
     output: str | None = None
     adapted: str | None = None
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
         line = f"{self.source}: {self.naming} names, {len(self.matched)} tensors read"
-        for title, names in (("skipped", self.skipped), ("new", self.new)):
+        listed = {"not read": self.others, "skipped": self.skipped, "new": self.new}
+        for title, names in listed.items():
             if names:
                 more = f" and {len(names) - 4} more" if len(names) > 4 else ""
                 line += f"; {title}: {', '.join(names[:4])}{more}"
@@ -60,7 +64,12 @@ class Report:
 
 
 def load_weights(
-    model: keras.Model, path: str | os.PathLike[str], *, skip_head: bool = False
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    skip_head: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> Report:
     """Load a checkpoint into a ResNet.
 
@@ -70,11 +79,15 @@ def load_weights(
 
     Args:
         model: a model of `ResNet` or `features`, of any floating type; changed in place.
-        path: OpenMMLab's, torchvision's or timm's `.pth` or `.safetensors`; our own `.keras` or
-            `.weights.h5`; `.h5` of keras.applications; `hf://org/repo`; or a name of `pretrained`,
+        path: `.pth` or `.safetensors` of OpenMMLab, torchvision, timm, transformers, detectron2 or
+            PyTorch code with such names; `.pkl` of detectron2; our own `.keras` or `.weights.h5`;
+            `.h5` of keras.applications; `hf://org/repo`; or a name of `pretrained`,
             or "imagenet" for a model that has the name of one in `SPECS`. Floating tensors of any
             width, shapes `(out, in, height, width)` and `(out, in)` in PyTorch's files.
         skip_head: leave `predictions` as it is, whatever head the file has or has not.
+        key: the entry of a training checkpoint that holds the weights, as `model_ema`; by default
+            the only one, or the first of a common name.
+        prefix: how the names of the network begin, `module.encoder_k`, where a file holds several.
 
     Returns:
         What was matched, skipped and adapted.
@@ -83,19 +96,27 @@ def load_weights(
         InputError: (a ValueError) the file can't be read, was refused, or is of another network;
             the message names the first tensor that does not fit. The model is as before.
     """
-    return fill(model, recognised(path, model.name), skip_head)
+    headless = skip_head or all(layer.name != "predictions" for layer in model.layers)
+    return fill(model, recognised(path, model.name, key, prefix), skip_head, headless)
 
 
-def recognised(source: str | os.PathLike[str], model: str | None = None) -> Checkpoint:
+def recognised(
+    source: str | os.PathLike[str],
+    model: str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> Checkpoint:
     """A file's arrays by a network's names.
 
     Args:
         source: as `path` of `load_weights`.
         model: name of the network that is to take them.
+        key: as in `load_weights`.
+        prefix: likewise.
     """
-    contents = read(source, model if model in SPECS else None)
+    contents = read(source, model if model in SPECS else None, key)
     with taken_for_a_resnet(source):
-        return recognise(contents)
+        return recognise(contents, prefix)
 
 
 @contextmanager
@@ -111,29 +132,41 @@ def taken_for_a_resnet(source: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def fill(model: keras.Model, checkpoint: Checkpoint, skip_head: bool) -> Report:
-    """Check everything, then assign."""
+def fill(
+    model: keras.Model, checkpoint: Checkpoint, skip_head: bool, backbone_only: bool
+) -> Report:
+    """Check everything, then assign.
+
+    Args:
+        model: the network.
+        checkpoint: the file.
+        skip_head: as in `load_weights`.
+        backbone_only: whether the user wants nothing of the file's head, whatever it is.
+    """
     pairs, new = _match(model, checkpoint, skip_head)
     used = {key for _, key in pairs}
-    headless = skip_head or all(layer.name != "predictions" for layer in model.layers)
-    skipped = _leftover(checkpoint, used, headless, model.name)
+    skipped = _leftover(checkpoint, used, backbone_only, model)
     _require_style(model, checkpoint)
     _require_preprocessing(model, checkpoint)
-    adapted = None
+    adapted = []
+    if filled := [key for key in checkpoint.filled if key in used]:
+        more = f" and {len(filled) - 1} more" if len(filled) > 1 else ""
+        adapted.append(f"not in the file, so 0 (a variance: 1): {filled[0]}{more}")
     for variable, key in pairs:
         value = wide(checkpoint.value(key))
         if value.shape != variable.shape:  # `_match` lets only the channels of images differ
             value, how = _adapted(value, variable.shape[2])
-            adapted = f"{key} {how}"
+            adapted.append(f"{key} {how}")
         variable.assign(value)
     return Report(
         checkpoint.path,
         checkpoint.naming.title,
-        tuple(key for _, key in pairs),
+        tuple(key for _, key in pairs if key not in checkpoint.filled),
         skipped,
         new,
         model.name,
-        adapted=adapted,
+        adapted="; ".join(adapted) or None,
+        others=checkpoint.others,
     )
 
 
@@ -160,6 +193,7 @@ def _match(
             hint = ""
             if layer.name == "predictions":
                 hint = " (load_weights(..., skip_head=True) keeps the model's)"
+                require_classifier(checkpoint)
             if key not in checkpoint.arrays:
                 raise InputError(
                     f"{checkpoint.path} has no {key!r} for {ours} of {model.name}{hint}. "
@@ -188,21 +222,48 @@ def _adapted(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
     return repeated * np.float32(3 / channels), how
 
 
+def require_classifier(checkpoint: Checkpoint) -> None:
+    """Refuse a file whose head is there, and is none of ours.
+
+    Raises:
+        InputError: the head is more than one linear layer, or that of training without labels.
+    """
+    naming = checkpoint.naming
+    if naming.problem or naming.projects:
+        raise InputError(
+            f"{checkpoint.path} has no single linear layer as its classifier: convert with "
+            "backbone_only=True (--backbone-only), or load with skip_head=True, for the rest. "
+            f"Received: {naming.problem or 'the head of training without labels'}"
+        )
+
+
 def _leftover(
-    checkpoint: Checkpoint, used: set[str], headless: bool, model: str
+    checkpoint: Checkpoint, used: set[str], backbone_only: bool, model: keras.Model
 ) -> tuple[str, ...]:
     """What the file has beyond the model, if that may be."""
-    head, prefix = checkpoint.naming.head, checkpoint.naming.prefix
-    left = [k for k in checkpoint.arrays if k not in used and not k.endswith("num_batches_tracked")]
-    for key in left:
-        # Beside a backbone there are necks and heads of detectors.
-        beside = key.startswith((f"{head}.", f"{head}/")) or not key.startswith(prefix)
-        if not headless or not beside:
-            raise InputError(
-                f"{checkpoint.path} has {key!r}, which {model} has no place for. "
-                f"Received: shape {checkpoint.arrays[key].shape}"
+    naming, skipped = checkpoint.naming, []
+    headless = backbone_only or all(layer.name != "predictions" for layer in model.layers)
+    for key, array in checkpoint.arrays.items():
+        if key in used or key.endswith("num_batches_tracked"):
+            continue
+        if headless:
+            # Beside a backbone there are necks and heads of detectors. A kernel in the network
+            # itself is neither.
+            asked = (backbone_only or naming.projects) and array.ndim < 4
+            fits = (
+                key.startswith((f"{naming.head}.", f"{naming.head}/"))
+                or (not naming.inside(key) and (asked or not key.startswith(naming.prefix)))
+                or naming.beside(key)
             )
-    return tuple(left)
+        else:
+            fits = naming.beside(key) or (not naming.inside(key) and array.size <= 1)
+        if not fits:
+            raise InputError(
+                f"{checkpoint.path} has {key!r}, which {model.name} has no place for. "
+                f"Received: shape {array.shape}"
+            )
+        skipped.append(key)
+    return tuple(skipped)
 
 
 def model_style(model: keras.Model) -> tuple[bool | None, bool | None]:

@@ -12,7 +12,15 @@ from resnet_keras.errors import InputError
 from resnet_keras.published import Pretrained, find, is_name
 from resnet_keras.published.download import fetch
 from resnet_keras.text import reason, shortened
-from resnet_keras.weights.formats import h5, hub, keras_archive, pth, safetensors
+from resnet_keras.weights.formats import (
+    h5,
+    hub,
+    keras_archive,
+    numpy_pickle,
+    pth,
+    safetensors,
+)
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.refused import Refused
 
 # What all tensors of a file may come to, by its size: some share their values.
@@ -31,12 +39,15 @@ class Format(Protocol):
     def recognises(self, path: str, head: bytes) -> bool:
         """Whether a file has this format; `head` is how it begins."""
 
-    def read(self, path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """The two dicts of `Contents`. Whatever it raises, the file is damaged or refused."""
+    def read(self, path: str) -> Found:
+        """What is in a file. Whatever it raises, the file is damaged or refused.
+
+        Where a file has entries, its format has a parameter `key`, which chooses one.
+        """
 
 
 # The first that recognises a file reads it; the last takes all that is left.
-FORMATS: tuple[Format, ...] = (h5, keras_archive, safetensors, pth)
+FORMATS: tuple[Format, ...] = (h5, keras_archive, safetensors, numpy_pickle, pth)
 
 
 class Contents(NamedTuple):
@@ -51,22 +62,28 @@ class Contents(NamedTuple):
         facts: what the file or a repository says besides, by where it says so: "config.json",
             "preprocessor_config.json", "preprocessor.json" (of a repository or a folder),
             "metadata" (of `.safetensors`), "meta" (of OpenMMLab's `.pth`).
+        others: entries of the file with other networks, which were not read: `model_ema`.
     """
 
     path: str
     arrays: dict[str, np.ndarray]
-    layers: dict[str, dict[str, Any]]
+    layers: Mapping[str, dict[str, Any]]
     published: Pretrained | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
+    others: tuple[str, ...] = ()
 
 
-def read(source: str | os.PathLike[str], model: str | None = None) -> Contents:
+def read(
+    source: str | os.PathLike[str], model: str | None = None, key: str | None = None
+) -> Contents:
     """Read a checkpoint; its first bytes tell the format, not its suffix.
 
     Args:
         source: `.pth`, `.safetensors`, `.h5`, `.weights.h5` or `.keras` file; `hf://org/repo`; or a
             name of `pretrained`, whose file is downloaded.
         model: name in `SPECS` of the network that is to take the weights, if it has one.
+        key: the entry of a training checkpoint that holds the weights, as `model_ema` or
+            `state.model`; by default the only one, or the first of a common name.
 
     Returns:
         What is in it.
@@ -84,15 +101,15 @@ def read(source: str | os.PathLike[str], model: str | None = None) -> Contents:
     except OSError as error:
         raise InputError(f"{source} can't be read. Received: {error.strerror}") from error
     try:
-        arrays, layers = _read(path, head)
+        found = _read(path, head, key)
     except Refused as error:
         raise InputError(f"{source} {reason(error)}") from error
     except Exception as error:  # a damaged file makes the parsers raise anything
         raise InputError(
             f"{source} is truncated, damaged or not a checkpoint. Received: {reason(error)}"
         ) from error
-    _require_size(source, arrays, size)
-    return Contents(source, arrays, layers, published)
+    _require_size(source, found.arrays, size)
+    return Contents(source, found.arrays, found.layers, published, found.facts, found.others)
 
 
 def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
@@ -107,14 +124,21 @@ def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
     return hub.download(row.url) if hub.recognises(row.url) else os.fspath(fetch(row)), row
 
 
-def _read(path: str, head: bytes) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """Arrays, and a `.keras` file's layers."""
+def _read(path: str, head: bytes, key: str | None) -> Found:
+    """What is in a file, or in one entry of it."""
     if not head:
         raise Refused("is empty (a download that failed?). Received: 0 bytes")
     for beginning, what in _MISTAKEN.items():
         if head.lstrip().startswith(beginning):
             raise Refused(f"{what}. Received: {head.lstrip()[:20]!r}")
-    return next(format_ for format_ in FORMATS if format_.recognises(path, head)).read(path)
+    kind = next(format_ for format_ in FORMATS if format_.recognises(path, head))
+    if kind is pth:
+        return pth.read(path, key)
+    if kind is numpy_pickle:
+        return numpy_pickle.read(path, key)
+    if key is not None:
+        raise Refused(f"has no entries to choose from by `key`. Received: key={key!r}")
+    return kind.read(path)
 
 
 def _require_size(source: str, arrays: dict[str, np.ndarray], size: int) -> None:

@@ -3,11 +3,11 @@
 import io
 import math
 import os
-from typing import Any
 
 import h5py
 import numpy as np
 
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.refused import Refused
 
 # What the arrays of a file may come to, by its size: they can be packed.
@@ -26,9 +26,9 @@ def recognises(path: str, head: bytes) -> bool:
     return head.startswith(b"\x89HDF")
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+def read(path: str) -> Found:
     """The arrays of a `.h5` or `.weights.h5` file, by `LAYER/VARIABLE`."""
-    return read_weights(path, os.path.getsize(path)), {}
+    return Found(read_weights(path, os.path.getsize(path)))
 
 
 def read_weights(file: str | io.BytesIO, size: int) -> dict[str, np.ndarray]:

@@ -4,12 +4,10 @@ import io
 import json
 import os
 import zipfile
-from typing import Any
-
-import numpy as np
 
 from resnet_keras.model_files import refuse_packed
 from resnet_keras.weights.formats import h5
+from resnet_keras.weights.formats.found import Found
 
 _WEIGHTS = "model.weights.h5"
 
@@ -22,11 +20,11 @@ def recognises(path: str, head: bytes) -> bool:
         return _WEIGHTS in archive.namelist()
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+def read(path: str) -> Found:
     """Its weights, by `LAYER/VARIABLE`, and the layers that its configuration lists, by name."""
     with zipfile.ZipFile(path) as archive:
         refuse_packed(archive)
         config = json.loads(archive.read("config.json"))["config"]
         layers = {layer["config"]["name"]: layer for layer in config.get("layers", ())}
         weights = io.BytesIO(archive.read(_WEIGHTS))
-    return h5.read_weights(weights, os.path.getsize(path)), layers
+    return Found(h5.read_weights(weights, os.path.getsize(path)), layers)

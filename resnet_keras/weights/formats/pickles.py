@@ -1,4 +1,4 @@
-"""The pickles within PyTorch's `.pth` files, interpreted without running what is in them.
+"""The pickles of PyTorch's and NumPy's users, interpreted without running what is in them.
 
 A pickle is a program, and Python's own unpickler imports and calls whatever the program names.
 Here `pickletools` parses the opcodes and `unpickle` interprets them: it imports nothing, calls
@@ -6,7 +6,9 @@ only the builders below, and refuses the file at the first global that is on nei
 """
 
 import contextlib
+import math
 import pickletools
+import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,12 +44,8 @@ _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 # What training scripts put beside the state dict. None of it is needed, so none of it is built.
 _STAND_INS = frozenset(
     [
-        *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
         *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
-        *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
-        "numpy.ndarray",
-        "numpy.dtype",
-        "_codecs.encode",  # how NumPy's bytes are written
+        "numpy.ndarray",  # only ever named, for `_reconstruct`
         *(f"datetime.{n}" for n in ("datetime", "date", "time", "timedelta", "timezone")),
         _HISTORY,
         *(f"{_HISTORY}.{n}" for n in ("min", "max", "mean", "current")),
@@ -104,6 +102,70 @@ class Tensor(NamedTuple):
             f"has a tensor outside of its storage. Received: offset={self.offset}, "
             f"shape={self.shape}, strides={self.strides} in {self.storage.numel} values"
         )
+
+
+@dataclass
+class Dtype:
+    """`numpy.dtype` as a pickle describes it: a code, as `f4`, and then a byte order."""
+
+    code: str
+    order: str = "<"
+
+    def set_state(self, state: object) -> None:
+        """Take what NumPy saved: a version, the byte order, and what no number has."""
+        match state:
+            case (int(), str() as order, *_):
+                self.order = ">" if order == ">" else "<"
+
+    def dtype(self) -> np.dtype | None:
+        """The type; None for what no weights have."""
+        known = re.fullmatch("[fiu][1248]|b1", self.code) and self.code != "f1"
+        return np.dtype(f"{self.order}{self.code}") if known else None
+
+
+class Latin1(NamedTuple):
+    """Bytes that a pickle writes as a text; encoding copies them, so that is left for later."""
+
+    text: str
+
+
+@dataclass
+class Array:
+    """A NumPy array as a pickle describes it; its bytes stay what they are until `array`."""
+
+    shape: tuple[int, ...] = ()
+    kind: Dtype | None = None
+    fortran: bool = False
+    data: bytes | bytearray | str = b""
+
+    def set_state(self, state: object) -> None:
+        """Take what NumPy saved; what an array of objects has instead is dropped."""
+        match state:
+            case (int(), tuple() as shape, Dtype() as kind, int() as fortran, data):
+                data = data.text if isinstance(data, Latin1) else data
+                if isinstance(data, bytes | bytearray | str):  # Python 2 wrote bytes as a text
+                    self.shape, self.kind, self.data = shape, kind, data
+                    self.fortran = bool(fortran)
+
+    def array(self) -> np.ndarray:
+        """The values.
+
+        Raises:
+            Refused: they are no numbers, or not as many as the shape says.
+        """
+        dtype = self.kind.dtype() if self.kind else None
+        if dtype is None:
+            kind = self.kind.code if self.kind else None
+            raise Refused(f"has an array of something other than numbers. Received: {kind!r}")
+        fits = len(self.shape) <= _MOST_AXES and all(type(n) is int and n >= 0 for n in self.shape)
+        if not fits or math.prod(self.shape) * dtype.itemsize != len(self.data):
+            raise Refused(
+                f"has an array of another size than its shape. Received: {dtype} of shape "
+                f"{self.shape} in {len(self.data)} bytes"
+            )
+        data = self.data.encode("latin-1") if isinstance(self.data, str) else self.data
+        values = np.frombuffer(data, dtype).reshape(self.shape, order="F" if self.fortran else "C")
+        return values.astype(dtype.newbyteorder("="), copy=False)
 
 
 def unpickle(stream: Any, storage: FindStorage | None) -> object:
@@ -221,8 +283,10 @@ class _Machine:
                 function = _find(*arg.split(" ", 1))
                 stack.append(_call(function, tuple(self.since_mark())))
             case "BUILD":
-                # The state of a stand-in, of an OrderedDict (`_metadata`) or of a Parameter.
-                stack.pop()
+                # Dropped: that of a stand-in, of an OrderedDict (`_metadata`) or of a Parameter.
+                state = stack.pop()
+                if isinstance(stack[-1], Array | Dtype):
+                    stack[-1].set_state(state)
             case "BINPERSID":
                 stack.append(_persistent(stack.pop(), self.storage))
             case _:
@@ -322,6 +386,35 @@ def _from_type(function, kind, arguments, state) -> object:
     return _call(function, arguments)
 
 
+def _array(*rest) -> Array:
+    """numpy.core.multiarray._reconstruct: an array whose state follows."""
+    return Array()
+
+
+def _array_of(data, kind, shape, order="C") -> Array:
+    """numpy.core.numeric._frombuffer: an array of protocol 5."""
+    array = Array()
+    array.set_state((1, shape, kind, order == "F", data))
+    return array
+
+
+def _dtype(code, *rest) -> Dtype:
+    """numpy.dtype: a code; its byte order follows as a state."""
+    return Dtype(code if isinstance(code, str) else "")
+
+
+def _encode(text, encoding=None) -> Latin1 | _StandIn:
+    """_codecs.encode, as which Python's protocol 2 writes bytes."""
+    if type(text) is str and encoding == "latin1":
+        return Latin1(text)
+    return _StandIn("_codecs.encode")
+
+
+def _no_bytes() -> Latin1:
+    """bytes(), as which Python's protocol 2 writes no bytes at all."""
+    return Latin1("")
+
+
 # A pickle can name one long list a million times, so no builder copies what it is given.
 
 
@@ -360,6 +453,11 @@ _BUILDERS = {
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch.nn.parameter.Parameter": _parameter,
     "torch._tensor._rebuild_from_type_v2": _from_type,
+    **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array_of for core in ("core", "_core")},
+    "numpy.dtype": _dtype,
+    "_codecs.encode": _encode,
+    "builtins.bytes": _no_bytes,
     "torch.Size": _sequence,
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _default_mapping,

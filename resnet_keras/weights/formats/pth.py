@@ -2,20 +2,19 @@
 
 import io
 import mmap
+import os
 import struct
 import zipfile
-from typing import Any
 
 import numpy as np
 
-from resnet_keras.weights.formats.pickles import Storage, Tensor, unpickle
+from resnet_keras.weights.formats.found import Found
+from resnet_keras.weights.formats.pickles import Storage, unpickle
 from resnet_keras.weights.formats.refused import Refused
+from resnet_keras.weights.formats.state_dict import state_dict
 
 # The first pickle of torch.save's older format (torch/serialization.py, MAGIC_NUMBER).
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-
-# Where training scripts put the state dict: OpenMMLab, Lightning and timm; torchvision; timm's EMA.
-_WRAPPERS = ("state_dict", "model", "state_dict_ema")
 
 
 def recognises(path: str, head: bytes) -> bool:
@@ -23,17 +22,15 @@ def recognises(path: str, head: bytes) -> bool:
     return True
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """The tensors of the state dict that `torch.save` saved; memory-mapped."""
-    root = read_pth(path)
-    for _ in range(2):  # a dict can hold itself
-        if isinstance(root, dict):
-            root = next((root[k] for k in _WRAPPERS if isinstance(root.get(k), dict)), root)
-    tensors = root.items() if isinstance(root, dict) else ()
-    arrays = {str(key): value.array() for key, value in tensors if isinstance(value, Tensor)}
-    if not arrays:
-        raise Refused(f"has no state dict in it. Received: a {type(root).__name__}")
-    return arrays, {}
+def read(path: str, key: str | None = None) -> Found:
+    """The tensors of the state dict that `torch.save` saved; memory-mapped.
+
+    Args:
+        path: the file.
+        key: as in `state_dict`.
+    """
+    found = state_dict(read_pth(path), os.path.getsize(path), key)
+    return Found(found.arrays, others=found.others)
 
 
 def read_pth(path: str) -> object:

@@ -1,12 +1,12 @@
 """`.safetensors`, opened by the library of that name, which checks a header against its file."""
 
 import math
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.refused import Refused
 
 _DTYPES = {
@@ -24,7 +24,7 @@ def recognises(path: str, head: bytes) -> bool:
     return not zipped and (head[8:9] == b"{" or path.endswith(".safetensors"))
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+def read(path: str) -> Found:
     """Its tensors, by the file's names; memory-mapped.
 
     `get_tensor` of the library would copy them, and converting a model take twice the memory.
@@ -46,4 +46,4 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
         end = start + math.prod(shape) * _DTYPES[name].itemsize
         arrays[key] = np.ndarray(shape, _DTYPES[name], raw[start:end])
         start = end
-    return arrays, {}
+    return Found(arrays)

@@ -8,20 +8,34 @@ from resnet_keras.errors import InputError
 from resnet_keras.published import Pretrained
 from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights.formats import Contents
+from resnet_keras.weights.names.caffe2 import Caffe2
+from resnet_keras.weights.names.detectron2 import Detectron2
 from resnet_keras.weights.names.keras_applications import KerasApplications
+from resnet_keras.weights.names.kuangliu import Kuangliu
+from resnet_keras.weights.names.mmsegmentation import MMSegmentation
 from resnet_keras.weights.names.naming import Naming
+from resnet_keras.weights.names.networks import one_network
 from resnet_keras.weights.names.openmmlab import OpenMMLab
 from resnet_keras.weights.names.resnet_keras import ResNetKeras
+from resnet_keras.weights.names.sequential import Sequential
 from resnet_keras.weights.names.timm import Timm
+from resnet_keras.weights.names.torch_names import TorchNaming
 from resnet_keras.weights.names.torchvision import Torchvision
+from resnet_keras.weights.names.transformers import Transformers
 
 # The first that recognises its names in a file reads it, so those with more to show come first.
 NAMINGS: tuple[type[Naming], ...] = (
     KerasApplications,
     ResNetKeras,
+    Transformers,
+    Detectron2,
+    Caffe2,
+    MMSegmentation,
     OpenMMLab,
+    Kuangliu,
     Timm,
     Torchvision,
+    Sequential,
 )
 
 
@@ -34,12 +48,16 @@ class Checkpoint:
         arrays: by the file's names.
         naming: whose names these are.
         published: the row of published weights that it is, where it was asked for by name.
+        filled: the keys of `arrays` that the file leaves out, as the zeros of a missing bias.
+        others: entries and prefixes of other networks in the file.
     """
 
     path: str
     arrays: dict[str, np.ndarray]
     naming: Naming
     published: Pretrained | None = None
+    filled: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -57,6 +75,8 @@ class Checkpoint:
 
     def kernel(self, layer: str) -> tuple[int, ...] | None:
         """The shape in the model's layout of a layer's kernel; None if the file has none."""
+        if layer == "predictions" and (self.naming.problem or self.naming.projects):
+            return None
         key = self.naming.key(layer, "kernel")
         return self.value(key).shape if key in self.arrays else None
 
@@ -101,16 +121,26 @@ class Checkpoint:
         )
 
 
-def recognise(contents: Contents) -> Checkpoint:
+def recognise(contents: Contents, prefix: str | None = None) -> Checkpoint:
     """Recognise the source of a file by the names in it.
 
+    Args:
+        contents: the file.
+        prefix: of the network that is meant, `module.encoder_q`; by default the only one, or the
+            one that authors go on with.
+
     Raises:
-        InputError: it is none of those known here.
+        InputError: it is none of those known here, or there are several networks.
     """
+    firsts = {kind.first for kind in NAMINGS if issubclass(kind, TorchNaming)}
+    contents = one_network(contents, sorted(firsts), prefix)
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
             arrays = naming.arrays(contents.arrays)
-            return Checkpoint(contents.path, arrays, naming, contents.published)
+            filled = tuple(key for key in arrays if key not in contents.arrays)
+            return Checkpoint(
+                contents.path, arrays, naming, contents.published, filled, contents.others
+            )
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(
         f"{contents.path} has no ResNet's names: none of its tensors is {signatures}. "

@@ -31,6 +31,9 @@ class Naming(abc.ABC):
         prefix: what the file puts in front of all other layers' names.
         avg_down: as in `Spec`; None where the file does not tell.
         stride_in_1x1: as in `Spec`; None where the file does not tell.
+        problem: what the file has for a head, where that is not one linear layer; else "".
+        projects: whether the file's head is no classifier, as that of a network that was trained
+            without labels.
     """
 
     title: ClassVar[str]
@@ -43,6 +46,8 @@ class Naming(abc.ABC):
     prefix: str = ""
     avg_down: bool | None = None
     stride_in_1x1: bool | None = None
+    problem: str = ""
+    projects: bool = False
 
     @classmethod
     @abc.abstractmethod
@@ -60,6 +65,14 @@ class Naming(abc.ABC):
     def key(self, layer: str, variable: str) -> str | None:
         """As `name`; None for what is not a part of a ResNet."""
         return self.name(layer, variable) if is_of_a_resnet(layer, variable) else None
+
+    def inside(self, key: str) -> bool:
+        """Whether a name of the file is one of the backbone's: no model may do without it."""
+        return key.startswith(self.prefix)
+
+    def beside(self, key: str) -> bool:
+        """Whether what a file has beside a backbone and a head changes nothing in either."""
+        return False
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in the file of a variable that has the shape `ours` in the model."""

@@ -1,10 +1,14 @@
 """The names of OpenMMLab's files: MMPretrain's classifiers, and the backbones of its detectors."""
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
 from resnet_keras.weights.formats import Contents
-from resnet_keras.weights.names.torch_names import TorchNaming, layout
+from resnet_keras.weights.names.torch_names import TorchNaming
+
+# What its models have beside a backbone.
+_PARTS = re.compile(r"(\w+_)?(head|neck)|data_preprocessor")
 
 
 @dataclass(frozen=True)
@@ -17,14 +21,26 @@ class OpenMMLab(TorchNaming):
 
     @classmethod
     def recognise(cls, contents: Contents) -> Self | None:
-        """By the prefix `backbone.`, or by the deep stem."""
-        found = layout(contents.path, contents.arrays)
-        if found is None:
+        """By the deep stem, or by `backbone.` with nothing but necks and heads beside it."""
+        naming = cls.found(contents)
+        if naming is None:
             return None
-        outside = found.prefix.removesuffix("backbone.")
-        if outside == found.prefix and f"{found.prefix}stem.0.conv.weight" not in contents.arrays:
-            return None
-        return cls(f"{outside}head.fc", found.prefix, found.avg_down, pooled=found.pooled)
+        if f"{naming.prefix}stem.0.conv.weight" in contents.arrays:
+            return naming
+        outside = naming.prefix.removesuffix("backbone.")
+        roots = {
+            key.removeprefix(outside).partition(".")[0]
+            for key in contents.arrays
+            if not naming.inside(key)
+        }
+        own = outside != naming.prefix and naming.head == f"{outside}head.fc"
+        own = own and not (naming.projects or naming.problem)
+        return naming if own and all(map(_PARTS.fullmatch, roots)) else None
+
+    @classmethod
+    def default_head(cls, prefix: str) -> str:
+        """As that of `TorchNaming`."""
+        return f"{prefix.removesuffix('backbone.')}head.fc"
 
     def stem(self, number: int, norm: bool) -> str:
         """A module with `conv` and `bn` for each convolution."""

@@ -1,5 +1,6 @@
 """The names of this library's own files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ class ResNetKeras(Naming):
         return f"{layer}/{variable}"
 
 
-def style(layers: dict[str, dict[str, Any]]) -> tuple[bool | None, bool | None]:
+def style(layers: Mapping[str, dict[str, Any]]) -> tuple[bool | None, bool | None]:
     """`avg_down` and `stride_in_1x1` of a Keras model.
 
     Args:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from resnet_keras.weights.formats import Contents
-from resnet_keras.weights.names.torch_names import TorchNaming, layout
+from resnet_keras.weights.names.torch_names import TorchNaming
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,6 @@ class Timm(TorchNaming):
     @classmethod
     def recognise(cls, contents: Contents) -> Self | None:
         """By the deep stem, `conv1.0.weight`."""
-        found = layout(contents.path, contents.arrays)
-        if found is None or f"{found.prefix}conv1.0.weight" not in contents.arrays:
-            return None
-        return cls(f"{found.prefix}fc", found.prefix, found.avg_down, pooled=found.pooled)
+        naming = cls.found(contents)
+        deep = naming is not None and f"{naming.prefix}conv1.0.weight" in contents.arrays
+        return naming if deep else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from resnet_keras.weights.formats import Contents
-from resnet_keras.weights.names.torch_names import FIRST, TorchNaming, layout
+from resnet_keras.weights.names.torch_names import FIRST, TorchNaming
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,4 @@ class Torchvision(TorchNaming):
     @classmethod
     def recognise(cls, contents: Contents) -> Self | None:
         """By `layer1.0.conv1.weight`."""
-        found = layout(contents.path, contents.arrays)
-        if found is None:
-            return None
-        return cls(f"{found.prefix}fc", found.prefix, found.avg_down, pooled=found.pooled)
+        return cls.found(contents)

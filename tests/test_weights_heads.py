@@ -1,0 +1,231 @@
+"""Which of a file's entries, networks and layers is read, and what is left is said."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from checkpoints import SMALL, prefixed, small, small_state, without_head
+from pth_writer import write_zip
+from safetensors.numpy import save_file
+
+from resnet_keras import ResNet
+from resnet_keras.weights import convert, load_weights
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def headed(name, **more):
+    """The small network with its head renamed, and other arrays."""
+    head = {f"{name}.{part}": small_state()[f"fc.{part}"] for part in ("weight", "bias")}
+    return without_head(small_state()) | head | {k.replace("__", "."): a for k, a in more.items()}
+
+
+def is_whole(model, scale=1):
+    """Whether a model has the weights of the small network, head and all."""
+    state = small_state()
+    kernel = state["fc.weight"].T * scale
+    conv = state["layer2.0.conv2.weight"].transpose(2, 3, 1, 0) * scale
+    return np.array_equal(model.get_layer("predictions").kernel, kernel) and np.array_equal(
+        model.get_layer("conv3_block1_2_conv").kernel, conv
+    )
+
+
+def backbone(arrays, prefix="backbone."):
+    return prefixed(prefix, without_head(arrays))
+
+
+def outer(name):
+    """A head outside of the backbone's module."""
+    return {f"{name}.{part}": small_state()[f"fc.{part}"] for part in ("weight", "bias")}
+
+
+HEADS = {
+    "dropout": (headed("fc.1"), "fc.1.weight", "torchvision"),
+    "classifier": (headed("classifier"), "classifier.weight", "torchvision"),
+    "linear": (headed("linear"), "linear.weight", "torchvision"),
+    "last_linear": (headed("last_linear"), "last_linear.weight", "torchvision"),
+    "head": (headed("head"), "head.weight", "torchvision"),
+    "any other": (headed("mine.out"), "mine.out.weight", "torchvision"),
+    "Lightning": (prefixed("backbone.", small_state()), "backbone.fc.weight", "torchvision"),
+    "beside": (backbone(small_state()) | outer("head"), "head.weight", "torchvision"),
+    "OpenMMLab": (backbone(small_state()) | outer("head.fc"), "head.fc.weight", "OpenMMLab"),
+    "in a module": (prefixed("model.", headed("fc.1")), "model.fc.1.weight", "torchvision"),
+    "leftovers": (
+        headed("fc", loss__weight=zeros(10), train_acc__tp=zeros(10), n_averaged=zeros())
+        | {"mean": zeros(1, 3, 1, 1), "val_f1.total": zeros(3)},
+        "fc.weight",
+        "torchvision",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_a_head_of_any_name(tmp_path, case):
+    state, name, naming = HEADS[case]
+    save_file(state, tmp_path / "x.safetensors")
+    model = small()
+    report = load_weights(model, tmp_path / "x.safetensors")
+    assert is_whole(model) and name in report.matched and report.naming == naming
+    assert len(report.matched) + len(report.skipped) == len(state)
+    assert len(report.skipped) == (5 if case == "leftovers" else 0)
+    report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
+    assert is_whole(keras.saving.load_model(tmp_path / "x.keras"))
+
+
+def test_a_head_without_bias(tmp_path):
+    state = {key: array for key, array in small_state().items() if key != "fc.bias"}
+    save_file(state, tmp_path / "x.safetensors")
+    model = small()
+    report = load_weights(model, tmp_path / "x.safetensors")
+    assert is_whole(model) and not np.any(model.get_layer("predictions").bias)
+    assert len(report.matched) == len(state)
+    assert str(report).endswith("adapted: not in the file, so 0 (a variance: 1): fc.bias")
+
+
+MORE = {
+    "mlp": {"fc.0.weight": zeros(8, 32), "fc.2.weight": zeros(10, 8), "fc.2.bias": zeros(10)},
+    "norm": {"fc.0.weight": zeros(32), "fc.0.bias": zeros(32), "fc.1.weight": zeros(10, 32)},
+    "weight norm": {"head.weight_g": zeros(10, 1), "head.weight_v": zeros(10, 32)},
+    "parametrized": {
+        "fc.parametrizations.weight.original0": zeros(10, 1),
+        "fc.parametrizations.weight.original1": zeros(10, 32),
+    },
+    "convolution": {"classifier.weight": zeros(10, 32, 1, 1)},
+    "two": {"fc.weight": zeros(10, 32), "classifier.weight": zeros(5, 32)},
+    "unknown": {"mine.0.weight": zeros(8, 32), "mine.2.weight": zeros(10, 8)},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("case", MORE)
+def test_a_head_that_is_more_is_not_dropped(tmp_path, case, prefix):
+    save_file(backbone(small_state(), prefix) | MORE[case], tmp_path / "x.safetensors")
+    for out in ("load", "convert"):
+        with pytest.raises(ValueError, match="no single linear layer .*--backbone-only.*Received"):
+            if out == "load":
+                load_weights(small(), tmp_path / "x.safetensors")
+            else:
+                convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
+    if case == "convolution" and not prefix:
+        return  # a kernel in the network itself is not taken for a head even then
+    report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras", backbone_only=True)
+    assert set(report.skipped) == set(MORE[case])
+    assert keras.saving.load_model(tmp_path / "x.keras").output_shape == (None, 16, 16, 32)
+    assert set(load_weights(ResNet(SMALL, include_top=False), tmp_path / "x.safetensors").skipped)
+
+
+def test_options_of_the_command(tmp_path, run_python):
+    state = backbone(small_state(), "a.") | prefixed("b.", times(2))
+    write_zip(tmp_path / "x.pth", {"one": small_state(), "two": state})
+    options = ("--key", "two", "--prefix", "b", "--backbone-only", "--json")
+    paths = (tmp_path / "x.pth", tmp_path / "x.keras")
+    done = run_python("-m", "resnet_keras", "convert", *paths, *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report["skipped"]) == {"b.fc.weight", "b.fc.bias"} and report["others"] == ["a"]
+    model = keras.saving.load_model(tmp_path / "x.keras")
+    assert model.output_shape == (None, 16, 16, 32)
+    truth = small_state()["conv1.weight"].transpose(2, 3, 1, 0) * 2
+    np.testing.assert_array_equal(model.get_layer("conv1_conv").kernel, truth)
+
+
+def times(scale):
+    return {key: array * np.float32(scale) for key, array in small_state().items()}
+
+
+LOSS = {"center": zeros(1, 8)}
+OPTIMIZER = {"state": {0: {"momentum_buffer": zeros(3, 3, 3, 3)}}, "param_groups": [{"lr": 0.1}]}
+ENTRIES = {
+    **{
+        name: ({name: small_state(), "epoch": 1, "optimizer": OPTIMIZER}, ())
+        for name in "model_state_dict net module teacher ema weights params mine".split()
+    },
+    "nested": ({"state": {"model": {"net": small_state()}}, "optimizer_states": OPTIMIZER}, ()),
+    "a loss": ({"mine": small_state(), "dino_loss": LOSS, "rng_state": zeros(4)}, ()),
+    "by name": ({"mine": small_state(), "optimizer": {"exp_avg": times(2)}}, ()),
+    "timm": ({"state_dict_ema": times(2), "state_dict": small_state()}, ("state_dict_ema",)),
+    "torchvision": ({"model": small_state(), "model_ema": times(2)}, ("model_ema",)),
+    "BasicSR": ({"params_ema": times(2), "params": small_state()}, ("params_ema",)),
+    "DINO": ({"student": times(2), "teacher": small_state(), "dino_loss": LOSS}, ("student",)),
+    "within one": (
+        {"state": {"model": small_state(), "ema": times(2)}},
+        ("state.ema",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENTRIES)
+def test_entries_of_training_checkpoints(tmp_path, case):
+    root, others = ENTRIES[case]
+    write_zip(tmp_path / "x.pth", root)
+    model = small()
+    report = load_weights(model, tmp_path / "x.pth")
+    assert is_whole(model) and report.others == others
+    if others:
+        assert f"not read: {others[0]}" in str(report)
+        assert load_weights(model, tmp_path / "x.pth", key=others[0]).others == ()
+        assert is_whole(model, 2)
+
+
+def test_entries_to_choose_from(tmp_path):
+    write_zip(tmp_path / "x.pth", {"one": small_state(), "two": times(2)})
+    with pytest.raises(ValueError, match="several state dicts: choose one by `key`.*: one, two$"):
+        load_weights(small(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="no tensors at key 'three'. Received: one, two"):
+        load_weights(small(), tmp_path / "x.pth", key="three")
+    convert(tmp_path / "x.pth", tmp_path / "x.keras", key="two")
+    assert is_whole(keras.saving.load_model(tmp_path / "x.keras"), 2)
+    save_file(small_state(), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="has no entries to choose from by `key`"):
+        load_weights(small(), tmp_path / "x.safetensors", key="one")
+
+
+PAIRS = {
+    "MoCo": ("module.encoder_q", "module.encoder_k"),
+    "MoCo v3": ("module.base_encoder", "module.momentum_encoder"),
+    "BYOL": ("online_network.encoder", "target_network.encoder"),
+    "BYOL, nested": ("online_encoder.net", "target_encoder.net"),
+    "DINO": ("teacher.backbone", "student.backbone"),
+    "Lightly": ("backbone", "backbone_momentum"),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_networks_in_pairs(tmp_path, case):
+    left, right = PAIRS[case]
+    state = backbone(times(2), f"{right}.") | backbone(small_state(), f"{left}.")
+    if case == "MoCo":
+        state |= {f"{p}.fc.weight": zeros(12, 32) for p in PAIRS[case]}
+        state |= {"module.queue": zeros(12, 40)}
+    if case == "MoCo v3":
+        state |= {f"{p}.fc.{i}.weight": zeros(32, 32) for p in PAIRS[case] for i in (0, 3)}
+    if case == "DINO":
+        state |= {f"{p}.head.mlp.0.weight": zeros(8, 32) for p in ("teacher", "student")}
+        state |= {"teacher.head.last_layer.weight_g": zeros(9, 1)}
+    write_zip(tmp_path / "x.pth", {"state_dict": state})
+    report = convert(tmp_path / "x.pth", tmp_path / "x.keras")
+    assert report.others == (right,) and f"not read: {right}" in str(report)
+    assert report.naming == "torchvision" or case == "Lightly"
+    for prefix, scale in ((None, 1), (left, 1), (right, 2)):
+        model = ResNet(SMALL, include_top=False)
+        load_weights(model, tmp_path / "x.pth", prefix=prefix)
+        truth = small_state()["conv1.weight"].transpose(2, 3, 1, 0) * scale
+        np.testing.assert_array_equal(model.get_layer("conv1_conv").kernel, truth)
+        kept = small(classes=12)
+        load_weights(kept, tmp_path / "x.pth", prefix=prefix, skip_head=True)
+    with pytest.raises(ValueError, match=r"training without labels$|has no '"):
+        load_weights(small(classes=12), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=f"no ResNet at prefix 'mine'. Received: .*{right}"):
+        load_weights(model, tmp_path / "x.pth", prefix="mine")
+
+
+def test_barlow_twins(tmp_path):
+    state = backbone(small_state(), "module.backbone.")
+    state |= {f"module.projector.{i}.weight": zeros(32, 32) for i in (0, 3)}
+    state |= {"module.bn.running_mean": zeros(32)}
+    write_zip(tmp_path / "x.pth", {"epoch": 1, "model": state})
+    report = convert(tmp_path / "x.pth", tmp_path / "x.keras")
+    assert report.naming == "torchvision" and len(report.skipped) == 3
