@@ -4,12 +4,11 @@ import io
 import json
 import os
 import zipfile
-from typing import Any
-
-import numpy as np
 
 from resnet_keras.model_files import refuse_packed
 from resnet_keras.weights.formats import h5
+from resnet_keras.weights.formats.keras_config import flattened, require_shapes
+from resnet_keras.weights.formats.parts import Parts
 
 _WEIGHTS = "model.weights.h5"
 
@@ -22,11 +21,13 @@ def recognises(path: str, head: bytes) -> bool:
         return _WEIGHTS in archive.namelist()
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """Its weights, by `LAYER/VARIABLE`, and the layers that its configuration lists, by name."""
+def read(path: str) -> Parts:
+    """Its weights, by `LAYER/VARIABLE`; its configuration, and the layers in that, by name."""
     with zipfile.ZipFile(path) as archive:
         refuse_packed(archive)
-        config = json.loads(archive.read("config.json"))["config"]
-        layers = {layer["config"]["name"]: layer for layer in config.get("layers", ())}
+        saved = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read(_WEIGHTS))
-    return h5.read_weights(weights, os.path.getsize(path)), layers
+    config = saved["config"]
+    arrays, layers = h5.read_weights(weights, os.path.getsize(path), config), flattened(config)
+    require_shapes(layers, arrays)
+    return Parts(arrays, layers, {"config.json": saved})

@@ -1,12 +1,12 @@
 """`.safetensors`, opened by the library of that name, which checks a header against its file."""
 
 import math
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
+from resnet_keras.weights.formats.parts import Parts
 from resnet_keras.weights.formats.refused import Refused
 
 _DTYPES = {
@@ -24,8 +24,8 @@ def recognises(path: str, head: bytes) -> bool:
     return not zipped and (head[8:9] == b"{" or path.endswith(".safetensors"))
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """Its tensors, by the file's names; memory-mapped.
+def read(path: str) -> Parts:
+    """Its tensors, by the file's names, memory-mapped; and the metadata of its header.
 
     `get_tensor` of the library would copy them, and converting a model take twice the memory.
 
@@ -37,6 +37,7 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
     with safe_open(path, framework="numpy") as file:
         # What it has opened has tensors that follow each other, without gaps, to the file's end.
         entries = {key: file.get_slice(key) for key in file.offset_keys()}
+        metadata = file.metadata()
         sizes = {key: (tuple(e.get_shape()), e.get_dtype()) for key, e in entries.items()}
     raw = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
@@ -46,4 +47,4 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
         end = start + math.prod(shape) * _DTYPES[name].itemsize
         arrays[key] = np.ndarray(shape, _DTYPES[name], raw[start:end])
         start = end
-    return arrays, {}
+    return Parts(arrays, facts={"metadata": metadata} if metadata else {})
