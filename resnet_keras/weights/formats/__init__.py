@@ -13,7 +13,7 @@ from resnet_keras.published import Pretrained, find, is_name
 from resnet_keras.published.download import fetch
 from resnet_keras.text import reason, shortened
 from resnet_keras.weights.formats import folder, h5, hub, keras_archive, pth, safetensors
-from resnet_keras.weights.formats.parts import Parts
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.refused import Refused
 
 # What all tensors of a file may come to, by its size: some share their values.
@@ -32,7 +32,7 @@ class Format(Protocol):
     def recognises(self, path: str, head: bytes) -> bool:
         """Whether a file has this format; `head` is how it begins."""
 
-    def read(self, path: str) -> Parts:
+    def read(self, path: str) -> Found:
         """What is in a file. Whatever it raises, the file is damaged or refused."""
 
 
@@ -58,7 +58,7 @@ class Contents(NamedTuple):
 
     path: str
     arrays: dict[str, np.ndarray]
-    layers: dict[str, dict[str, Any]]
+    layers: Mapping[str, dict[str, Any]]
     published: Pretrained | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
 
@@ -87,7 +87,8 @@ def read(source: str | os.PathLike[str], model: str | None = None) -> Contents:
             path, beside = folder.weights(path), folder.facts(path)
         elif os.path.basename(path) in folder.NAMES:
             beside = folder.facts(os.path.dirname(path))
-        arrays, layers, facts = _read(path)
+        found = _read(path)
+        arrays = found.arrays
         head = os.path.join(os.path.dirname(path), folder.HEAD)
         if os.path.isdir(source) and path != head and os.path.exists(head):
             arrays |= {k: a for k, a in _read(head).arrays.items() if k not in arrays}
@@ -95,7 +96,7 @@ def read(source: str | os.PathLike[str], model: str | None = None) -> Contents:
         raise InputError(f"{source} {reason(error)}") from error
     except OSError as error:
         raise InputError(f"{source} can't be read. Received: {error.strerror}") from error
-    return Contents(source, arrays, layers, published, {**beside, **facts})
+    return Contents(source, arrays, found.layers, published, {**beside, **found.facts})
 
 
 def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
@@ -110,7 +111,7 @@ def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
     return hub.download(row.url) if hub.recognises(row.url) else os.fspath(fetch(row)), row
 
 
-def _read(path: str) -> Parts:
+def _read(path: str) -> Found:
     """What is in a file.
 
     Raises:
@@ -127,15 +128,15 @@ def _read(path: str) -> Parts:
             raise Refused(f"{what}. Received: {head.lstrip()[:20]!r}")
     try:
         format_ = next(format_ for format_ in FORMATS if format_.recognises(path, head))
-        parts = format_.read(path)
+        found = format_.read(path)
     except Refused:
         raise
     except Exception as error:  # a damaged file makes the parsers raise anything
         raise Refused(
             f"is truncated, damaged or not a checkpoint. Received: {reason(error)}"
         ) from error
-    _require_size(parts.arrays, size)
-    return parts
+    _require_size(found.arrays, size)
+    return found
 
 
 def _require_size(arrays: dict[str, np.ndarray], size: int) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.keras_config import flattened, layer_names
-from resnet_keras.weights.formats.parts import Parts
 from resnet_keras.weights.formats.refused import Refused
 
 # What the arrays of a file may come to, by its size: they can be packed.
@@ -30,7 +30,7 @@ def recognises(path: str, head: bytes) -> bool:
     return head.startswith(b"\x89HDF")
 
 
-def read(path: str) -> Parts:
+def read(path: str) -> Found:
     """The arrays of a `.h5` or `.weights.h5` file, by `LAYER/VARIABLE`.
 
     A whole model's `.h5` lists its layers, too.
@@ -38,7 +38,7 @@ def read(path: str) -> Parts:
     arrays = read_weights(path, os.path.getsize(path))
     with h5py.File(path, "r") as h5:
         config = h5.attrs.get("model_config")
-    return Parts(arrays, flattened(json.loads(config)["config"]) if config is not None else {})
+    return Found(arrays, flattened(json.loads(config)["config"]) if config is not None else {})
 
 
 def read_weights(

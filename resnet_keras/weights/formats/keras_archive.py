@@ -7,8 +7,8 @@ import zipfile
 
 from resnet_keras.model_files import refuse_packed
 from resnet_keras.weights.formats import h5
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.keras_config import flattened, require_shapes
-from resnet_keras.weights.formats.parts import Parts
 
 _WEIGHTS = "model.weights.h5"
 
@@ -21,7 +21,7 @@ def recognises(path: str, head: bytes) -> bool:
         return _WEIGHTS in archive.namelist()
 
 
-def read(path: str) -> Parts:
+def read(path: str) -> Found:
     """Its weights, by `LAYER/VARIABLE`; its configuration, and the layers in that, by name."""
     with zipfile.ZipFile(path) as archive:
         refuse_packed(archive)
@@ -30,4 +30,4 @@ def read(path: str) -> Parts:
     config = saved["config"]
     arrays, layers = h5.read_weights(weights, os.path.getsize(path), config), flattened(config)
     require_shapes(layers, arrays)
-    return Parts(arrays, layers, {"config.json": saved})
+    return Found(arrays, layers, facts={"config.json": saved})

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from resnet_keras.weights.formats.parts import Parts
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.pickles import Storage, Tensor, unpickle
 from resnet_keras.weights.formats.refused import Refused
 
@@ -23,7 +23,7 @@ def recognises(path: str, head: bytes) -> bool:
     return True
 
 
-def read(path: str) -> Parts:
+def read(path: str) -> Found:
     """The tensors of the state dict that `torch.save` saved; memory-mapped."""
     root = read_pth(path)
     for _ in range(2):  # a dict can hold itself
@@ -33,7 +33,7 @@ def read(path: str) -> Parts:
     arrays = {str(key): value.array() for key, value in tensors if isinstance(value, Tensor)}
     if not arrays:
         raise Refused(f"has no state dict in it. Received: a {type(root).__name__}")
-    return Parts(arrays)
+    return Found(arrays)
 
 
 def read_pth(path: str) -> object:

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
-from resnet_keras.weights.formats.parts import Parts
+from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.refused import Refused
 
 _DTYPES = {
@@ -24,7 +24,7 @@ def recognises(path: str, head: bytes) -> bool:
     return not zipped and (head[8:9] == b"{" or path.endswith(".safetensors"))
 
 
-def read(path: str) -> Parts:
+def read(path: str) -> Found:
     """Its tensors, by the file's names, memory-mapped; and the metadata of its header.
 
     `get_tensor` of the library would copy them, and converting a model take twice the memory.
@@ -47,4 +47,4 @@ def read(path: str) -> Parts:
         end = start + math.prod(shape) * _DTYPES[name].itemsize
         arrays[key] = np.ndarray(shape, _DTYPES[name], raw[start:end])
         start = end
-    return Parts(arrays, facts={"metadata": metadata} if metadata else {})
+    return Found(arrays, facts={"metadata": metadata} if metadata else {})

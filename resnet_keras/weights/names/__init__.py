@@ -9,15 +9,20 @@ from resnet_keras.published import Pretrained
 from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.names.keras_applications import KerasApplications
+from resnet_keras.weights.names.keras_hub import KerasHub
+from resnet_keras.weights.names.keras_resnet50 import KerasResNet50
 from resnet_keras.weights.names.naming import Naming
 from resnet_keras.weights.names.openmmlab import OpenMMLab
 from resnet_keras.weights.names.resnet_keras import ResNetKeras
 from resnet_keras.weights.names.timm import Timm
+from resnet_keras.weights.names.told import Told
 from resnet_keras.weights.names.torchvision import Torchvision
 
 # The first that recognises its names in a file reads it, so those with more to show come first.
 NAMINGS: tuple[type[Naming], ...] = (
     KerasApplications,
+    KerasResNet50,
+    KerasHub,
     ResNetKeras,
     OpenMMLab,
     Timm,
@@ -34,22 +39,26 @@ class Checkpoint:
         arrays: by the file's names.
         naming: whose names these are.
         published: the row of published weights that it is, where it was asked for by name.
+        told: what the file says of its network besides.
     """
 
     path: str
     arrays: dict[str, np.ndarray]
     naming: Naming
     published: Pretrained | None = None
+    told: Told = Told()
 
     @property
     def mean(self) -> tuple[float, ...] | None:
         """Mean of the pixels, RGB, 0-255, that its network wants; None where that is open."""
-        return self.published.preprocessing.mean if self.published else self.naming.mean
+        row = self.published.preprocessing.mean if self.published else None
+        return row or self.told.mean or self.naming.mean
 
     @property
     def std(self) -> tuple[float, ...] | None:
         """Standard deviation, likewise."""
-        return self.published.preprocessing.std if self.published else self.naming.std
+        row = self.published.preprocessing.std if self.published else None
+        return row or self.told.std or self.naming.std
 
     def value(self, key: str) -> np.ndarray:
         """An array in the model's layout: HWIO, (in, out); a view."""
@@ -57,6 +66,8 @@ class Checkpoint:
 
     def kernel(self, layer: str) -> tuple[int, ...] | None:
         """The shape in the model's layout of a layer's kernel; None if the file has none."""
+        if layer == "predictions" and self.naming.problem:
+            return None
         key = self.naming.key(layer, "kernel")
         return self.value(key).shape if key in self.arrays else None
 
@@ -70,6 +81,8 @@ class Checkpoint:
         Raises:
             InputError: it is not a ResNet, or they leave open which.
         """
+        if self.told.spec is not None:
+            return self.told.spec
         depths: list[int] = []
         while self.kernel(f"conv{len(depths) + 2}_block1_1_conv"):
             blocks = 1
@@ -109,8 +122,11 @@ def recognise(contents: Contents) -> Checkpoint:
     """
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
+            told = naming.told(contents)
+            if (spec := told.spec) is not None:
+                naming = replace(naming, avg_down=spec.avg_down, stride_in_1x1=spec.stride_in_1x1)
             arrays = naming.arrays(contents.arrays)
-            return Checkpoint(contents.path, arrays, naming, contents.published)
+            return Checkpoint(contents.path, arrays, naming, contents.published, told)
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(
         f"{contents.path} has no ResNet's names: none of its tensors is {signatures}. "

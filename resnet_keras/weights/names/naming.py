@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from resnet_keras.weights.formats import Contents
+from resnet_keras.weights.names.told import Told
 
 _LAYER = re.compile(r"conv\d+(?:_block\d+)?(?:_\d)?_(conv|bn)|predictions")
 _VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -25,17 +26,20 @@ class Naming(abc.ABC):
         title: of the source, as reports say it.
         signature: the tensor that tells its files from others, as messages say it.
         antialias: whether its authors resized images as Pillow does.
+        margin: whether they cropped the centre of larger images.
         mean: of the pixels, RGB, 0-255, if all its networks want the same; else None.
         std: standard deviation, likewise.
         head: the file's name of the last layer.
         prefix: what the file puts in front of all other layers' names.
         avg_down: as in `Spec`; None where the file does not tell.
         stride_in_1x1: as in `Spec`; None where the file does not tell.
+        problem: what the file has for a head, where that is not one linear layer; else "".
     """
 
     title: ClassVar[str]
     signature: ClassVar[str]
     antialias: ClassVar[bool] = True
+    margin: ClassVar[bool] = True
     mean: ClassVar[tuple[float, ...] | None] = None
     std: ClassVar[tuple[float, ...] | None] = None
 
@@ -43,6 +47,7 @@ class Naming(abc.ABC):
     prefix: str = ""
     avg_down: bool | None = None
     stride_in_1x1: bool | None = None
+    problem: str = ""
 
     @classmethod
     @abc.abstractmethod
@@ -60,6 +65,18 @@ class Naming(abc.ABC):
     def key(self, layer: str, variable: str) -> str | None:
         """As `name`; None for what is not a part of a ResNet."""
         return self.name(layer, variable) if is_of_a_resnet(layer, variable) else None
+
+    def inside(self, key: str) -> bool:
+        """Whether a name of the file is one of the backbone's: no model may do without it."""
+        return key.startswith(self.prefix)
+
+    def told(self, contents: Contents) -> Told:
+        """What the file says of its network besides names and shapes.
+
+        Raises:
+            InputError: its network is none of ours, or the file is damaged.
+        """
+        return Told.from_metadata(contents.path, contents.facts.get("metadata", {}))
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in the file of a variable that has the shape `ours` in the model."""
