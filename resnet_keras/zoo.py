@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 
 from resnet_keras.models import Head, Normalisation, build
-from resnet_keras.published import find, is_name
+from resnet_keras.published import Pretrained, find, is_name
 from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights import load_weights
 
@@ -39,11 +39,9 @@ def ResNet(
     Args:
         spec: a name in `SPECS`, or a `Spec`.
         include_top: end in `avg_pool` and `predictions`; if not, see `pooling`.
-        weights: None (random); a path (`.keras`, `.weights.h5`, `.safetensors`, `.pth`);
-            `hf://org/repo`; a name of `pretrained`, which is downloaded and verified, or
-            "imagenet", the default of these for the model. With the latter two, `classes`, `mean`,
-            `std` and the place of the strides are those of the weights unless given. A head of
-            other classes: `load_weights(..., skip_head=True)`.
+        weights: None (random); a path; `hf://org/repo`; a name of `pretrained`, or "imagenet", the
+            default of these: `classes`, `mean`, `std` and strides are then those of the weights
+            unless given. A head of other classes: `load_weights(..., skip_head=True)`.
         input_tensor: the images, where they are the output of `keras.Input` or of another layer;
             the model then begins at the inputs of that one.
         input_shape: `(height, width, channels)`; height and width may be None. By default
@@ -70,16 +68,13 @@ def ResNet(
         InputError: (a ValueError) an unknown spec (the message lists the names), an argument out
             of its range, or weights that cannot be read or do not fit.
     """
-    network: str | Spec = spec
     if isinstance(weights, str) and is_name(weights) and not os.path.exists(weights):
         row = find(weights, spec if isinstance(spec, str) else None)
-        weights = row.name
+        weights, (spec, name) = row.name, _taken_by(spec, name, row)
         classes = row.classes if classes is None and include_top else classes
         mean, std = mean or row.preprocessing.mean, std or row.preprocessing.std
-        if isinstance(spec, str) and row.stride_in_1x1:
-            network, name = replace(SPECS[spec], stride_in_1x1=True), name or spec
     model = build(
-        network,
+        spec,
         input_shape=input_shape,
         input_tensor=input_tensor,
         head=Head(include_top, classes, classifier_activation, pooling),
@@ -93,6 +88,13 @@ def ResNet(
     if weights is not None:
         _fill(model, input_tensor, weights)
     return model
+
+
+def _taken_by(spec: str | Spec, name: str | None, row: Pretrained) -> tuple[str | Spec, str | None]:
+    """The network of a name that takes published weights, and its name: where it strides."""
+    if isinstance(spec, str) and row.stride_in_1x1:
+        return replace(SPECS[spec], stride_in_1x1=True), name or spec
+    return spec, name
 
 
 def ResNetV1D(depth_or_spec: int | str | Spec = 50, *arguments, **keywords) -> keras.Model:

@@ -96,7 +96,8 @@ def test_another_naming_is_one_class_and_one_line(tmp_path, monkeypatch):
 def test_every_naming_says_what_it_is():
     titles = [naming.title for naming in names.NAMINGS]
     assert titles == [
-        *("keras.applications", "resnet_keras", "transformers", "detectron2", "Caffe2"),
+        *("keras.applications", "keras.applications until 2019", "KerasHub", "resnet_keras"),
+        *("transformers", "detectron2", "Caffe2"),
         *("MMSegmentation", "OpenMMLab", "pytorch-cifar", "timm", "torchvision"),
         "torch.nn.Sequential",
     ]

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import few, kernels, prefixed, small, small_state, without_head
 from parity import state
 from pth_writer import write_zip
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from resnet_keras import ResNet
 from resnet_keras.errors import InputError
@@ -98,6 +98,10 @@ def test_caffe_style_is_not_taken_for_the_other(tmp_path):
     with pytest.raises(ValueError, match="stride_in_1x1=True.*Received: stride_in_1x1=False"):
         load_weights(ResNet(spec), tmp_path / "x.keras")
     convert(tmp_path / "x.keras", tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="stride_in_1x1=True.*Received: stride_in_1x1=False"):
+        load_weights(ResNet(spec), tmp_path / "x.safetensors")
+    # Without our metadata, names and shapes do not tell.
+    save_file(load_file(tmp_path / "x.safetensors"), tmp_path / "x.safetensors")
     for flag, strides in ((True, (2, 2)), (False, (1, 1))):
         convert(tmp_path / "x.safetensors", tmp_path / "y.keras", stride_in_1x1=flag)
         model = keras.saving.load_model(tmp_path / "y.keras")

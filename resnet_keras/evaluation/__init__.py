@@ -24,7 +24,7 @@ from resnet_keras.evaluation.splits import (
 )
 from resnet_keras.files import sha256
 from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
-from resnet_keras.published import find
+from resnet_keras.published import Pretrained, find
 from resnet_keras.weights import model_file_of
 
 __all__ = [
@@ -64,9 +64,8 @@ def evaluate(
         skip_bad: leave out files of a folder that cannot be read, instead of refusing it.
         batch_size: images in a batch.
         save: an `.npz` file for the scores of every image: see `Predictions`.
-        calibrate_on: a split, named or open, on which a temperature is fitted (Guo et al. 2017,
-            "On Calibration of Modern Neural Networks", section 4.2); images that are also among
-            those evaluated are left out.
+        calibrate_on: a split, named or open, on which a temperature is fitted (Guo et al. 2017, "On
+            Calibration of Modern Neural Networks", section 4.2), without images evaluated, too.
 
     Returns:
         `top1` and `top5` (fractions), `examples`, `images_per_second` (reading included), `ece`
@@ -86,11 +85,7 @@ def evaluate(
         raise InputError(
             f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
         )
-    row = None
-    if not isinstance(model_file, ModelFile):
-        path = model_file_of(model_file)
-        row = None if path == Path(model_file) else find(str(model_file))
-        model_file = open_model_file(path)
+    model_file, row = _opened(model_file)
     warn_of_missing_metadata(model_file)
 
     def opened(name: str | data.Split) -> data.Split:
@@ -115,8 +110,7 @@ def evaluate(
     if save is not None:
         predictions.save(save)
     results = _measured(predictions, seconds)
-    if row is not None:
-        results |= {f"published_{name}": _share(getattr(row, name)) for name in ("top1", "top5")}
+    results |= {} if row is None else _published(row)
     if held_out is not None:
         name = calibrate_on if isinstance(calibrate_on, str) else name_of(held_out)
         results |= calibrate(
@@ -130,8 +124,19 @@ def evaluate(
     return results
 
 
-def _share(percent: float | None) -> float | None:
-    return None if percent is None else percent / 100
+def _opened(model_file: str | Path | ModelFile) -> tuple[ModelFile, Pretrained | None]:
+    """An open model file, and the row of published weights whose name was given."""
+    if isinstance(model_file, ModelFile):
+        return model_file, None
+    path = model_file_of(model_file)
+    row = None if path == Path(model_file) else find(str(model_file))
+    return open_model_file(path), row
+
+
+def _published(row: Pretrained) -> dict[str, float | None]:
+    """The published accuracy, as fractions."""
+    percents = {"published_top1": row.top1, "published_top5": row.top5}
+    return {name: percent and percent / 100 for name, percent in percents.items()}
 
 
 def predict_split(

@@ -13,23 +13,25 @@ from resnet_keras import __version__
 from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
-from resnet_keras.model_files import Metadata, require_replaceable_metadata
+from resnet_keras.model_files import Metadata, read_metadata, require_replaceable_metadata
 from resnet_keras.models import Head, Normalisation, build, for_channels
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.published import find, is_name
 from resnet_keras.published.download import cache_folder
 from resnet_keras.specs import SPECS, Spec
+from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.loading import (
     Report,
     fill,
-    model_style,
+    model_layers,
     recognised,
     require_classifier,
     taken_for_a_resnet,
     wide,
 )
-from resnet_keras.weights.names import Checkpoint, spec_name
+from resnet_keras.weights.names import Checkpoint, keras_layers, recognise, spec_name
 from resnet_keras.weights.names.naming import is_of_a_resnet
+from resnet_keras.weights.names.told import Told
 from resnet_keras.weights.names.torch_names import deep_stem, torch_name
 
 
@@ -75,10 +77,11 @@ def convert(
     """
     out = Path(out)
     if out.suffix not in (".keras", ".safetensors") or (
-        out.suffix == Path(source).suffix == ".keras"
+        out.exists() and os.path.exists(source) and os.path.samefile(source, out)
     ):
         raise InputError(
-            "OUT must be .keras for a checkpoint, .safetensors for a .keras model. "
+            "OUT must be .keras for a checkpoint, .safetensors for a .keras model, and another "
+            "file than SOURCE. "
             f"Received: {source} -> {out}"
         )
     if out.suffix == ".keras":
@@ -91,7 +94,7 @@ def convert(
         head = None if backbone_only else checkpoint.kernel("predictions")
         network = _network(checkpoint, spec, head, classes, Normalisation(mean, std))
     report = fill(network, checkpoint, skip_head=False, backbone_only=backbone_only)
-    metadata = _metadata(network, checkpoint)
+    metadata = _metadata(network, checkpoint, Path(source))
     del checkpoint  # its memory is wanted for writing
     if out.suffix == ".keras":
         with whole(out) as temporary:
@@ -137,7 +140,7 @@ def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"weights for PyTorch are a .safetensors file. Received: {path}")
-    avg_down, _ = model_style(model)
+    avg_down, _ = keras_layers.style(model_layers(model))
     tensors = {}
     for layer in model.layers:
         for variable in layer.weights:
@@ -152,7 +155,18 @@ def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
                 counter = key.replace("running_var", "num_batches_tracked")
                 tensors[counter] = np.zeros((), np.int64)
     with whole(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata={"format": "pt", **_told(model).to_metadata()})
+
+
+def _told(model: keras.Model) -> Told:
+    """What a PyTorch file cannot say of a network."""
+    arrays = {f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.weights}
+    own = recognise(Contents(model.name, arrays, model_layers(model)))
+    if own.naming.avg_down is None:  # one stage, which has no stride
+        own = replace(own, naming=replace(own.naming, avg_down=False))
+    stride = own.told.output_stride
+    # Weights of a strided network are often loaded into a dilated one, but not the other way.
+    return replace(own.told, spec=own.spec(), output_stride=None if stride == 32 else stride)
 
 
 def _spec(checkpoint: Checkpoint, model: str | Spec | None, stride_in_1x1: bool) -> Spec:
@@ -180,31 +194,43 @@ def _network(
     if classes is not None and (head is None or classes != head[-1]):
         has = f"a head of {head[-1]} classes" if head else "no head"
         raise InputError(f"{checkpoint.path} has {has}. Received: classes={classes}")
+    told, channels = checkpoint.told, stem[2] if stem else 3
     edge = 32 if spec.stem == "cifar" else 224
+    size: tuple[int | None, ...] = (edge, edge)
     if checkpoint.published is not None:
-        edge, _ = checkpoint.published.preprocessing.size
-    channels = stem[2] if stem else 3
-    mean, std = normalisation.mean, normalisation.std
-    if mean is None and checkpoint.mean is not None:
-        mean = for_channels(checkpoint.mean, channels)
-    if std is None and checkpoint.std is not None:
-        std = for_channels(checkpoint.std, channels)
+        size = checkpoint.published.preprocessing.size
+    elif told.input_shape is not None and None not in told.input_shape[:2]:
+        size = told.input_shape[:2]
+    statistics = {"mean": normalisation.mean, "std": normalisation.std}
+    normalised = told.normalised is not False or statistics != {"mean": None, "std": None}
+    for field, theirs in (("mean", checkpoint.mean), ("std", checkpoint.std)):
+        if statistics[field] is None and theirs is not None:
+            known = len(theirs) == channels
+            statistics[field] = theirs if known else for_channels(theirs, channels)
+    linear = told.activation in (None, "linear")
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         return build(
             spec,
-            input_shape=(edge, edge, channels),
-            head=Head(head is not None, head[-1] if head else None),
-            normalisation=Normalisation(mean, std),
+            input_shape=(*size, channels),
+            head=Head(
+                head is not None,
+                head[-1] if head else None,
+                "softmax" if linear else told.activation,
+            ),
+            normalisation=Normalisation(**statistics) if normalised else None,
+            output_stride=told.output_stride or 32,
             name=spec_name(spec),
         )
     finally:
         keras.config.set_dtype_policy(policy)
 
 
-def _metadata(network: keras.Model, checkpoint: Checkpoint) -> Metadata:
+def _metadata(network: keras.Model, checkpoint: Checkpoint, source: Path) -> Metadata:
     """Describe how images are prepared: as the authors evaluated, or as published networks were.
+
+    What is beside a model file stays true of its copy.
 
     The latter is, for 224 pixels, a short edge of 256; small images stay as they are.
     """
@@ -212,7 +238,9 @@ def _metadata(network: keras.Model, checkpoint: Checkpoint) -> Metadata:
         # The model has the normalisation.
         preprocessing = replace(row.preprocessing, mean=None, std=None)
         return Metadata(preprocessing, dataset=row.dataset)
+    if source.suffix == ".keras" and (beside := read_metadata(source)) is not None:
+        return beside
     height, width = network.input_shape[1:3]
     edge = min(height, width)
-    resize = 256 * edge // 224 if edge > 32 else None
+    resize = 256 * edge // 224 if edge > 32 and checkpoint.naming.margin else None
     return Metadata(Preprocessing((height, width), resize, antialias=checkpoint.naming.antialias))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import ml_dtypes
@@ -14,8 +15,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.models import for_channels
 from resnet_keras.specs import SPECS
 from resnet_keras.weights.formats import read
-from resnet_keras.weights.names import Checkpoint, recognise
-from resnet_keras.weights.names.resnet_keras import style
+from resnet_keras.weights.names import Checkpoint, keras_layers, recognise
 
 _FLOATS = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
 
@@ -147,6 +147,7 @@ def fill(
     used = {key for _, key in pairs}
     skipped = _leftover(checkpoint, used, backbone_only, model)
     _require_style(model, checkpoint)
+    _require_layers(model, checkpoint)
     _require_preprocessing(model, checkpoint)
     adapted = []
     if filled := [key for key in checkpoint.filled if key in used]:
@@ -231,8 +232,9 @@ def require_classifier(checkpoint: Checkpoint) -> None:
     naming = checkpoint.naming
     if naming.problem or naming.projects:
         raise InputError(
-            f"{checkpoint.path} has no single linear layer as its classifier: convert with "
-            "backbone_only=True (--backbone-only), or load with skip_head=True, for the rest. "
+            f"{checkpoint.path} has no single linear layer behind an average pool as its "
+            "classifier: convert with backbone_only=True (--backbone-only), or load with "
+            "skip_head=True, for the rest. "
             f"Received: {naming.problem or 'the head of training without labels'}"
         )
 
@@ -266,20 +268,18 @@ def _leftover(
     return tuple(skipped)
 
 
-def model_style(model: keras.Model) -> tuple[bool | None, bool | None]:
-    """`avg_down` and `stride_in_1x1` of a model, as `names.resnet_keras.style`."""
-    layers = {
+def model_layers(model: keras.Model) -> dict[str, dict[str, Any]]:
+    """The layers of a model, as `Contents.layers`."""
+    return {
         layer.name: {"class_name": type(layer).__name__, "config": layer.get_config()}
         for layer in model.layers
-        if layer.name.startswith("conv3_block1_")
     }
-    return style(layers)
 
 
 def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
     """Refuse what has the right shapes and would compute something else."""
     naming = checkpoint.naming
-    avg_down, stride_in_1x1 = model_style(model)
+    avg_down, stride_in_1x1 = keras_layers.style(model_layers(model))
     for field, theirs, ours in (
         ("avg_down", naming.avg_down, avg_down),
         ("stride_in_1x1", naming.stride_in_1x1, stride_in_1x1),
@@ -292,21 +292,53 @@ def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
             )
 
 
+def _require_layers(model: keras.Model, checkpoint: Checkpoint) -> None:
+    """Refuse a file whose layers compute something else than the model's of the same names."""
+    told, layers = checkpoint.told, model_layers(model)
+    ours = keras_layers.parts(layers).backbone
+    pairs: list[tuple[str, Any, Any]] = [
+        ("output_stride", told.output_stride, keras_layers.output_stride(ours))
+    ]
+    if "predictions" in layers:
+        activation = layers["predictions"]["config"]["activation"]
+        pairs.append(("classifier_activation", told.activation, activation))
+    for field, one, other in pairs:
+        # A strided network's weights, where its layers are not known, are often dilated. Logits
+        # and probabilities are the user's choice.
+        if one not in (None, other) and not {one, other} <= {"softmax", "linear"}:
+            raise InputError(
+                f"{checkpoint.path} is from a network with {field}={one}: build {model.name} "
+                f"with it. Received: {field}={other}"
+            )
+    if told.layers and (found := keras_layers.difference(told.layers, ours)):
+        what, theirs, own = found
+        raise InputError(
+            f"{checkpoint.path} is from a network that computes something else than {model.name}: "
+            f"{what} is {theirs}. Received: {own}"
+        )
+
+
 def _require_preprocessing(model: keras.Model, checkpoint: Checkpoint) -> None:
-    """Refuse a model that normalises otherwise than all networks of the file's source do."""
-    mean, std = checkpoint.mean, checkpoint.std
+    """Refuse a model that normalises otherwise than the file's network or all of its source."""
+    mean, std, normalised = checkpoint.mean, checkpoint.std, checkpoint.told.normalised
     normalise = {layer.name: layer for layer in model.layers}.get("normalise")
+    ours = normalise is not None
+    if normalised not in (None, ours):
+        raise InputError(
+            f"{checkpoint.path} is from a network with include_preprocessing={normalised}: build "
+            f"{model.name} with it. Received: include_preprocessing={ours}"
+        )
     if mean is None or std is None or normalise is None:
         return
     channels = len(normalise.scale)
-    scale = [1 / s for s in for_channels(std, channels)]
-    offset = [-m * s for m, s in zip(for_channels(mean, channels), scale, strict=True)]
+    mean, std = (v if len(v) == channels else for_channels(v, channels) for v in (mean, std))
+    scale = [1 / s for s in std]
+    offset = [-m * s for m, s in zip(mean, scale, strict=True)]
     if not np.allclose(normalise.scale, scale) or not np.allclose(
-        normalise.offset, offset, atol=0.01
+        normalise.offset, offset, rtol=1e-5, atol=1e-3
     ):
         raise InputError(
             f"{checkpoint.path} is from {checkpoint.naming.title} and wants other "
-            f"preprocessing: build {model.name} with "
-            f"mean={for_channels(mean, channels)}, std={for_channels(std, channels)}. "
+            f"preprocessing: build {model.name} with mean={mean}, std={std}. "
             f"Received: scale={normalise.scale}, offset={normalise.offset}"
         )

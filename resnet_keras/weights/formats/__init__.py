@@ -13,6 +13,7 @@ from resnet_keras.published import Pretrained, find, is_name
 from resnet_keras.published.download import fetch
 from resnet_keras.text import reason, shortened
 from resnet_keras.weights.formats import (
+    folder,
     h5,
     hub,
     keras_archive,
@@ -57,11 +58,13 @@ class Contents(NamedTuple):
         path: as it was given.
         arrays: by the file's own names, `LAYER/VARIABLE` for Keras; any dtype and strides. Those of
             `.pth` are memory-mapped.
-        layers: of a `.keras` file, `class_name` and `config` of each layer by name.
+        layers: of a `.keras` file or a whole model's `.h5`, `class_name` and `config` of each layer
+            by name, in the model's order; those of models within the model, too.
         published: the row of the table of published weights, where it was asked for by name.
         facts: what the file or a repository says besides, by where it says so: "config.json",
-            "preprocessor_config.json", "preprocessor.json" (of a repository or a folder),
-            "metadata" (of `.safetensors`), "meta" (of OpenMMLab's `.pth`).
+            "preprocessor_config.json", "preprocessor.json", "task.json" (of a repository or a
+            folder; the first, of a `.keras` file, too), "metadata" (of `.safetensors`), "meta" (of
+            OpenMMLab's `.pth`).
         others: entries of the file with other networks, which were not read: `model_ema`.
     """
 
@@ -79,8 +82,9 @@ def read(
     """Read a checkpoint; its first bytes tell the format, not its suffix.
 
     Args:
-        source: `.pth`, `.safetensors`, `.h5`, `.weights.h5` or `.keras` file; `hf://org/repo`; or a
-            name of `pretrained`, whose file is downloaded.
+        source: `.pth`, `.safetensors`, `.h5`, `.weights.h5` or `.keras` file; a folder with weights
+            and JSON files, such as a preset of KerasHub; `hf://org/repo`; or a name of
+            `pretrained`, whose file is downloaded.
         model: name in `SPECS` of the network that is to take the weights, if it has one.
         key: the entry of a training checkpoint that holds the weights, as `model_ema` or
             `state.model`; by default the only one, or the first of a common name.
@@ -95,21 +99,22 @@ def read(
     source = os.fspath(source)
     path, published = _located(source, model)
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise InputError(f"{source} can't be read. Received: {error.strerror}") from error
-    try:
-        found = _read(path, head, key)
+        beside = {}
+        if os.path.isdir(path):
+            path, beside = folder.weights(path), folder.facts(path)
+        elif os.path.basename(path) in folder.NAMES:
+            beside = folder.facts(os.path.dirname(path))
+        found = _read(path, key)
+        arrays = found.arrays
+        head = os.path.join(os.path.dirname(path), folder.HEAD)
+        if os.path.isdir(source) and path != head and os.path.exists(head):
+            arrays |= {k: a for k, a in _read(head).arrays.items() if k not in arrays}
     except Refused as error:
         raise InputError(f"{source} {reason(error)}") from error
-    except Exception as error:  # a damaged file makes the parsers raise anything
-        raise InputError(
-            f"{source} is truncated, damaged or not a checkpoint. Received: {reason(error)}"
-        ) from error
-    _require_size(source, found.arrays, size)
-    return Contents(source, found.arrays, found.layers, published, found.facts, found.others)
+    except OSError as error:
+        raise InputError(f"{source} can't be read. Received: {error.strerror}") from error
+    facts = {**beside, **found.facts}
+    return Contents(source, arrays, found.layers, published, facts, found.others)
 
 
 def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
@@ -124,13 +129,35 @@ def _located(source: str, model: str | None) -> tuple[str, Pretrained | None]:
     return hub.download(row.url) if hub.recognises(row.url) else os.fspath(fetch(row)), row
 
 
-def _read(path: str, head: bytes, key: str | None) -> Found:
-    """What is in a file, or in one entry of it."""
+def _read(path: str, key: str | None = None) -> Found:
+    """What is in a file, or in one entry of it.
+
+    Raises:
+        OSError: it cannot be opened.
+        Refused: what is wrong with it.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(64)
     if not head:
         raise Refused("is empty (a download that failed?). Received: 0 bytes")
     for beginning, what in _MISTAKEN.items():
         if head.lstrip().startswith(beginning):
             raise Refused(f"{what}. Received: {head.lstrip()[:20]!r}")
+    try:
+        found = _parse(path, head, key)
+    except Refused:
+        raise
+    except Exception as error:  # a damaged file makes the parsers raise anything
+        raise Refused(
+            f"is truncated, damaged or not a checkpoint. Received: {reason(error)}"
+        ) from error
+    _require_size(found.arrays, size)
+    return found
+
+
+def _parse(path: str, head: bytes, key: str | None) -> Found:
+    """As `_read`, by the format of the file."""
     kind = next(format_ for format_ in FORMATS if format_.recognises(path, head))
     if kind is pth:
         return pth.read(path, key)
@@ -141,7 +168,7 @@ def _read(path: str, head: bytes, key: str | None) -> Found:
     return kind.read(path)
 
 
-def _require_size(source: str, arrays: dict[str, np.ndarray], size: int) -> None:
+def _require_size(arrays: dict[str, np.ndarray], size: int) -> None:
     """Refuse a file whose tensors claim more than it can hold.
 
     Strides of 0 can claim any shape, and tensors may share their values.
@@ -151,7 +178,7 @@ def _require_size(source: str, arrays: dict[str, np.ndarray], size: int) -> None
         claimed += array.nbytes
         if array.nbytes > size or claimed > _MOST_CLAIMED * size:
             what = "a tensor" if array.nbytes > size else "tensors that together are"
-            raise InputError(
-                f"{source} has {what} larger than the file. "
+            raise Refused(
+                f"has {what} larger than the file. "
                 f"Received: {shortened(repr(key))} of shape {array.shape} in {size} bytes"
             )

@@ -8,6 +8,7 @@ import zipfile
 from resnet_keras.model_files import refuse_packed
 from resnet_keras.weights.formats import h5
 from resnet_keras.weights.formats.found import Found
+from resnet_keras.weights.formats.keras_config import flattened, require_shapes
 
 _WEIGHTS = "model.weights.h5"
 
@@ -21,10 +22,12 @@ def recognises(path: str, head: bytes) -> bool:
 
 
 def read(path: str) -> Found:
-    """Its weights, by `LAYER/VARIABLE`, and the layers that its configuration lists, by name."""
+    """Its weights, by `LAYER/VARIABLE`; its configuration, and the layers in that, by name."""
     with zipfile.ZipFile(path) as archive:
         refuse_packed(archive)
-        config = json.loads(archive.read("config.json"))["config"]
-        layers = {layer["config"]["name"]: layer for layer in config.get("layers", ())}
+        saved = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read(_WEIGHTS))
-    return Found(h5.read_weights(weights, os.path.getsize(path)), layers)
+    config = saved["config"]
+    arrays, layers = h5.read_weights(weights, os.path.getsize(path), config), flattened(config)
+    require_shapes(layers, arrays)
+    return Found(arrays, layers, facts={"config.json": saved})

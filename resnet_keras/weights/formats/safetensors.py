@@ -25,7 +25,7 @@ def recognises(path: str, head: bytes) -> bool:
 
 
 def read(path: str) -> Found:
-    """Its tensors, by the file's names; memory-mapped.
+    """Its tensors, by the file's names, memory-mapped; and the metadata of its header.
 
     `get_tensor` of the library would copy them, and converting a model take twice the memory.
 
@@ -37,6 +37,7 @@ def read(path: str) -> Found:
     with safe_open(path, framework="numpy") as file:
         # What it has opened has tensors that follow each other, without gaps, to the file's end.
         entries = {key: file.get_slice(key) for key in file.offset_keys()}
+        metadata = file.metadata()
         sizes = {key: (tuple(e.get_shape()), e.get_dtype()) for key, e in entries.items()}
     raw = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
@@ -46,4 +47,4 @@ def read(path: str) -> Found:
         end = start + math.prod(shape) * _DTYPES[name].itemsize
         arrays[key] = np.ndarray(shape, _DTYPES[name], raw[start:end])
         start = end
-    return Found(arrays)
+    return Found(arrays, facts={"metadata": metadata} if metadata else {})

@@ -11,6 +11,8 @@ from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.names.caffe2 import Caffe2
 from resnet_keras.weights.names.detectron2 import Detectron2
 from resnet_keras.weights.names.keras_applications import KerasApplications
+from resnet_keras.weights.names.keras_hub import KerasHub
+from resnet_keras.weights.names.keras_resnet50 import KerasResNet50
 from resnet_keras.weights.names.kuangliu import Kuangliu
 from resnet_keras.weights.names.mmsegmentation import MMSegmentation
 from resnet_keras.weights.names.naming import Naming
@@ -19,6 +21,7 @@ from resnet_keras.weights.names.openmmlab import OpenMMLab
 from resnet_keras.weights.names.resnet_keras import ResNetKeras
 from resnet_keras.weights.names.sequential import Sequential
 from resnet_keras.weights.names.timm import Timm
+from resnet_keras.weights.names.told import Told
 from resnet_keras.weights.names.torch_names import TorchNaming
 from resnet_keras.weights.names.torchvision import Torchvision
 from resnet_keras.weights.names.transformers import Transformers
@@ -26,6 +29,8 @@ from resnet_keras.weights.names.transformers import Transformers
 # The first that recognises its names in a file reads it, so those with more to show come first.
 NAMINGS: tuple[type[Naming], ...] = (
     KerasApplications,
+    KerasResNet50,
+    KerasHub,
     ResNetKeras,
     Transformers,
     Detectron2,
@@ -50,6 +55,7 @@ class Checkpoint:
         published: the row of published weights that it is, where it was asked for by name.
         filled: the keys of `arrays` that the file leaves out, as the zeros of a missing bias.
         others: entries and prefixes of other networks in the file.
+        told: what the file says of its network besides.
     """
 
     path: str
@@ -58,16 +64,19 @@ class Checkpoint:
     published: Pretrained | None = None
     filled: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    told: Told = Told()
 
     @property
     def mean(self) -> tuple[float, ...] | None:
         """Mean of the pixels, RGB, 0-255, that its network wants; None where that is open."""
-        return self.published.preprocessing.mean if self.published else self.naming.mean
+        row = self.published.preprocessing.mean if self.published else None
+        return row or self.told.mean or self.naming.mean
 
     @property
     def std(self) -> tuple[float, ...] | None:
         """Standard deviation, likewise."""
-        return self.published.preprocessing.std if self.published else self.naming.std
+        row = self.published.preprocessing.std if self.published else None
+        return row or self.told.std or self.naming.std
 
     def value(self, key: str) -> np.ndarray:
         """An array in the model's layout: HWIO, (in, out); a view."""
@@ -90,6 +99,8 @@ class Checkpoint:
         Raises:
             InputError: it is not a ResNet, or they leave open which.
         """
+        if self.told.spec is not None:
+            return self.told.spec
         depths: list[int] = []
         while self.kernel(f"conv{len(depths) + 2}_block1_1_conv"):
             blocks = 1
@@ -136,10 +147,13 @@ def recognise(contents: Contents, prefix: str | None = None) -> Checkpoint:
     contents = one_network(contents, sorted(firsts), prefix)
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
+            told = naming.told(contents)
+            if (spec := told.spec) is not None:
+                naming = replace(naming, avg_down=spec.avg_down, stride_in_1x1=spec.stride_in_1x1)
             arrays = naming.arrays(contents.arrays)
             filled = tuple(key for key in arrays if key not in contents.arrays)
             return Checkpoint(
-                contents.path, arrays, naming, contents.published, filled, contents.others
+                contents.path, arrays, naming, contents.published, filled, contents.others, told
             )
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(

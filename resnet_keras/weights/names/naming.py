@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from resnet_keras.weights.formats import Contents
+from resnet_keras.weights.names.told import Told
 
 _LAYER = re.compile(r"conv\d+(?:_block\d+)?(?:_\d)?_(conv|bn)|predictions")
 _VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -25,6 +26,7 @@ class Naming(abc.ABC):
         title: of the source, as reports say it.
         signature: the tensor that tells its files from others, as messages say it.
         antialias: whether its authors resized images as Pillow does.
+        margin: whether they cropped the centre of larger images.
         mean: of the pixels, RGB, 0-255, if all its networks want the same; else None.
         std: standard deviation, likewise.
         head: the file's name of the last layer.
@@ -39,6 +41,7 @@ class Naming(abc.ABC):
     title: ClassVar[str]
     signature: ClassVar[str]
     antialias: ClassVar[bool] = True
+    margin: ClassVar[bool] = True
     mean: ClassVar[tuple[float, ...] | None] = None
     std: ClassVar[tuple[float, ...] | None] = None
 
@@ -73,6 +76,14 @@ class Naming(abc.ABC):
     def beside(self, key: str) -> bool:
         """Whether what a file has beside a backbone and a head changes nothing in either."""
         return False
+
+    def told(self, contents: Contents) -> Told:
+        """What the file says of its network besides names and shapes.
+
+        Raises:
+            InputError: its network is none of ours, or the file is damaged.
+        """
+        return Told.from_metadata(contents.path, contents.facts.get("metadata", {}))
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in the file of a variable that has the shape `ours` in the model."""

@@ -1,11 +1,12 @@
 """The names of this library's own files."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from resnet_keras.weights.formats import Contents
+from resnet_keras.weights.names import keras_layers
 from resnet_keras.weights.names.naming import Naming
+from resnet_keras.weights.names.told import Told
 
 
 @dataclass(frozen=True)
@@ -20,26 +21,34 @@ class ResNetKeras(Naming):
         """By the stem's kernel; a `.keras` file tells the rest by its layers."""
         if not {"conv1_conv/kernel", "conv1_1_conv/kernel"} & set(contents.arrays):
             return None
-        avg_down, stride_in_1x1 = style(contents.layers)
-        return cls("predictions", avg_down=avg_down, stride_in_1x1=stride_in_1x1)
+        keras_layers.refuse_relatives(contents)
+        top = keras_layers.parts(contents.layers).top
+        found = keras_layers.head(contents, top, ["predictions"])
+        avg_down, stride_in_1x1 = keras_layers.style(contents.layers)
+        return cls(
+            found.head, avg_down=avg_down, stride_in_1x1=stride_in_1x1, problem=found.problem
+        )
 
     def name(self, layer: str, variable: str) -> str:
         """As that of `Naming`."""
-        return f"{layer}/{variable}"
+        return f"{self.head if layer == 'predictions' else layer}/{variable}"
 
+    def inside(self, key: str) -> bool:
+        """As that of `Naming`."""
+        return keras_layers.inside(key)
 
-def style(layers: Mapping[str, dict[str, Any]]) -> tuple[bool | None, bool | None]:
-    """`avg_down` and `stride_in_1x1` of a Keras model.
-
-    Args:
-        layers: `class_name` and `config` of each layer by name, at least those of `conv3_block1`.
-
-    Returns:
-        Both; None where the layers do not tell.
-    """
-    if "conv3_block1_1_conv" not in layers:
-        return None, None
-    pool = layers.get("conv3_block1_0_pool", {}).get("class_name") == "AveragePooling2D"
-    strides = layers["conv3_block1_1_conv"]["config"]["strides"]
-    bottleneck = "conv3_block1_3_conv" in layers
-    return pool, tuple(strides) != (1, 1) if bottleneck else None
+    def told(self, contents: Contents) -> Told:
+        """As that of `Naming`: a `.keras` file shows its whole network."""
+        if not contents.layers:
+            return Told()
+        front, backbone, top = keras_layers.parts(contents.layers)
+        pixels = keras_layers.pixels(contents.path, front)
+        return Told(
+            mean=pixels and pixels.mean,
+            std=pixels and pixels.std,
+            normalised=pixels is not None,
+            output_stride=keras_layers.output_stride(backbone),
+            input_shape=keras_layers.input_shape(contents.layers),
+            activation=keras_layers.top(top).activation,
+            layers=backbone,
+        )
