@@ -122,7 +122,7 @@ GADGETS = """
     operator.attrgetter operator.itemgetter operator.methodcaller itertools.starmap marshal.loads
     pickle.loads pickle.Unpickler _pickle.loads dill.loads cloudpickle.loads joblib.load shelve.open
     copyreg._reconstructor copyreg.__newobj__ copyreg.add_extension shutil.rmtree shutil.copyfile
-    pathlib.PosixPath tempfile.mktemp io.open io.FileIO _io.FileIO codecs.open codecs.decode
+    tempfile.mktemp io.open io.FileIO _io.FileIO codecs.open codecs.decode
     fileinput.input linecache.getline glob.glob distutils.file_util.write_file socket.socket
     socket.create_connection ssl.get_server_certificate urllib.request.urlopen
     urllib.request.urlretrieve urllib.urlopen http.client.HTTPSConnection requests.api.get

@@ -22,16 +22,11 @@ from resnet_keras.weights.formats import (
     safetensors,
 )
 from resnet_keras.weights.formats.found import Found
+from resnet_keras.weights.formats.not_read import HEAD, refuse_beginning
 from resnet_keras.weights.formats.refused import Refused
 
 # What all tensors of a file may come to, by its size: some share their values.
 _MOST_CLAIMED = 4
-
-# How files begin that are often taken for a checkpoint, and what they are.
-_MISTAKEN = {
-    b"<": "is a web page, not a checkpoint",
-    b"version https://git-lfs": "is a pointer of Git LFS (run: git lfs pull), not a checkpoint",
-}
 
 
 class Format(Protocol):
@@ -138,13 +133,11 @@ def _read(path: str, key: str | None = None) -> Found:
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        head = file.read(64)
+        head = file.read(HEAD)
     if not head:
         raise Refused("is empty (a download that failed?). Received: 0 bytes")
-    for beginning, what in _MISTAKEN.items():
-        if head.lstrip().startswith(beginning):
-            raise Refused(f"{what}. Received: {head.lstrip()[:20]!r}")
     try:
+        refuse_beginning(path, head)
         found = _parse(path, head, key)
     except Refused:
         raise

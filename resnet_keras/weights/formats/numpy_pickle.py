@@ -4,6 +4,7 @@ import os
 
 from resnet_keras.weights.formats.found import Found
 from resnet_keras.weights.formats.pickles import unpickle
+from resnet_keras.weights.formats.refused import Refused
 from resnet_keras.weights.formats.state_dict import state_dict
 
 # How pickles begin: since protocol 2, and those of a dict before.
@@ -11,6 +12,9 @@ _BEGINNINGS = (b"\x80", b"(d", b"}q")
 
 # The first object in torch.save's older files, which are pickles, too: torch/serialization.py.
 _TORCH = b"\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+
+# What Paddle adds to a state dict.
+_PADDLE = "StructuredToParameterName@@"
 
 
 def recognises(path: str, head: bytes) -> bool:
@@ -30,5 +34,8 @@ def read(path: str, key: str | None = None) -> Found:
         Exception: any other, where the file is damaged.
     """
     with open(path, "rb") as file:
-        found = state_dict(unpickle(file, None), os.path.getsize(path), key)
+        root = unpickle(file, None)
+    if isinstance(root, dict) and _PADDLE in root:
+        raise Refused(f"is a checkpoint of Paddle, which is not read here. Received: {_PADDLE}")
+    found = state_dict(root, os.path.getsize(path), key)
     return Found(found.arrays, others=found.others)

@@ -41,6 +41,19 @@ _MOST_AXES = 64  # the most that NumPy allows
 
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 
+# Enumerations, whose members are pickled as a class and a value, or as an attribute of the class.
+_ENUMS = (
+    "torchvision.transforms.functional.InterpolationMode",
+    "pytorch_lightning.trainer.states.TrainerFn",
+    "pytorch_lightning.trainer.states.TrainerStatus",
+    "lightning.pytorch.trainer.states.TrainerFn",
+    "lightning.pytorch.trainer.states.TrainerStatus",
+    "transformers.trainer_utils.IntervalStrategy",
+    "transformers.trainer_utils.SchedulerType",
+    "transformers.training_args.OptimizerNames",
+    "accelerate.utils.dataclasses.DistributedType",
+)
+
 # What training scripts put beside the state dict. None of it is needed, so none of it is built.
 _STAND_INS = frozenset(
     [
@@ -50,10 +63,41 @@ _STAND_INS = frozenset(
         _HISTORY,
         *(f"{_HISTORY}.{n}" for n in ("min", "max", "mean", "current")),
         "torch.device",
-        *(f"torch.{n}" for n in ("float64", "float32", "float16", "bfloat16", "int64", "uint8")),
+        *(f"torch.{n}" for n in "float64 float32 float16 bfloat16 int64 int32 int16 int8".split()),
+        *(f"torch.{n}" for n in "uint8 bool strided contiguous_format channels_last".split()),
+        "torch.torch_version.TorchVersion",
         "argparse.Namespace",  # torchvision's references/ and timm save their flags
         "collections.Counter",  # the milestones of a learning-rate schedule
+        *(f"builtins.{n}" for n in "slice range complex int float str bool tuple".split()),
+        *(
+            f"{module}.{n}Path"
+            for module in ("pathlib", "pathlib._local")
+            for n in ("", "Posix", "Windows", "PurePosix", "PureWindows")
+        ),
+        *(f"omegaconf.{n}" for n in "dictconfig.DictConfig listconfig.ListConfig".split()),
+        *(f"omegaconf.base.{n}" for n in ("Metadata", "ContainerMetadata")),
+        *(f"omegaconf.nodes.{n}Node" for n in "Any String Integer Float Boolean Enum".split()),
+        *(f"omegaconf.nodes.{n}Node" for n in ("Bytes", "Path", "Interpolation")),
+        *(f"typing.{n}" for n in "Any Dict List Union Optional Tuple".split()),
+        *_ENUMS,
+        # What Lightning and OpenMMLab keep flags in.
+        *(
+            f"{package}.utilities.parsing.AttributeDict"
+            for package in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")
+        ),
+        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+        "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+        "mmengine.config.config.ConfigDict",
+        "mmcv.utils.config.ConfigDict",
+        "easydict.EasyDict",
+        "yacs.config.CfgNode",
     ]
+)
+
+# Names in pickles that are no state dicts, and say what they are.
+_QUANTIZED = re.compile(r"_rebuild_qtensor|\.Q(U?Int8|Int32|UInt4x2|UInt2x4)Storage|quantiz|qint")
+_MODULES = re.compile(
+    r"(torch\.nn\.modules|torchvision\.models|timm\.models|__main__)\.\w|models?\."
 )
 
 
@@ -318,10 +362,15 @@ def _find(module: str, name: str) -> object:
 
 
 def _refusal(name: str) -> Refused:
-    return Refused(
-        "names something that no state dict needs, so it was refused and nothing in it was run "
-        f"(if you trust it: torch.save(model.state_dict(), ...) in PyTorch). Received: {name!r}"
-    )
+    what = "names something that no state dict needs"
+    how = "(if you trust it: torch.save(model.state_dict(), ...) in PyTorch)"
+    if _QUANTIZED.search(name):
+        what, how = "is of a quantized network", "(give the one that it was made from)"
+    elif "sparse" in name:
+        what, how = "has sparse tensors", "(in PyTorch, save tensor.to_dense())"
+    elif _MODULES.match(name):
+        what = "is a whole module pickled, not a state dict"
+    return Refused(f"{what}, so it was refused and nothing in it was run {how}. Received: {name!r}")
 
 
 def _call(function: object, arguments: object) -> object:
@@ -357,7 +406,7 @@ def _set_items(target: object, items: list) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
             # No nested tuples: hashing one that is a million levels deep ends Python.
             parts = key if type(key) is tuple else (key,)
-            if not all(isinstance(p, str | int | float | bytes | None) for p in parts):
+            if not all(isinstance(p, str | int | float | bytes | _StandIn | None) for p in parts):
                 raise TypeError(f"a dict key of type {type(key).__name__}")
             target[key] = value
 
@@ -440,8 +489,8 @@ def _sequence(items=None) -> list | tuple:
 
 
 def _attribute(owner, name) -> _StandIn:
-    """`getattr`, only for mmengine's HistoryBuffer, which saves its methods with it."""
-    if not isinstance(owner, _StandIn) or owner.name != _HISTORY:
+    """`getattr`, only for mmengine's HistoryBuffer, which saves its methods, and enumerations."""
+    if not isinstance(owner, _StandIn) or owner.name not in (_HISTORY, *_ENUMS):
         raise _refusal("builtins.getattr")
     return owner
 

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 
 from resnet_keras.weights.formats.found import Found
+from resnet_keras.weights.formats.not_read import refuse_archive
 from resnet_keras.weights.formats.pickles import Storage, unpickle
 from resnet_keras.weights.formats.refused import Refused
 from resnet_keras.weights.formats.state_dict import state_dict
@@ -56,6 +57,7 @@ def _read_zip(path: str, data: mmap.mmap) -> object:
     raw = np.frombuffer(data, np.uint8)
     with zipfile.ZipFile(path) as archive:
         entries = archive.NameToInfo
+    refuse_archive(entries)
     program = next((name for name in entries if name.endswith("data.pkl")), None)
     if program is None:
         raise Refused(f"is a zip, but not of torch.save. Received: {list(entries)[:3]}")

@@ -18,6 +18,7 @@ from resnet_keras.weights.names.mmsegmentation import MMSegmentation
 from resnet_keras.weights.names.naming import Naming
 from resnet_keras.weights.names.networks import one_network
 from resnet_keras.weights.names.openmmlab import OpenMMLab
+from resnet_keras.weights.names.other_networks import refuse_relatives, refuse_shapes
 from resnet_keras.weights.names.resnet_keras import ResNetKeras
 from resnet_keras.weights.names.sequential import Sequential
 from resnet_keras.weights.names.timm import Timm
@@ -145,6 +146,7 @@ def recognise(contents: Contents, prefix: str | None = None) -> Checkpoint:
     """
     firsts = {kind.first for kind in NAMINGS if issubclass(kind, TorchNaming)}
     contents = one_network(contents, sorted(firsts), prefix)
+    refuse_relatives(contents)
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
             told = naming.told(contents)
@@ -152,9 +154,14 @@ def recognise(contents: Contents, prefix: str | None = None) -> Checkpoint:
                 naming = replace(naming, avg_down=spec.avg_down, stride_in_1x1=spec.stride_in_1x1)
             arrays = naming.arrays(contents.arrays)
             filled = tuple(key for key in arrays if key not in contents.arrays)
-            return Checkpoint(
+            checkpoint = Checkpoint(
                 contents.path, arrays, naming, contents.published, filled, contents.others, told
             )
+            block = "conv2_block1"
+            kernels = [checkpoint.kernel(f"{block}_{number}_conv") for number in (1, 2, 3)]
+            norm = [naming.key(f"{block}_1_bn", v) for v in ("gamma", "moving_mean")]
+            refuse_shapes(contents._replace(arrays=arrays), kernels, norm)
+            return checkpoint
     signatures = " or ".join(kind.signature for kind in NAMINGS)
     raise InputError(
         f"{contents.path} has no ResNet's names: none of its tensors is {signatures}. "
