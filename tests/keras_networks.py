@@ -33,7 +33,7 @@ def applications_resnet(version: int = 1, **arguments) -> keras.Model:
     stack = getattr(applications, f"stack_residual_blocks_v{version}")
 
     def stages(x):
-        return stack(stack(x, 64, 2, stride1=1, name="conv2"), 16, 1, name="conv3")
+        return stack(stack(x, 64, 2, stride1=1, name="conv2"), 16, version, name="conv3")
 
     shape = arguments.pop("input_shape", (32, 32, 3))
     return randomised(
@@ -130,7 +130,8 @@ def write_preset(folder: Path, backbone: keras.Model, kind: str, head=None, **ch
     saved = {"class_name": "Preprocessor", "config": {"image_converter": inner}}
     (folder / "preprocessor.json").write_text(json.dumps(saved))
     if head is not None:
-        keras.Sequential([head.get_layer("predictions")]).save_weights(folder / "task.weights.h5")
+        last = head.get_layer("predictions")
+        keras.Model(last.input, last.output).save_weights(folder / "task.weights.h5")
 
 
 def without_names(path: Path, out: Path, container: str = "layers", step: int = 1) -> None:
@@ -149,18 +150,15 @@ def without_names(path: Path, out: Path, container: str = "layers", step: int = 
             re.sub(r"_(\d+)$", lambda m: f"_{int(m[1]) * step}", part) for part in parts
         )
 
+    new = io.BytesIO()
+
+    def copy(group: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            file.create_dataset(renamed(group), data=item[()])
+
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(out, "w") as older:
         older.writestr("config.json", archive.read("config.json"))
-        new = io.BytesIO()
-        with (
-            h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as source,
-            h5py.File(new, "w") as file,
-        ):
-            source.visititems(
-                lambda group, item: (
-                    isinstance(item, h5py.Dataset)
-                    and file.create_dataset(renamed(group), data=item[()])
-                    and None
-                )
-            )
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(weights) as source, h5py.File(new, "w") as file:
+            source.visititems(copy)
         older.writestr("model.weights.h5", new.getvalue())
