@@ -30,7 +30,7 @@ def flattened(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     layers: dict[str, dict[str, Any]] = {}
     for layer in config.get("layers", ()):
         inner = layer["config"]
-        found = flattened(inner) if "layers" in inner else {inner["name"]: layer}
+        found = flattened(inner) if "layers" in inner else {_name(layer): layer}
         for name, each in found.items():
             if name in layers and each["class_name"] != "InputLayer":
                 raise Refused(f"has two layers of one name. Received: {name!r}")
@@ -108,7 +108,12 @@ def _named(
             if "layers" in layer["config"]:
                 yield from _named(layer["config"], paths, path)
             else:
-                yield path, layer["config"]["name"]
+                yield path, _name(layer)
+
+
+def _name(layer: Mapping[str, Any]) -> str:
+    """A layer's name; the operations of Keras 3.0 to 3.5 have none in their configuration."""
+    return layer["config"].get("name") or layer["name"]
 
 
 def _number(group: str, kind: str) -> int | None:

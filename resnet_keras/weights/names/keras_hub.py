@@ -17,12 +17,18 @@ _THEIRS = re.compile(r"(conv\d|stack\d+_block\d+_\d)_(conv|bn)/.*")
 
 @dataclass(frozen=True)
 class KerasHub(Naming):
-    """`conv1_conv`, `stack0_block0_1_conv`, `stack0_block0_1_bn`, `predictions`."""
+    """`conv1_conv`, `stack0_block0_1_conv`, `stack0_block0_1_bn`, `predictions`.
+
+    Attributes:
+        deep: whether the stem has three convolutions, `conv1_conv`, `conv2_conv`, `conv3_conv`.
+    """
 
     title = "KerasHub"
     signature = "stack0_block0_1_conv/kernel"
     antialias = False
     margin = False
+
+    deep: bool = False
 
     @classmethod
     def recognise(cls, contents: Contents) -> Self | None:
@@ -35,7 +41,8 @@ class KerasHub(Naming):
             return None
         keras_layers.refuse_relatives(contents)
         found = keras_layers.head(contents, _parts(contents).top, ["predictions"])
-        names = cls(found.head, stride_in_1x1=False, problem=found.problem)
+        deep = "conv2_conv/kernel" in contents.arrays
+        names = cls(found.head, stride_in_1x1=False, problem=found.problem, deep=deep)
         task = _config(contents, "ResNetImageClassifier") or {}
         if task.get("pooling", "avg") != "avg":
             names = replace(names, problem=f"pooling={task['pooling']!r}")
@@ -51,6 +58,11 @@ class KerasHub(Naming):
                     f"{field}={value}. Received: {field}={config[field]}"
                 )
         return replace(names, avg_down=config["block_type"].endswith("_vd"))
+
+    def key(self, layer: str, variable: str) -> str | None:
+        """As that of `Naming`; only one of `conv1_conv` and `conv1_1_conv` is `conv1_conv` here."""
+        other = r"conv1_(conv|bn)" if self.deep else r"conv1_\d_(conv|bn)"
+        return None if re.fullmatch(other, layer) else super().key(layer, variable)
 
     def name(self, layer: str, variable: str) -> str:
         """As that of `Naming`."""
