@@ -56,14 +56,15 @@ def convert(
     Args:
         source: as `path` of `load_weights`.
         out: `.keras`: float32, stock layers, uncompiled, softmax (a feature map, if the file has no
-            head), reading pixels 0-255. Or `.safetensors`, as `save_torch`. Written whole or
+            head; another activation, if a Keras file shows one), reading pixels 0-255 (normalised
+            images, if a file of ours does). Or `.safetensors`, as `save_torch`. Written whole or
             not at all.
         model: a name in `SPECS` or a `Spec`; by default what names and shapes tell.
         classes: of the head; by default the number that the file has.
-        mean: of the pixels, RGB, 0-255; by default `ResNet`'s, or keras.applications' for its
-            files.
+        mean: of the pixels, RGB, 0-255; by default what the file tells, `ResNet`'s, or
+            keras.applications' for its files.
         std: likewise.
-        stride_in_1x1: the network is in the caffe style, which no PyTorch file tells.
+        stride_in_1x1: the network is in the caffe style, which no PyTorch file but ours tells.
         key: as in `load_weights`.
         prefix: likewise.
         backbone_only: leave the file's head out: the model ends in a feature map.
@@ -129,7 +130,8 @@ def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write a ResNet's weights for PyTorch: float32, torchvision's names (timm's for deep stems).
 
     `load_state_dict` takes the file strictly. Where `stride_in_1x1` is set, the PyTorch model must
-    stride there too (OpenMMLab's `style="caffe"`).
+    stride there too (OpenMMLab's `style="caffe"`). The file's metadata say that, and how pixels are
+    normalised, for `convert` and `load_weights`.
 
     Args:
         model: a model of `ResNet`.

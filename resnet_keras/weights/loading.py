@@ -30,7 +30,8 @@ class Report:
     Attributes:
         source: the file, `hf://org/repo`, or the name of published weights.
         naming: whose names it has: "torchvision" (timm's plain ResNets too), "timm" (c and d
-            variants), "OpenMMLab", "keras.applications" or "resnet_keras".
+            variants), "OpenMMLab", "keras.applications", "keras.applications until 2019",
+            "KerasHub" or "resnet_keras".
         matched: the file's names of what is in the model now.
         skipped: the file's names of what is not; `num_batches_tracked`, which nobody needs, aside.
         new: the model's names of what the file did not fill.
@@ -81,9 +82,10 @@ def load_weights(
         model: a model of `ResNet` or `features`, of any floating type; changed in place.
         path: `.pth` or `.safetensors` of OpenMMLab, torchvision, timm, transformers, detectron2 or
             PyTorch code with such names; `.pkl` of detectron2; our own `.keras` or `.weights.h5`;
-            `.h5` of keras.applications; `hf://org/repo`; or a name of `pretrained`,
-            or "imagenet" for a model that has the name of one in `SPECS`. Floating tensors of any
-            width, shapes `(out, in, height, width)` and `(out, in)` in PyTorch's files.
+            `.h5` or `.keras` of keras.applications, trained on or not; a preset's folder or a file
+            of KerasHub; `hf://org/repo`; or a name of `pretrained`, or "imagenet" for a model that
+            has the name of one in `SPECS`. Floating tensors of any width, shapes
+            `(out, in, height, width)` and `(out, in)` in PyTorch's files.
         skip_head: leave `predictions` as it is, whatever head the file has or has not.
         key: the entry of a training checkpoint that holds the weights, as `model_ema`; by default
             the only one, or the first of a common name.
