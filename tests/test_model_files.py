@@ -77,7 +77,7 @@ def test_verbs_refuse_a_model_with_two_outputs_in_one_line(tmp_path):
         "evaluate two.keras --dataset digits": "two.keras must have one input",
         "predict two.keras any.png": "two.keras must have one input",
         "export two.keras out.tflite --dataset digits": "two.keras must have one input",
-        "convert two.keras out.safetensors": "two.keras has 'beside/kernel'",
+        "convert two.keras out.safetensors": "two.keras has no single linear layer",
     }
     answers = in_forks([f"python -m resnet_keras {verb}" for verb in verbs], tmp_path)
     for answer, words in zip(answers.values(), verbs.values(), strict=True):
