@@ -110,6 +110,35 @@ class Proof:
     """Random seed for choosing calibration images."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unsaid:
+    """What the checkpoint does not tell."""
+
+    key: Name = None
+    """Entry of a training checkpoint to read, such as model_ema. By default the usual one."""
+    prefix: Name = None
+    """Prefix of the network to read where a file has several, such as teacher.backbone."""
+    bgr: Flag = False
+    """The network was trained on BGR images. The model takes RGB, and so do --mean and --std."""
+    rgb: Flag = False
+    """The network was trained on RGB images, though it is one of keras.applications."""
+    stride_in_1x1: Flag = False
+    """The network is caffe-style: blocks stride in their first 1x1 convolution."""
+    dilation: Annotated[
+        Literal["openmmlab", "torchvision"] | None,
+        arg(metavar="{openmmlab,torchvision}", help_behavior_hint=""),
+    ] = None
+    """The network is dilated, in this library's way (timm's is torchvision's)."""
+    output_stride: Annotated[
+        Literal[8, 16, 32] | None, arg(metavar="{8,16,32}", help_behavior_hint="")
+    ] = None
+    """Stride of the last feature map. By default 32, or 8 with --dilation."""
+    channel_padding: Annotated[
+        Literal["end", "both"] | None, arg(metavar="{end,both}", help_behavior_hint="")
+    ] = None
+    """Where shortcuts without weights pad the channels. By default at the end."""
+
+
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function a command of the command line.
 
@@ -189,10 +218,8 @@ def convert(
     classes: Integer = None,
     mean: Channels = None,
     std: Channels = None,
-    stride_in_1x1: Flag = False,
-    key: Name = None,
-    prefix: Name = None,
     backbone_only: Flag = False,
+    unsaid: OmitArgPrefixes[Unsaid] = Unsaid(),  # noqa: B008
 ) -> dict[str, Any]:
     """Convert a checkpoint to a Keras model, or a Keras model to weights for PyTorch.
 
@@ -204,10 +231,8 @@ def convert(
         classes: Number of classes. By default that of the file.
         mean: Mean of the pixels (0-255), one per channel. By default that of ImageNet or CIFAR-10.
         std: Standard deviation of the pixels, one per channel. By default likewise.
-        stride_in_1x1: The network is caffe-style: blocks stride in their first 1x1 convolution.
-        key: Entry of a training checkpoint to read, such as model_ema. By default the usual one.
-        prefix: Prefix of the network to read where a file has several, such as teacher.backbone.
         backbone_only: Leave out the head of the file. The model ends in a feature map.
+        unsaid: What the checkpoint does not tell.
     """
     load_tensorflow()
     from resnet_keras.weights import convert
@@ -219,10 +244,8 @@ def convert(
         classes=classes,
         mean=_numbers("mean", mean),
         std=_numbers("std", std),
-        stride_in_1x1=stride_in_1x1,
-        key=key,
-        prefix=prefix,
         backbone_only=backbone_only,
+        **dataclasses.asdict(unsaid),
     )
     say(report)
     return dataclasses.asdict(report)

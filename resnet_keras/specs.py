@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 STEMS = ("conv7", "deep", "cifar")
-SHORTCUTS = ("projection", "pad")
+SHORTCUTS = ("projection", "pad", "pad_both")
+DILATIONS = ("openmmlab", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,13 @@ class Spec:
         avg_down: the shortcut of a strided block is a 2x2 average pool before a 1x1 convolution
             of stride 1 ("Bag of Tricks", ResNet-D).
         shortcut: where shapes change, "projection" (1x1 convolution; He et al. 2015, option B) or
-            "pad" (every second pixel, new channels zero, no parameters; option A).
+            "pad" (every second pixel, new channels zero, no parameters; option A). "pad_both" puts
+            half of the new channels in front of the others, as much PyTorch code does.
         stride_in_1x1: a bottleneck strides in its first 1x1 convolution, as the original Caffe
             release did, rather than in the 3x3.
+        dilation: where strides become dilation (`output_stride` of `ResNet`), "openmmlab" dilates
+            all blocks of a stage alike, in their first 3x3; "torchvision" dilates the first block
+            of a stage as the stage before, and both 3x3 of a basic block, as timm does.
 
     Raises:
         ValueError: a field is out of its range.
@@ -36,10 +41,12 @@ class Spec:
     avg_down: bool = False
     shortcut: str = "projection"
     stride_in_1x1: bool = False
+    dilation: str = "openmmlab"
 
     def __post_init__(self):
         """Check the fields."""
-        for field, allowed in (("block", EXPANSION), ("stem", STEMS), ("shortcut", SHORTCUTS)):
+        words = {"block": EXPANSION, "stem": STEMS, "shortcut": SHORTCUTS, "dilation": DILATIONS}
+        for field, allowed in words.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(
                     f"`{field}` must be one of {', '.join(allowed)}. "

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import keras
 
+from resnet_keras.console import say
 from resnet_keras.models import Head, Normalisation, build
-from resnet_keras.published import Pretrained, find, is_name
+from resnet_keras.published import find, is_name
 from resnet_keras.specs import SPECS, Spec
-from resnet_keras.weights import load_weights
+from resnet_keras.weights import is_on_hub, load_weights, recognised
 
 
 def ResNet(
@@ -68,11 +70,13 @@ def ResNet(
         InputError: (a ValueError) an unknown spec (the message lists the names), an argument out
             of its range, or weights that cannot be read or do not fit.
     """
-    if isinstance(weights, str) and is_name(weights) and not os.path.exists(weights):
-        row = find(weights, spec if isinstance(spec, str) else None)
-        weights, (spec, name) = row.name, _taken_by(spec, name, row)
-        classes = row.classes if classes is None and include_top else classes
-        mean, std = mean or row.preprocessing.mean, std or row.preprocessing.std
+    if (theirs := _described(spec, weights)) is not None:
+        weights = theirs.weights
+        if theirs.stride_in_1x1 and isinstance(spec, str) and spec in SPECS:
+            name = name or spec
+            spec = replace(SPECS[spec], stride_in_1x1=True)
+        classes = theirs.classes if classes is None and include_top else classes
+        mean, std = mean or theirs.mean, std or theirs.std
     model = build(
         spec,
         input_shape=input_shape,
@@ -90,11 +94,31 @@ def ResNet(
     return model
 
 
-def _taken_by(spec: str | Spec, name: str | None, row: Pretrained) -> tuple[str | Spec, str | None]:
-    """The network of a name that takes published weights, and its name: where it strides."""
-    if isinstance(spec, str) and row.stride_in_1x1:
-        return replace(SPECS[spec], stride_in_1x1=True), name or spec
-    return spec, name
+class _Described(NamedTuple):
+    """Weights of which more is known than what is in their file, and what that is."""
+
+    weights: str
+    stride_in_1x1: bool
+    classes: int | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+def _described(spec: str | Spec, weights: str | os.PathLike[str] | None) -> _Described | None:
+    """What the table of published weights, or a hub, says of weights; None for other weights."""
+    if weights is None:
+        return None
+    source, model = os.fspath(weights), spec if isinstance(spec, str) else None
+    if is_on_hub(source):
+        file = recognised(source, model)
+        head = file.kernel("predictions")
+        strides = file.stride_in_1x1 and file.spec().block == "bottleneck"
+        return _Described(source, strides, head[-1] if head else None, file.mean, file.std)
+    if not is_name(source) or os.path.exists(source):
+        return None
+    row = find(source, model)
+    pixels = row.preprocessing
+    return _Described(row.name, row.stride_in_1x1, row.classes, pixels.mean, pixels.std)
 
 
 def ResNetV1D(depth_or_spec: int | str | Spec = 50, *arguments, **keywords) -> keras.Model:
@@ -122,4 +146,6 @@ def _fill(
     """Load the `weights` of `ResNet` into its layers; those before `input_tensor` stay."""
     if input_tensor is not None:
         model = keras.Model(input_tensor, model.output, name=model.name)
-    load_weights(model, weights)
+    report = load_weights(model, weights)
+    if report.assumed:
+        say(f"{report.source}: assumed: {', '.join(report.assumed)}")

@@ -197,6 +197,7 @@ GENERATED = settings(
 MANY = settings(GENERATED, max_examples=1000)
 
 
+@pytest.mark.slow
 @GENERATED
 @given(arguments=recipe_cases())
 def test_no_recipe_starts_with_bad_input(attempt, arguments):

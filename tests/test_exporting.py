@@ -247,6 +247,7 @@ export({source!r}, {out!r}, data_dir={data_dir!r}, examples=8)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_report_about_another_file(digits_run, data_dir, tmp_path):
     moments = {"before the file": ("", 1), "behind it": (".report.json", 2)}
     commands = []

@@ -55,6 +55,7 @@ def test_bytes_are_served_at_a_size_that_is_not_square(tmp_path, resize):
     assert np.allclose(scores[0], np.sort(expected)[:-6:-1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_served_without_this_package(colour_run, tmp_path, run_python):
     source = open_model_file(colour_run / "model.keras")
     # As metadata of photographs: a longer edge, a crop, Pillow's resizing.

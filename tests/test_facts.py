@@ -4,7 +4,7 @@ import pytest
 
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.weights.facts import preprocessing_of
+from resnet_keras.weights.names.facts import preprocessing_of
 
 # huggingface.co/timm/resnet50.a1_in1k, config.json, shortened.
 TIMM = {

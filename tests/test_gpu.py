@@ -37,6 +37,7 @@ def reasons(found):
     return [reason for reason in said if "'torch'" not in reason[2]]
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_is_rehearsed(tmp_path):
     found = rehearse(tmp_path / "gpu.json", "images", "recipe", "memory")
     assert list(found) == ["images", "recipe", "memory"] and reasons(found) == []

@@ -293,6 +293,7 @@ ARCHIVES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_models_that_mean_harm(attempt):
     check_models(attempt, sorted(QUICK))
 
@@ -333,6 +334,7 @@ def test_checkpoints_that_mean_harm(attempt, folder):
         assert len(read(folder / f"{name}.keras").arrays) == 97
 
 
+@pytest.mark.slow
 def test_images_that_say_they_are_huge(attempt):
     names = [f"huge.{name}" for name in huge_images()]
     commands = {n: f"python -m resnet_keras predict labelled.keras {n} --json" for n in names}

@@ -185,6 +185,7 @@ def test_shares_are_slices_of_each_micro_batch():
     assert Replicas(None).rows(6, 2).tolist() == list(range(6))
 
 
+@pytest.mark.slow
 def test_jax_trains_on_two_devices_of_one_machine(start, tmp_path):
     plain = ("--mixup", "0", "--cutmix", "0", "--drop-path", "0", "--ema", "0")
     plain += ("--batch-size", "32", "--accumulate", "1", "--learning-rate", "0.2")

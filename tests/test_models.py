@@ -20,13 +20,15 @@ COUNTS = json.loads((GOLDEN / "counts.json").read_text())
 @pytest.mark.parametrize("row", COUNTS, ids=lambda row: f"{row['model']}-{row['classes']}")
 def test_counts_are_those_of_the_tables(row):
     published = {k: v for k, v in row.items() if k not in ("model", "classes")}
-    assert count(ResNet(row["model"], classes=row["classes"])) == published
+    with keras.StatelessScope(initialize_variables=False):  # shapes alone
+        assert count(ResNet(row["model"], classes=row["classes"])) == published
 
 
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("resnet20_cifar", 0.27), ("resnet32_cifar", 0.46), ("resnet44_cifar", 0.66),
-     ("resnet56_cifar", 0.85), ("resnet110_cifar", 1.7), ("resnet1202_cifar", 19.4)],
+     ("resnet56_cifar", 0.85), ("resnet110_cifar", 1.7),
+     pytest.param("resnet1202_cifar", 19.4, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_parameters_of_the_papers_cifar_networks(name, millions):
     # He et al. 2015, table 6, to the digits given there.

@@ -301,6 +301,7 @@ def test_tensors_that_share_values_are_no_way_to_a_large_model(tmp_path, write):
         read(tmp_path / "x.pth")
 
 
+@pytest.mark.slow
 def test_a_flood_of_opcodes_is_no_checkpoint(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"\x80\x02(" + b"]" * 4_100_000 + b"l.")
     with pytest.raises(ValueError, match="larger than any checkpoint's. Received: 4,000,000"):

@@ -126,6 +126,7 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     assert {round(i.mean()): test.labels[y] for i, y in zip(images, labels, strict=True)} == truth
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_on_miniature_archives(miniature, tmp_path, run_python):
     miniature()
     flags = (

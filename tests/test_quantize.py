@@ -160,6 +160,7 @@ print([float(v.numpy()) for variable in variables for v in variable.value.values
     assert done.stdout.strip() == "[-2.0, -2.0, 3.0, 3.0, 2.0, 2.0]"
 
 
+@pytest.mark.slow
 def test_a_clone_becomes_the_float_network_again():
     model = small_network()
     clone = quantize.quantization_aware(model)
@@ -174,6 +175,7 @@ def test_a_clone_becomes_the_float_network_again():
     assert np.abs(again(images) - keras.ops.log(back(images))).max() > 0  # it does round
 
 
+@pytest.mark.slow
 def test_all_layers_become_integers_without_calibration():
     clone = quantize.quantization_aware(small_network())
     images = waves(16)

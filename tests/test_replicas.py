@@ -195,6 +195,7 @@ assert np.abs(copies(norm.moving_mean)[1] - average).max() < 1e-5
 """
 
 
+@pytest.mark.slow
 def test_an_overflow_on_either_replica_is_left_out_and_statistics_are_the_mean(run_python):
     done = run_python("-c", SETUP + OVERFLOW + STATISTICS, TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -111,6 +111,7 @@ def test_kill_and_terminate_change_nothing(start, tmp_path):
     assert end(folder) == expected and expected[0] == 48
 
 
+@pytest.mark.slow
 def test_a_run_whose_reader_leaves_saves_and_stops(start, tmp_path):
     process = start(tmp_path, "--epochs", "1000", "--backup-every", "1000000")
     for line in process.stdout:

@@ -59,6 +59,7 @@ def test_fashion_mnist_of_other_bytes_than_zalandos_is_refused(tmp_path):
         data.Source("fashion_mnist", "train", data_dir=tmp_path).open()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not tf.io.gfile.exists(DEBIAN), reason="Debian's dataset-fashion-mnist")
 def test_debians_fashion_mnist_satisfies_the_real_builder(data_dir):
     train = data.Source("fashion_mnist", "train", data_dir=data_dir).open()

@@ -87,6 +87,7 @@ def test_half_precision_run_leaves_a_float32_model(quickstart):
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
 
 
+@pytest.mark.slow
 def test_float16_on_a_cpu_is_replaced_with_one_line(quickstart):
     done, folder = quickstart("--precision", "mixed_float16")
     assert done.returncode == 0, done.stderr
@@ -206,6 +207,7 @@ def test_bad_input_is_one_line_and_code_2(away, flags, words, tmp_path, data_dir
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_finetuning_for_int8_leaves_a_stock_model_and_its_ranges(digits_run, data_dir, tmp_path):
     from resnet_keras.quantize import quantization_aware, read_ranges
 
@@ -245,6 +247,7 @@ def test_replicas_must_divide_the_batch():
         dataclasses.replace(Recipe(model="resnet18", dataset="digits"), batch_size=9, replicas=2)
 
 
+@pytest.mark.slow
 def test_images_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
     run = {"steps": 2, "data_dir": data_dir, "run_dir": tmp_path / "run"}
     recipe = dataclasses.replace(SHORT, eval_size=12, eval_resize=12, **run)

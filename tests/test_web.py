@@ -295,6 +295,7 @@ def test_what_the_folder_holds(folder):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_of_a_kept_and_of_a_refused_model(digits_run, data_dir, tmp_path):
     def again(**options):
         return export(

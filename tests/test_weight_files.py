@@ -193,6 +193,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_jax_without_tensorflow(tmp_path, run_python):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")

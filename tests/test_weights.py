@@ -305,7 +305,8 @@ def test_skip_head(tmp_path):
     assert set(report.new) == {"predictions/kernel", "predictions/bias"}
     assert str(report) == (
         f"{tmp_path}/x.safetensors: torchvision names, 30 tensors read; "
-        f"skipped: {', '.join(report.skipped)}; new: predictions/kernel, predictions/bias"
+        f"skipped: {', '.join(report.skipped)}; new: predictions/kernel, predictions/bias; "
+        f"assumed: {', '.join(report.assumed)}"
     )
     after = kernels(model)
     for path in after:

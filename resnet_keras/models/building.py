@@ -186,6 +186,7 @@ def _stages(x, spec: Spec, output_stride: int, drop_path: float, conv_norm):
     stride = first
     blocks = sum(spec.depths)
     drops = iter([drop_path * i / max(blocks - 1, 1) for i in range(blocks)])
+    before = 1
     for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
         wanted = 1 if stage == 0 else 2
         step = wanted if stride * wanted <= output_stride else 1
@@ -193,10 +194,15 @@ def _stages(x, spec: Spec, output_stride: int, drop_path: float, conv_norm):
         # Strides that were given up so far widen the kernels instead.
         dilation = first * 2**stage // stride
         for block in range(depth):
+            first_of_stage = block == 0
+            dilations = (dilation, 1)
+            if spec.dilation == "torchvision":
+                dilations = (before if first_of_stage else dilation, dilation)
             x = _block(
-                x, spec, width, step if block == 0 else 1, dilation, next(drops), conv_norm,
+                x, spec, width, step if first_of_stage else 1, dilations, next(drops), conv_norm,
                 name=f"conv{stage + 2}_block{block + 1}",
             )  # fmt: skip
+        before = dilation
     return x
 
 
@@ -216,22 +222,27 @@ def _stem(x, spec: Spec, conv_norm):
     return keras.layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
 
 
-def _block(x, spec: Spec, width, stride, dilation, drop, conv_norm, name):
-    """One residual block: `(n, h, w, c)` -> `(n, h / stride, w / stride, expansion * width)`."""
+def _block(x, spec: Spec, width, stride, dilations, drop, conv_norm, name):
+    """One residual block: `(n, h, w, c)` -> `(n, h / stride, w / stride, expansion * width)`.
+
+    `dilations` are those of its first 3x3 convolution, and of the second of a basic block.
+    """
     channels = width * spec.expansion
-    shortcut = _shortcut(x, spec, channels, stride, conv_norm, f"{name}_0")
+    # timm keeps the pool of a shortcut whose stride became dilation.
+    still = spec.dilation == "torchvision" and dilations[1] > 1
+    shortcut = _shortcut(x, spec, channels, stride, still, conv_norm, f"{name}_0")
     # The last gamma starts at 0, so that a block starts as the identity (Goyal et al. 2017,
     # "Accurate, Large Minibatch SGD", section 5.1). Not where the shortcut pads with zeros: then
     # the new channels would be 0 behind their ReLU, whose gradient is 0 there, for ever.
-    last = "ones" if spec.shortcut == "pad" else "zeros"
+    last = "zeros" if spec.shortcut == "projection" else "ones"
     if spec.block == "basic":
-        # Only the first convolution dilates, as in OpenMMLab's BasicBlock.
-        x = conv_norm(x, width, 3, f"{name}_1", stride=stride, dilation=dilation)
-        x = conv_norm(x, channels, 3, f"{name}_2", relu=False, gamma=last)
+        # Only the first convolution dilates in OpenMMLab's BasicBlock.
+        x = conv_norm(x, width, 3, f"{name}_1", stride=stride, dilation=dilations[0])
+        x = conv_norm(x, channels, 3, f"{name}_2", dilation=dilations[1], relu=False, gamma=last)
     else:
         first, second = (stride, 1) if spec.stride_in_1x1 else (1, stride)
         x = conv_norm(x, width, 1, f"{name}_1", stride=first)
-        x = conv_norm(x, width, 3, f"{name}_2", stride=second, dilation=dilation)
+        x = conv_norm(x, width, 3, f"{name}_2", stride=second, dilation=dilations[0])
         x = conv_norm(x, channels, 1, f"{name}_3", relu=False, gamma=last)
     if drop:
         x = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
@@ -239,20 +250,26 @@ def _block(x, spec: Spec, width, stride, dilation, drop, conv_norm, name):
     return keras.layers.Activation("relu", name=f"{name}_out")(x)
 
 
-def _shortcut(x, spec: Spec, channels, stride, conv_norm, name):
-    """The identity, or what makes the shapes agree."""
+def _shortcut(x, spec: Spec, channels, stride, still, conv_norm, name):
+    """The identity, or what makes the shapes agree; `still`: where a pool has stride 1."""
     if stride == 1 and x.shape[-1] == channels:
         return x
-    if spec.shortcut == "pad":
+    if spec.shortcut != "projection":
         if stride > 1:
             x = keras.layers.MaxPooling2D(1, stride, name=f"{name}_pool")(x)  # every second pixel
         # Read as channels_first, the last axis is a spatial one: this pads the channels.
-        new = ((0, 0), (0, channels - x.shape[-1]))
+        new_channels = channels - x.shape[-1]
+        front = new_channels // 2 if spec.shortcut == "pad_both" else 0
+        new = ((0, 0), (front, new_channels - front))
         return keras.layers.ZeroPadding2D(new, data_format="channels_first", name=f"{name}_pad")(x)
     if spec.avg_down and stride > 1:
         # "same" never counts the padding: torch's ceil_mode with count_include_pad=False.
         x = keras.layers.AveragePooling2D(stride, stride, "same", name=f"{name}_pool")(x)
         stride = 1
+    elif spec.avg_down and still:
+        # timm's AvgPool2dSame: the zeros behind the last row and column count.
+        x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x)
+        x = keras.layers.AveragePooling2D(2, 1, name=f"{name}_pool")(x)
     return conv_norm(x, channels, 1, name, stride=stride, relu=False)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,6 +32,7 @@ from resnet_keras.weights.loading import (
 )
 from resnet_keras.weights.names import Checkpoint, keras_layers, recognise, spec_name
 from resnet_keras.weights.names.naming import is_of_a_resnet
+from resnet_keras.weights.names.reading import Reading
 from resnet_keras.weights.names.told import Told
 from resnet_keras.weights.names.torch_names import deep_stem, torch_name
 
@@ -43,10 +45,8 @@ def convert(
     classes: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    stride_in_1x1: bool = False,
-    key: str | None = None,
-    prefix: str | None = None,
     backbone_only: bool = False,
+    **reading: Any,
 ) -> Report:
     """Convert a checkpoint to a `.keras` model, or a model to weights for PyTorch.
 
@@ -64,13 +64,11 @@ def convert(
         mean: of the pixels, RGB, 0-255; by default what the file tells, `ResNet`'s, or
             keras.applications' for its files.
         std: likewise.
-        stride_in_1x1: the network is in the caffe style, which no PyTorch file but ours tells.
-        key: as in `load_weights`.
-        prefix: likewise.
         backbone_only: leave the file's head out: the model ends in a feature map.
+        **reading: what the file does not tell, as in `load_weights`, but here the model follows.
 
     Returns:
-        What was matched and skipped.
+        What was matched, skipped and assumed.
 
     Raises:
         InputError: (a ValueError) as `load_weights`; or arguments that don't fit together, or a
@@ -87,14 +85,15 @@ def convert(
         )
     if out.suffix == ".keras":
         require_replaceable_metadata(out)
-    checkpoint = recognised(source, model if isinstance(model, str) else None, key, prefix)
+    checkpoint = recognised(source, model if isinstance(model, str) else None, Reading(**reading))
     if checkpoint.naming.problem and not backbone_only:
         require_classifier(checkpoint)
     with taken_for_a_resnet(source):
-        spec = _spec(checkpoint, model, stride_in_1x1)
+        spec = _spec(checkpoint, model)
         head = None if backbone_only else checkpoint.kernel("predictions")
         network = _network(checkpoint, spec, head, classes, Normalisation(mean, std))
-    report = fill(network, checkpoint, skip_head=False, backbone_only=backbone_only)
+    given = [n for n, values in {"mean": mean, "std": std}.items() if values is not None]
+    report = fill(network, checkpoint, skip_head=False, backbone_only=backbone_only, given=given)
     metadata = _metadata(network, checkpoint, Path(source))
     del checkpoint  # its memory is wanted for writing
     if out.suffix == ".keras":
@@ -142,7 +141,7 @@ def save_torch(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"weights for PyTorch are a .safetensors file. Received: {path}")
-    avg_down, _ = keras_layers.style(model_layers(model))
+    avg_down = keras_layers.style(model_layers(model)).avg_down
     tensors = {}
     for layer in model.layers:
         for variable in layer.weights:
@@ -171,7 +170,7 @@ def _told(model: keras.Model) -> Told:
     return replace(own.told, spec=own.spec(), output_stride=None if stride == 32 else stride)
 
 
-def _spec(checkpoint: Checkpoint, model: str | Spec | None, stride_in_1x1: bool) -> Spec:
+def _spec(checkpoint: Checkpoint, model: str | Spec | None) -> Spec:
     """The network that a file is to be read as."""
     if isinstance(model, str) and model not in SPECS:
         raise InputError(f"`model` must be one of {', '.join(SPECS)}. Received: model={model!r}")
@@ -179,8 +178,13 @@ def _spec(checkpoint: Checkpoint, model: str | Spec | None, stride_in_1x1: bool)
     if model is None and row is not None:
         model = row.model
     spec = SPECS[model] if isinstance(model, str) else model or checkpoint.spec()
-    if stride_in_1x1 or (checkpoint.naming.stride_in_1x1 and spec.block == "bottleneck"):
+    told = checkpoint.told
+    if told.stride_in_1x1 and spec.block == "bottleneck":
         spec = replace(spec, stride_in_1x1=True)
+    if told.dilation is not None:
+        spec = replace(spec, dilation=told.dilation)
+    if told.channel_padding == "both" and spec.shortcut == "pad":
+        spec = replace(spec, shortcut="pad_both")
     return spec
 
 
@@ -199,8 +203,8 @@ def _network(
     told, channels = checkpoint.told, stem[2] if stem else 3
     edge = 32 if spec.stem == "cifar" else 224
     size: tuple[int | None, ...] = (edge, edge)
-    if checkpoint.published is not None:
-        size = checkpoint.published.preprocessing.size
+    if told.preprocessing is not None:
+        size = told.preprocessing.size
     elif told.input_shape is not None and None not in told.input_shape[:2]:
         size = told.input_shape[:2]
     statistics = {"mean": normalisation.mean, "std": normalisation.std}
@@ -236,13 +240,17 @@ def _metadata(network: keras.Model, checkpoint: Checkpoint, source: Path) -> Met
 
     The latter is, for 224 pixels, a short edge of 256; small images stay as they are.
     """
-    if (row := checkpoint.published) is not None:
+    told, classes = checkpoint.told, network.output_shape[-1]
+    labels = told.labels if len(told.labels) == classes else ()
+    if told.preprocessing is not None:
         # The model has the normalisation.
-        preprocessing = replace(row.preprocessing, mean=None, std=None)
-        return Metadata(preprocessing, dataset=row.dataset)
+        preprocessing = replace(told.preprocessing, mean=None, std=None)
+        row = checkpoint.published
+        return Metadata(preprocessing, labels, dataset=row.dataset if row else None)
     if source.suffix == ".keras" and (beside := read_metadata(source)) is not None:
         return beside
     height, width = network.input_shape[1:3]
     edge = min(height, width)
     resize = 256 * edge // 224 if edge > 32 and checkpoint.naming.margin else None
-    return Metadata(Preprocessing((height, width), resize, antialias=checkpoint.naming.antialias))
+    preprocessing = Preprocessing((height, width), resize, antialias=checkpoint.naming.antialias)
+    return Metadata(preprocessing, labels)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,12 @@ import numpy as np
 from resnet_keras.errors import InputError
 from resnet_keras.models import for_channels
 from resnet_keras.specs import SPECS
+from resnet_keras.weights.assumptions import assumptions
 from resnet_keras.weights.formats import read
-from resnet_keras.weights.names import Checkpoint, keras_layers, recognise
+from resnet_keras.weights.names import STEMS, Checkpoint, keras_layers, recognise
+from resnet_keras.weights.names.reading import Reading
 
 _FLOATS = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
-
-# The first convolution of a network: the one that sees the image's channels.
-_STEMS = ("conv1_conv", "conv1_1_conv")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Report:
             channels, and what a file leaves out was set to; None where nothing was.
         others: networks in the file that were not read, as `key` or `prefix` chooses them: an
             average of the weights, the second network of self-supervised training.
+        assumed: what the file could not tell and nobody said, with the option that says otherwise.
     """
 
     source: str
@@ -52,6 +52,7 @@ class Report:
     output: str | None = None
     adapted: str | None = None
     others: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
@@ -61,7 +62,8 @@ class Report:
             if names:
                 more = f" and {len(names) - 4} more" if len(names) > 4 else ""
                 line += f"; {title}: {', '.join(names[:4])}{more}"
-        return line + (f"; adapted: {self.adapted}" if self.adapted else "")
+        line += f"; adapted: {self.adapted}" if self.adapted else ""
+        return line + (f"; assumed: {', '.join(self.assumed)}" if self.assumed else "")
 
 
 def load_weights(
@@ -69,8 +71,7 @@ def load_weights(
     path: str | os.PathLike[str],
     *,
     skip_head: bool = False,
-    key: str | None = None,
-    prefix: str | None = None,
+    **reading: Any,
 ) -> Report:
     """Load a checkpoint into a ResNet.
 
@@ -87,38 +88,36 @@ def load_weights(
             has the name of one in `SPECS`. Floating tensors of any width, shapes
             `(out, in, height, width)` and `(out, in)` in PyTorch's files.
         skip_head: leave `predictions` as it is, whatever head the file has or has not.
-        key: the entry of a training checkpoint that holds the weights, as `model_ema`; by default
-            the only one, or the first of a common name.
-        prefix: how the names of the network begin, `module.encoder_k`, where a file holds several.
+        **reading: what the file does not tell, the fields of `Reading`: `key` and `prefix`, which
+            of its networks is meant; `bgr` or `rgb`; `stride_in_1x1`, `dilation`, `output_stride`
+            and `channel_padding`, which must be those of the model.
 
     Returns:
-        What was matched, skipped and adapted.
+        What was matched, skipped, adapted and assumed.
 
     Raises:
         InputError: (a ValueError) the file can't be read, was refused, or is of another network;
             the message names the first tensor that does not fit. The model is as before.
     """
     headless = skip_head or all(layer.name != "predictions" for layer in model.layers)
-    return fill(model, recognised(path, model.name, key, prefix), skip_head, headless)
+    checkpoint = recognised(path, model.name, Reading(**reading))
+    return fill(model, checkpoint, skip_head=skip_head, backbone_only=headless)
 
 
 def recognised(
-    source: str | os.PathLike[str],
-    model: str | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
+    source: str | os.PathLike[str], model: str | None = None, reading: Reading | None = None
 ) -> Checkpoint:
     """A file's arrays by a network's names.
 
     Args:
         source: as `path` of `load_weights`.
         model: name of the network that is to take them.
-        key: as in `load_weights`.
-        prefix: likewise.
+        reading: what the file does not tell.
     """
-    contents = read(source, model if model in SPECS else None, key)
+    reading = reading or Reading()
+    contents = read(source, model if model in SPECS else None, reading.key)
     with taken_for_a_resnet(source):
-        return recognise(contents, prefix)
+        return recognise(contents, reading)
 
 
 @contextmanager
@@ -135,7 +134,12 @@ def taken_for_a_resnet(source: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def fill(
-    model: keras.Model, checkpoint: Checkpoint, skip_head: bool, backbone_only: bool
+    model: keras.Model,
+    checkpoint: Checkpoint,
+    *,
+    skip_head: bool,
+    backbone_only: bool,
+    given: Collection[str] = (),
 ) -> Report:
     """Check everything, then assign.
 
@@ -144,13 +148,15 @@ def fill(
         checkpoint: the file.
         skip_head: as in `load_weights`.
         backbone_only: whether the user wants nothing of the file's head, whatever it is.
+        given: "mean" and "std", where the user gave them, for a file that does not show them.
     """
     pairs, new = _match(model, checkpoint, skip_head)
     used = {key for _, key in pairs}
     skipped = _leftover(checkpoint, used, backbone_only, model)
     _require_style(model, checkpoint)
     _require_layers(model, checkpoint)
-    _require_preprocessing(model, checkpoint)
+    if not given or checkpoint.told.normalised is not None:
+        _require_preprocessing(model, checkpoint)
     adapted = []
     if filled := [key for key in checkpoint.filled if key in used]:
         more = f" and {len(filled) - 1} more" if len(filled) > 1 else ""
@@ -170,6 +176,7 @@ def fill(
         model.name,
         adapted="; ".join(adapted) or None,
         others=checkpoint.others,
+        assumed=assumptions(model_layers(model), checkpoint, skipped, given),
     )
 
 
@@ -204,7 +211,7 @@ def _match(
                 )
             array, shape = checkpoint.arrays[key], tuple(variable.shape)
             fitting = [naming.shape(shape)]
-            if layer.name in _STEMS and len(shape) == 4:
+            if layer.name in STEMS and len(shape) == 4:
                 fitting.append(naming.shape((*shape[:2], 3, shape[3])))
             if array.shape not in fitting or array.dtype not in _FLOATS:
                 raise InputError(
@@ -281,10 +288,12 @@ def model_layers(model: keras.Model) -> dict[str, dict[str, Any]]:
 def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
     """Refuse what has the right shapes and would compute something else."""
     naming = checkpoint.naming
-    avg_down, stride_in_1x1 = keras_layers.style(model_layers(model))
+    style, told = keras_layers.style(model_layers(model)), checkpoint.told
     for field, theirs, ours in (
-        ("avg_down", naming.avg_down, avg_down),
-        ("stride_in_1x1", naming.stride_in_1x1, stride_in_1x1),
+        ("avg_down", naming.avg_down, style.avg_down),
+        ("stride_in_1x1", naming.stride_in_1x1, style.stride_in_1x1),
+        ("dilation", told.dilation, style.dilation),
+        ("channel_padding", told.channel_padding, style.channel_padding),
     ):
         if None not in (theirs, ours) and theirs != ours:
             raise InputError(

@@ -44,6 +44,7 @@ def same_end(place, whole):
     assert {name for name in place.files() if name != "ballast"} == whole.files
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_room(warm, small, whole):
     warm.run(small.prepare)
     # For two backups and the next one's part; not for the model.

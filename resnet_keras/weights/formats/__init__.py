@@ -102,7 +102,8 @@ def read(
         found = _read(path, key)
         arrays = found.arrays
         head = os.path.join(os.path.dirname(path), folder.HEAD)
-        if os.path.isdir(source) and path != head and os.path.exists(head):
+        whole = os.path.isdir(source) or hub.recognises(source)
+        if whole and path != head and os.path.exists(head):
             arrays |= {k: a for k, a in _read(head).arrays.items() if k not in arrays}
     except Refused as error:
         raise InputError(f"{source} {reason(error)}") from error

@@ -14,7 +14,8 @@ NAMES = ("model.safetensors", "pytorch_model.bin", "model.keras", "model.weights
 # KerasHub keeps the weights of a head in a file of their own.
 HEAD = "task.weights.h5"
 
-_FACTS = ("config.json", "preprocessor_config.json", "preprocessor.json", "task.json")
+# What they say of their weights.
+FACTS = ("config.json", "preprocessor_config.json", "preprocessor.json", "task.json")
 
 # Such a file has a few thousand bytes.
 _MOST_BYTES = 1 << 20
@@ -43,7 +44,7 @@ def facts(folder: str) -> dict[str, Any]:
         Refused: one of them is not JSON of a few thousand bytes.
     """
     found = {}
-    for name in _FACTS:
+    for name in FACTS:
         path = Path(folder, name)
         if not path.is_file():
             continue

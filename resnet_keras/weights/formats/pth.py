@@ -30,8 +30,11 @@ def read(path: str, key: str | None = None) -> Found:
         path: the file.
         key: as in `state_dict`.
     """
-    found = state_dict(read_pth(path), os.path.getsize(path), key)
-    return Found(found.arrays, others=found.others)
+    root = read_pth(path)
+    found = state_dict(root, os.path.getsize(path), key)
+    meta = root.get("meta") if isinstance(root, dict) else None
+    facts = {"meta": meta} if isinstance(meta, dict) else {}
+    return Found(found.arrays, others=found.others, facts=facts)
 
 
 def read_pth(path: str) -> object:

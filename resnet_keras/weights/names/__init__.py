@@ -10,6 +10,7 @@ from resnet_keras.specs import SPECS, Spec
 from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.names.caffe2 import Caffe2
 from resnet_keras.weights.names.detectron2 import Detectron2
+from resnet_keras.weights.names.facts import told_by_facts
 from resnet_keras.weights.names.keras_applications import KerasApplications
 from resnet_keras.weights.names.keras_hub import KerasHub
 from resnet_keras.weights.names.keras_resnet50 import KerasResNet50
@@ -19,6 +20,7 @@ from resnet_keras.weights.names.naming import Naming
 from resnet_keras.weights.names.networks import one_network
 from resnet_keras.weights.names.openmmlab import OpenMMLab
 from resnet_keras.weights.names.other_networks import refuse_relatives, refuse_shapes
+from resnet_keras.weights.names.reading import Reading
 from resnet_keras.weights.names.resnet_keras import ResNetKeras
 from resnet_keras.weights.names.sequential import Sequential
 from resnet_keras.weights.names.timm import Timm
@@ -26,6 +28,9 @@ from resnet_keras.weights.names.told import Told
 from resnet_keras.weights.names.torch_names import TorchNaming
 from resnet_keras.weights.names.torchvision import Torchvision
 from resnet_keras.weights.names.transformers import Transformers
+
+# The first convolution of a network: the one that sees the image's channels.
+STEMS = ("conv1_1_conv", "conv1_conv")
 
 # The first that recognises its names in a file reads it, so those with more to show come first.
 NAMINGS: tuple[type[Naming], ...] = (
@@ -70,18 +75,30 @@ class Checkpoint:
     @property
     def mean(self) -> tuple[float, ...] | None:
         """Mean of the pixels, RGB, 0-255, that its network wants; None where that is open."""
-        row = self.published.preprocessing.mean if self.published else None
-        return row or self.told.mean or self.naming.mean
+        return self.told.mean or (self.naming.mean if self.bgr == self.naming.bgr else None)
 
     @property
     def std(self) -> tuple[float, ...] | None:
         """Standard deviation, likewise."""
-        row = self.published.preprocessing.std if self.published else None
-        return row or self.told.std or self.naming.std
+        return self.told.std or (self.naming.std if self.bgr == self.naming.bgr else None)
+
+    @property
+    def bgr(self) -> bool:
+        """Whether its network takes BGR images, as far as anybody says so."""
+        return self.naming.bgr if self.told.bgr is None else self.told.bgr
+
+    @property
+    def stride_in_1x1(self) -> bool:
+        """As in `Spec`, as far as anybody says so."""
+        return bool(self.told.stride_in_1x1)
 
     def value(self, key: str) -> np.ndarray:
-        """An array in the model's layout: HWIO, (in, out); a view."""
-        return self.naming.value(self.arrays[key])
+        """An array in the model's layout, HWIO, (in, out), for RGB images; a view."""
+        array = self.naming.value(self.arrays[key])
+        stems = [self.naming.key(layer, "kernel") for layer in STEMS]
+        if self.bgr and key in stems and array.ndim == 4 and array.shape[2] == 3:
+            return array[:, :, ::-1]
+        return array
 
     def kernel(self, layer: str) -> tuple[int, ...] | None:
         """The shape in the model's layout of a layer's kernel; None if the file has none."""
@@ -92,7 +109,7 @@ class Checkpoint:
 
     def stem(self) -> tuple[int, ...] | None:
         """As `kernel`, of the first convolution."""
-        return self.kernel("conv1_1_conv") or self.kernel("conv1_conv")
+        return next((shape for layer in STEMS if (shape := self.kernel(layer))), None)
 
     def spec(self) -> Spec:
         """Return the ResNet that this file is, as far as names and shapes tell.
@@ -122,36 +139,36 @@ class Checkpoint:
                 f"Received: {self.naming.title} names"
             )
         projection = any(self.kernel(f"conv{s}_block1_0_conv") for s in stages[1:])
+        pad = "pad_both" if self.told.channel_padding == "both" else "pad"
         return Spec(
             "bottleneck" if bottleneck else "basic",
             tuple(depths),
             widths,
             stem="deep" if deep else "cifar" if stem[0] == 3 else "conv7",
             avg_down=bool(self.naming.avg_down),
-            shortcut="projection" if projection or len(depths) == 1 else "pad",
+            shortcut="projection" if projection or len(depths) == 1 else pad,
             stride_in_1x1=bottleneck and bool(self.naming.stride_in_1x1),
+            dilation=self.told.dilation or "openmmlab",
         )
 
 
-def recognise(contents: Contents, prefix: str | None = None) -> Checkpoint:
+def recognise(contents: Contents, reading: Reading | None = None) -> Checkpoint:
     """Recognise the source of a file by the names in it.
 
     Args:
         contents: the file.
-        prefix: of the network that is meant, `module.encoder_q`; by default the only one, or the
-            one that authors go on with.
+        reading: what the user says of it.
 
     Raises:
         InputError: it is none of those known here, or there are several networks.
     """
+    reading = reading or Reading()
     firsts = {kind.first for kind in NAMINGS if issubclass(kind, TorchNaming)}
-    contents = one_network(contents, sorted(firsts), prefix)
+    contents = one_network(contents, sorted(firsts), reading.prefix)
     refuse_relatives(contents)
     for kind in NAMINGS:
         if (naming := kind.recognise(contents)) is not None:
-            told = naming.told(contents)
-            if (spec := told.spec) is not None:
-                naming = replace(naming, avg_down=spec.avg_down, stride_in_1x1=spec.stride_in_1x1)
+            naming, told = _told(contents, naming, reading)
             arrays = naming.arrays(contents.arrays)
             filled = tuple(key for key in arrays if key not in contents.arrays)
             checkpoint = Checkpoint(
@@ -169,7 +186,24 @@ def recognise(contents: Contents, prefix: str | None = None) -> Checkpoint:
     )
 
 
+def _told(contents: Contents, naming: Naming, reading: Reading) -> tuple[Naming, Told]:
+    """All that is known of a file's network: by itself, by what is beside it, and by the user."""
+    told = naming.told(contents).or_else(Told(stride_in_1x1=naming.stride_in_1x1))
+    if (row := contents.published) is not None:
+        pixels = row.preprocessing
+        told = Told(
+            mean=pixels.mean, std=pixels.std, bgr=naming.bgr, preprocessing=pixels, whole=True
+        ).or_else(told)
+    if (spec := told.spec) is not None:
+        naming = replace(naming, avg_down=spec.avg_down)
+        padding = {"pad": "end", "pad_both": "both"}.get(spec.shortcut)
+        told = replace(told, stride_in_1x1=spec.stride_in_1x1, channel_padding=padding)
+    told = told.or_else(told_by_facts(contents.facts, contents.path))
+    told = reading.added(told, contents.path)
+    return replace(naming, stride_in_1x1=told.stride_in_1x1), told
+
+
 def spec_name(spec: Spec) -> str:
     """The name in `SPECS` of what `spec` is, caffe style or not; else "resnet"."""
-    plain = replace(spec, stride_in_1x1=False)
+    plain = replace(spec, stride_in_1x1=False, dilation="openmmlab")
     return next((name for name, row in SPECS.items() if row == plain), "resnet")

@@ -30,6 +30,7 @@ class Caffe2(TorchNaming):
     # Detectron subtracts this mean, of BGR pixels, and divides by nothing.
     mean = (122.7717, 115.9465, 102.9801)
     std = (1.0, 1.0, 1.0)
+    bgr = True
 
     @classmethod
     def recognise(cls, contents: Contents) -> Self | None:
@@ -61,7 +62,7 @@ class Caffe2(TorchNaming):
         return not self.inside(key) or key.endswith(("_momentum", "_b"))
 
     def arrays(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Take RGB, and give every batch norm statistics: some files have scales and offsets alone.
+        """Give every batch norm statistics: some files have scales and offsets alone.
 
         Those stand for a mean of 0 and a variance of 1. The bias of a convolution belongs to the
         mean: (conv + b - mean) = conv - (mean - b).
@@ -78,6 +79,4 @@ class Caffe2(TorchNaming):
             bias = arrays.get(norm.replace("res_conv1", "conv1").replace("_bn_", "_b"))
             if bias is not None:
                 changed[mean] = changed[mean] - bias
-        if (kernel := arrays.get("conv1_w")) is not None and kernel.ndim == 4:
-            changed["conv1_w"] = kernel[:, ::-1]
         return changed

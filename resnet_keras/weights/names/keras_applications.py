@@ -18,7 +18,6 @@ class KerasApplications(Naming):
     """`conv1_conv/kernel` and `conv1_conv/bias`; bottlenecks stride in their first convolution.
 
     Attributes:
-        bgr: whether its network takes BGR, as all do but those that people trained on with RGB.
         epsilon: of its batch norms.
     """
 
@@ -27,9 +26,10 @@ class KerasApplications(Naming):
     # Its `preprocess_input` subtracts this mean, of BGR pixels, and divides by nothing.
     mean = (123.68, 116.779, 103.939)
     std = (1.0, 1.0, 1.0)
+    bgr = True
+    whole = True
     heads: ClassVar[tuple[str, ...]] = ("predictions", "probs")  # since 2020; until then
 
-    bgr: bool = True
     epsilon: float = 1.001e-5
 
     @classmethod
@@ -38,8 +38,7 @@ class KerasApplications(Naming):
         if cls.signature not in contents.arrays:
             return None
         keras_layers.refuse_relatives(contents)
-        front, backbone, top = cls.parts(contents.layers)
-        pixels = keras_layers.pixels(contents.path, front)
+        _, backbone, top = cls.parts(contents.layers)
         found = keras_layers.head(contents, top, cls.heads)
         epsilons = {
             layer["config"]["epsilon"]
@@ -51,7 +50,6 @@ class KerasApplications(Naming):
             avg_down=False,
             stride_in_1x1=True,
             problem=found.problem,
-            bgr=pixels.bgr if pixels else True,
             epsilon=epsilons.pop() if len(epsilons) == 1 else cls.epsilon,
         )
 
@@ -77,12 +75,12 @@ class KerasApplications(Naming):
         return Told(
             mean=pixels and pixels.mean,
             std=pixels and pixels.std,
+            bgr=pixels and pixels.bgr,
             normalised=True if pixels else None,
             output_stride=keras_layers.output_stride(layers),
             input_shape=keras_layers.input_shape(contents.layers),
             activation=keras_layers.top(top).activation,
             layers=layers,
-            assumed=() if pixels or contents.published else (_ASSUMED,),
         )
 
     def name(self, layer: str, variable: str) -> str:
@@ -94,7 +92,7 @@ class KerasApplications(Naming):
         return keras_layers.inside(key)
 
     def arrays(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Fold the biases into the means, and take RGB.
+        """Fold the biases into the means.
 
         (conv + b - mean) / sqrt(var + e) = (conv - (mean - b)) / sqrt((var + e - 1e-5) + 1e-5).
         """
@@ -111,8 +109,6 @@ class KerasApplications(Naming):
                 array = array - bias
             elif variable == "moving_variance":
                 array = array + np.float32(self.epsilon - BN_EPSILON)
-            elif key == self.name("conv1_conv", "kernel") and self.bgr:
-                array = array[:, :, ::-1]
             changed[key] = array
         return changed
 
@@ -121,6 +117,3 @@ class KerasApplications(Naming):
         """The file's batch norm of a convolution, and the convolution of a batch norm."""
         stem, _, kind = layer.rpartition("_")
         return f"{stem}_{'conv' if kind == 'bn' else 'bn'}"
-
-
-_ASSUMED = "images as keras.applications' preprocess_input makes them: BGR, minus their mean"

@@ -27,6 +27,7 @@ class KerasHub(Naming):
     signature = "stack0_block0_1_conv/kernel"
     antialias = False
     margin = False
+    whole = True
 
     deep: bool = False
 
@@ -93,14 +94,18 @@ class KerasHub(Naming):
                     f"{contents.path} gives BGR to a network of KerasHub, which wants RGB. "
                     f"Received: {', '.join(front)}"
                 )
-            return replace(told, mean=pixels.mean, std=pixels.std, normalised=True)
+            return replace(told, mean=pixels.mean, std=pixels.std, bgr=False, normalised=True)
         converter = _config(contents, "ResNetImageConverter")
         if converter is None:
-            return replace(told, assumed=() if contents.published else (_ASSUMED,))
+            return told
         size = converter.get("image_size")
         pixels = keras_layers.rescaled(converter["scale"] or 1.0, converter["offset"] or 0.0)
         return replace(
-            told, mean=pixels.mean, std=pixels.std, input_shape=(*size, 3) if size else None
+            told,
+            mean=pixels.mean,
+            std=pixels.std,
+            bgr=False,
+            input_shape=(*size, 3) if size else None,
         )
 
 
@@ -108,9 +113,6 @@ def _parts(contents: Contents) -> keras_layers.Parts:
     """The layers of a model around a backbone of KerasHub, which lists none of its own."""
     names = [n for n, layer in contents.layers.items() if layer["class_name"] == "ResNetBackbone"]
     return keras_layers.parts(contents.layers, re.compile("|".join(map(re.escape, names)) or "$^"))
-
-
-_ASSUMED = "pixels normalised by ImageNet's statistics: there is no preprocessor.json"
 
 
 def _config(contents: Contents, kind: str) -> Mapping[str, Any] | None:

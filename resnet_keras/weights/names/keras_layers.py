@@ -73,6 +73,22 @@ class Top(NamedTuple):
     problem: str
 
 
+class Style(NamedTuple):
+    """What layers show of a `Spec`; None where they do not.
+
+    Attributes:
+        avg_down: as in `Spec`.
+        stride_in_1x1: likewise.
+        dilation: likewise; None where nothing is dilated.
+        channel_padding: as in `Told`.
+    """
+
+    avg_down: bool | None = None
+    stride_in_1x1: bool | None = None
+    dilation: str | None = None
+    channel_padding: str | None = None
+
+
 class Pixels(NamedTuple):
     """How a network prepares pixels: `(pixels - mean) / std`, RGB; `bgr` swaps them afterwards."""
 
@@ -192,21 +208,44 @@ def refuse_relatives(contents: Contents) -> None:
                 raise InputError(f"{contents.path} is {what}. Received: {key!r}")
 
 
-def style(layers: Layers) -> tuple[bool | None, bool | None]:
-    """`avg_down` and `stride_in_1x1` of a Keras model.
+def style(layers: Layers) -> Style:
+    """What the layers of a Keras model show of its `Spec`.
 
     Args:
-        layers: `class_name` and `config` of each layer by name, at least those of `conv3_block1`.
-
-    Returns:
-        Both; None where the layers do not tell.
+        layers: `class_name` and `config` of each layer by name.
     """
     if "conv3_block1_1_conv" not in layers:
-        return None, None
+        return Style()
     pool = layers.get("conv3_block1_0_pool", {}).get("class_name") == "AveragePooling2D"
     strides = layers["conv3_block1_1_conv"]["config"]["strides"]
     bottleneck = "conv3_block1_3_conv" in layers
-    return pool, _pair(strides) != (1, 1) if bottleneck else None
+    padding = None
+    if (pad := layers.get("conv3_block1_0_pad", {}).get("config")) and pad.get(
+        "data_format"
+    ) == "channels_first":
+        padding = "both" if _nested(pad["padding"])[1][0] else "end"
+    return Style(
+        pool,
+        _pair(strides) != (1, 1) if bottleneck else None,
+        _dilation(layers, 2 if bottleneck else 1),
+        padding,
+    )
+
+
+def _dilation(layers: Layers, number: int) -> str | None:
+    """Whose dilation a network has, by the first 3x3 convolutions of its stages; None: it has none.
+
+    The first block of a stage has that of the others at OpenMMLab, of the stage before elsewhere.
+    """
+    for stage in range(3, 6):
+        names = [f"conv{stage}_block{block}_{number}_conv" for block in (1, 2)]
+        first, second = (
+            _pair(layers[name]["config"]["dilation_rate"])[0] if name in layers else 1
+            for name in names
+        )
+        if max(first, second) > 1:
+            return "openmmlab" if first == second or names[1] not in layers else "torchvision"
+    return None
 
 
 def output_stride(layers: Layers) -> int | None:

@@ -29,6 +29,8 @@ class Naming(abc.ABC):
         margin: whether they cropped the centre of larger images.
         mean: of the pixels, RGB, 0-255, if all its networks want the same; else None.
         std: standard deviation, likewise.
+        bgr: whether its networks take BGR images, where nothing tells the opposite.
+        whole: whether its names alone, with the shapes, tell all that its networks compute.
         head: the file's name of the last layer.
         prefix: what the file puts in front of all other layers' names.
         avg_down: as in `Spec`; None where the file does not tell.
@@ -44,6 +46,8 @@ class Naming(abc.ABC):
     margin: ClassVar[bool] = True
     mean: ClassVar[tuple[float, ...] | None] = None
     std: ClassVar[tuple[float, ...] | None] = None
+    bgr: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
 
     head: str
     prefix: str = ""

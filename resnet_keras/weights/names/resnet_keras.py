@@ -24,9 +24,12 @@ class ResNetKeras(Naming):
         keras_layers.refuse_relatives(contents)
         top = keras_layers.parts(contents.layers).top
         found = keras_layers.head(contents, top, ["predictions"])
-        avg_down, stride_in_1x1 = keras_layers.style(contents.layers)
+        style = keras_layers.style(contents.layers)
         return cls(
-            found.head, avg_down=avg_down, stride_in_1x1=stride_in_1x1, problem=found.problem
+            found.head,
+            avg_down=style.avg_down,
+            stride_in_1x1=style.stride_in_1x1,
+            problem=found.problem,
         )
 
     def name(self, layer: str, variable: str) -> str:
@@ -43,12 +46,17 @@ class ResNetKeras(Naming):
             return Told()
         front, backbone, top = keras_layers.parts(contents.layers)
         pixels = keras_layers.pixels(contents.path, front)
+        style = keras_layers.style(contents.layers)
         return Told(
             mean=pixels and pixels.mean,
             std=pixels and pixels.std,
+            bgr=False,
             normalised=pixels is not None,
+            dilation=style.dilation,
+            channel_padding=style.channel_padding,
             output_stride=keras_layers.output_stride(backbone),
             input_shape=keras_layers.input_shape(contents.layers),
             activation=keras_layers.top(top).activation,
             layers=backbone,
+            whole=True,
         )

@@ -1,17 +1,69 @@
-"""What a repository's JSON files say about its weights: how images are prepared, which network."""
+"""What a file's or a repository's descriptions say: how images are prepared, which network."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.weights.names.config_text import told_by_config
+from resnet_keras.weights.names.told import Told
 
 # Pillow's numbers, which transformers writes.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 # timm's and transformers' defaults where a file does not tell.
 _CROP = 0.875
+
+
+# timm's names of the networks that are those of `SPECS`; others have their names and shapes, too:
+# resnetaa50 and resnetblur50 (anti-aliased), resnet50_gn, resnetrs50.
+_PLAIN = re.compile(r"((tv|gluon|ssl|swsl|ig)_)?resnet\d+(_v1)?[bcd]?(\..+)?")
+
+
+def told_by_facts(facts: Mapping[str, Any], path: str) -> Told:
+    """Read what is said of a network besides names, shapes and layers.
+
+    Args:
+        facts: as of `Contents`.
+        path: of the file, for messages.
+
+    Raises:
+        InputError: it is of another network than those here, or its preprocessing is not known.
+    """
+    meta, config = facts.get("meta"), facts.get("config.json")
+    told = told_by_config(meta, path) if isinstance(meta, Mapping) else Told()
+    if not isinstance(config, Mapping):
+        config = {}
+    network = config.get("architecture")
+    if isinstance(network, str) and not _PLAIN.fullmatch(network):
+        raise InputError(
+            f"{path} is of timm's {network}, which is not among the networks here, though its "
+            f"tensors may have their names: see resnet_keras.SPECS. "
+            f"Received: architecture={network!r} in config.json"
+        )
+    if (preprocessing := preprocessing_of(facts, path)) is not None:
+        told = told.or_else(
+            Told(
+                mean=preprocessing.mean,
+                std=preprocessing.std,
+                bgr=False,
+                preprocessing=preprocessing,
+            )
+        )
+    described = isinstance(network, str) or config.get("model_type") == "resnet"
+    return told.or_else(Told(labels=_labels(config), whole=described))
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes: transformers' `id2label`."""
+    names = config.get("id2label")
+    if not isinstance(names, Mapping):
+        return ()
+    labels = [names.get(str(number)) for number in range(len(names))]
+    known = tuple(name for name in labels if isinstance(name, str))
+    return known if len(known) == len(labels) else ()
 
 
 def preprocessing_of(facts: Mapping[str, Any], source: str) -> Preprocessing | None:
@@ -29,7 +81,7 @@ def preprocessing_of(facts: Mapping[str, Any], source: str) -> Preprocessing | N
         InputError: it asks for something that is not built here.
     """
     readers = (
-        (_timm, facts.get("config.json", {}).get("pretrained_cfg")),
+        (_timm, _entry(facts.get("config.json"), "pretrained_cfg")),
         (_transformers, facts.get("preprocessor_config.json")),
         (_keras_hub, _converter(facts.get("preprocessor.json"))),
     )
@@ -77,10 +129,8 @@ def _transformers(config: Mapping[str, Any]) -> Preprocessing:
 
 def _converter(preprocessor: Any) -> Any:
     """The configuration of the image converter in KerasHub's file."""
-    if not isinstance(preprocessor, Mapping):
-        return None
-    config = preprocessor.get("config", preprocessor)
-    return (config.get("image_converter") or {}).get("config")
+    config = _entry(preprocessor, "config") or preprocessor
+    return _entry(_entry(config, "image_converter"), "config")
 
 
 def _keras_hub(config: Mapping[str, Any]) -> Preprocessing:
@@ -95,6 +145,10 @@ def _keras_hub(config: Mapping[str, Any]) -> Preprocessing:
         tuple(-o / s for s, o in zip(scale, offset, strict=True)),
         tuple(1 / s for s in scale),
     )
+
+
+def _entry(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _pixels(fractions: Any) -> tuple[float, ...]:
