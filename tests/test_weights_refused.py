@@ -146,7 +146,7 @@ def test_keras_names_of_something_else_are_refused(tmp_path, arrays):
         {name: np.zeros(shape, np.float32) for name, shape in arrays.items()},
         tmp_path / "x.safetensors",
     )
-    with pytest.raises(InputError, match="x.safetensors uses a ResNet's names for other tensors"):
+    with pytest.raises(InputError, match="uses a ResNet's names for other|is not a ResNet"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
 
 
