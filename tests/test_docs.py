@@ -58,7 +58,13 @@ def unrun(page):
 
 
 # Trainings and exports, which take minutes together; by default only their flags are tried.
-SLOW_PAGES = ("docs/train.md", "docs/resume.md", "docs/distributed.md", "docs/export.md")
+SLOW_PAGES = (
+    "docs/train.md",
+    "docs/images.md",
+    "docs/resume.md",
+    "docs/distributed.md",
+    "docs/export.md",
+)
 
 
 def parameters(pairs):
