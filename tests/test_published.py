@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import threading
@@ -77,6 +78,25 @@ def test_a_row_is_what_its_authors_published(
     found = row.preprocessing
     assert found.size == (size, size) and found.resize == resize and found.mean[0] == mean
     assert (found.interpolation, found.antialias) == (interpolation, antialias)
+
+
+# The tables of MMClassification's ResNet page, whose column Download has these files.
+TABLES = Path(__file__).parent / "golden" / "mmclassification_tables.tsv"
+
+
+@pytest.mark.parametrize(
+    "published_row",
+    list(csv.DictReader(TABLES.read_text().splitlines(), delimiter="\t")),
+    ids=lambda row: row["url"].rpartition("/")[2],
+)
+def test_the_tables_download_column_works(published_row):
+    (row,) = (row for row in ROWS if row.url == published_row["url"])
+    assert row.top1 == float(published_row["top1"])
+    assert row.top5 in (None, float(published_row["top5"]))
+    assert published_row["url"].endswith(f"-{row.sha256}.pth")
+    name = published_row["model"].lower().replace("-", "")
+    assert name.startswith(row.model.removesuffix("_cifar"))
+    assert (row.classes == 1000) != row.model.endswith("_cifar")
 
 
 def test_imagenet_is_one_row_of_each_model_that_has_any():
@@ -355,6 +375,37 @@ def test_evaluate_and_predict_take_names(server, monkeypatch, tmp_path, network)
     scores = np.asarray(network(PIXELS[:1], training=False))[0]
     assert answer[0]["predictions"][0]["score"] == pytest.approx(scores.max(), abs=1e-4)
     assert len(server.asked) == 1
+
+
+@pytest.mark.slow
+def test_finetuning_starts_from_imagenet_with_an_empty_cache(server, monkeypatch, tmp_path):
+    """The recipe on a folder of images, with `--weights imagenet` from a mirror."""
+    import keras
+    from PIL import Image
+
+    original = ResNet("resnet50")
+    save_torch(original, tmp_path / "x.safetensors")
+    serve(server, monkeypatch, "openmmlab/resnet50_8xb32_in1k", tmp_path / "x.safetensors")
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    flags = (
+        "--dataset", f"folder:{tmp_path / 'images'}", "--weights", "imagenet", "--epochs", "1",
+        "--milestones", "1", "--learning-rate", "1e-9", "--train-size", "64", "--eval-size", "64",
+        "--eval-resize", "72", "--weight-decay", "0", "--run-dir", str(tmp_path / "run"),
+    )  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["finetune_resnet50.py", *flags])
+    runpy.run_path("recipes/finetune_resnet50.py", run_name="__main__")
+    assert len(server.asked) == 1
+    trained = keras.saving.load_model(tmp_path / "run" / "model.keras", compile=False)
+    for name in ("conv1_conv", "conv5_block3_2_conv"):  # at this rate they hardly move
+        kernels = (np.array(model.get_layer(name).kernel) for model in (trained, original))
+        np.testing.assert_allclose(next(kernels), next(kernels), atol=1e-6)
+    assert trained.output_shape == (None, 2)
 
 
 def test_weights_that_are_not_for_commercial_use_say_so(server, monkeypatch, tmp_path, capsys):

@@ -226,7 +226,7 @@ print(time.perf_counter() - start, memory("VmHWM") - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["pth", "safetensors"])
-def test_resnet152_in_15_seconds_and_two_and_a_half_times_its_size(tmp_path, run_python, format_):
+def test_resnet152_in_15_seconds_and_twice_its_size(tmp_path, run_python, format_):
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     path = tmp_path / f"x.{format_}"
@@ -237,4 +237,4 @@ def test_resnet152_in_15_seconds_and_two_and_a_half_times_its_size(tmp_path, run
     assert done.returncode == 0, done.stderr
     seconds, memory = map(float, done.stdout.split())
     print(f"{seconds:.1f} s, {memory / path.stat().st_size:.2f} x the file")
-    assert seconds < 15 and memory < 2.5 * path.stat().st_size
+    assert seconds < 15 and memory < 2 * path.stat().st_size

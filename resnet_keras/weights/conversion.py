@@ -15,6 +15,7 @@ from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.model_files import Metadata, read_metadata, require_replaceable_metadata
+from resnet_keras.model_files.keras import save
 from resnet_keras.models import Head, Normalisation, build, for_channels
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.published import find, is_name
@@ -98,7 +99,7 @@ def convert(
     del checkpoint  # its memory is wanted for writing
     if out.suffix == ".keras":
         with whole(out) as temporary:
-            network.save(temporary)
+            save(network, temporary)
         metadata.write(out)
     else:
         save_torch(network, out)

@@ -1,6 +1,7 @@
 """Load a checkpoint's values into a model's variables, once everything in the file fits."""
 
 import math
+import mmap
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -167,6 +168,7 @@ def fill(
             value, how = _adapted(value, variable.shape[2])
             adapted.append(f"{key} {how}")
         variable.assign(value)
+        _release(checkpoint.arrays[key])
     return Report(
         checkpoint.path,
         checkpoint.naming.title,
@@ -178,6 +180,15 @@ def fill(
         others=checkpoint.others,
         assumed=assumptions(model_layers(model), checkpoint, skipped, given),
     )
+
+
+def _release(array: np.ndarray) -> None:
+    """Let the pages of a memory-mapped file go that were read; they can be read again."""
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.obj if isinstance(base, memoryview) else base.base
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def wide(array: np.ndarray) -> np.ndarray:
