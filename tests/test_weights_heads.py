@@ -229,3 +229,17 @@ def test_barlow_twins(tmp_path):
     write_zip(tmp_path / "x.pth", {"epoch": 1, "model": state})
     report = convert(tmp_path / "x.pth", tmp_path / "x.keras")
     assert report.naming == "torchvision" and len(report.skipped) == 3
+
+
+def test_prototypes_beside_a_backbone_are_no_head(tmp_path):
+    """SwAV: `module.prototypes` under the prefix of the backbone itself."""
+    arrays = prefixed("module.", without_head(small_state()))
+    arrays |= {
+        "module.projection_head.0.weight": np.zeros((16, 32), np.float32),
+        "module.prototypes.weight": np.zeros((300, 16), np.float32),
+    }
+    save_file(arrays, tmp_path / "x.safetensors")
+    report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
+    assert set(report.skipped) == {"module.projection_head.0.weight", "module.prototypes.weight"}
+    model = keras.saving.load_model(tmp_path / "x.keras")
+    assert model.output_shape == (None, 16, 16, 32)

@@ -164,3 +164,21 @@ def test_torch_names_of_something_else_are_refused(tmp_path, change, arguments):
     with pytest.raises(InputError, match="x.safetensors uses a ResNet's names for other tensors"):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **arguments)
     assert not (tmp_path / "x.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layer2.0.conv1.weight", np.nan), ("fc.bias", np.inf), ("bn1.running_var", -1e-3)],
+)
+def test_what_a_training_that_diverged_left_is_refused(tmp_path, key, value):
+    arrays = {name: np.array(array) for name, array in small_state().items()}
+    arrays[key].flat[-1] = value
+    save_file(arrays, tmp_path / "x.safetensors")
+    model = small()
+    before = kernels(model)
+    with pytest.raises(
+        InputError, match=f"'{key}' has values that are NaN.*Received: .* and 0 more"
+    ):
+        load_weights(model, tmp_path / "x.safetensors")
+    after = kernels(model)
+    assert all(np.array_equal(before[path], after[path]) for path in before)

@@ -158,6 +158,8 @@ def fill(
     _require_layers(model, checkpoint)
     if not given or checkpoint.told.normalised is not None:
         _require_preprocessing(model, checkpoint)
+    for variable, key in pairs:
+        _require_numbers(checkpoint, key, variable.name)
     adapted = []
     if filled := [key for key in checkpoint.filled if key in used]:
         more = f" and {len(filled) - 1} more" if len(filled) > 1 else ""
@@ -180,6 +182,25 @@ def fill(
         others=checkpoint.others,
         assumed=assumptions(model_layers(model), checkpoint, skipped, given),
     )
+
+
+def _require_numbers(checkpoint: Checkpoint, key: str, variable: str) -> None:
+    """Refuse what a training that went wrong leaves, whose network computes no numbers.
+
+    Raises:
+        InputError: a value that is NaN or infinite, or a variance below 0.
+    """
+    value = checkpoint.arrays[key]
+    wrong = ~np.isfinite(value)
+    if variable == "moving_variance":
+        wrong |= value < 0
+    if wrong.any():
+        raise InputError(
+            f"{checkpoint.path}: {key!r} has values that are NaN, infinite or a variance below 0: "
+            "the training that saved it had diverged. "
+            f"Received: {value[wrong][0]} and {np.count_nonzero(wrong) - 1} more"
+        )
+    _release(value)
 
 
 def _release(array: np.ndarray) -> None:

@@ -39,6 +39,11 @@ class Place:
         yield "report", self.report
 
     def files(self):
-        """Every file of the run, hidden ones too; TensorBoard has one for each start."""
+        """Every file of the run, hidden ones too; TensorBoard has one for each start.
+
+        The backup before the last is of the end of an epoch, or of a signal in the last one.
+        """
         names = (path.relative_to(self.run) for path in self.run.rglob("*") if path.is_file())
-        return {str(name) for name in names if name.parts[0] != "tensorboard"}
+        found = sorted(str(name) for name in names if name.parts[0] != "tensorboard")
+        backups = [name for name in found if name.startswith("backup/0")]
+        return {"the backup before" if name in backups[:-1] else name for name in found}

@@ -100,8 +100,10 @@ def _unnamed(outside: Mapping[str, np.ndarray], features: int | None) -> Head:
         if array.ndim == 2 and not _PROJECTIONS.search(key) and not is_bookkeeping(key)
     ]
     # Where there are kernels, too, it is a detector.
-    if not matrices or any(array.ndim == 4 for array in outside.values()):
+    if any(array.ndim == 4 for array in outside.values()):
         return Head(None)
+    if not matrices:
+        return Head(None, projects=any(map(_PROJECTIONS.search, outside)))
     name, _, last = matrices[0].rpartition(".")
     if len(matrices) == 1 and last == "weight" and outside[matrices[0]].shape[1] == features:
         return Head(name)
