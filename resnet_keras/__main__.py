@@ -307,7 +307,7 @@ def evaluate(
     model_file: ModelFile,
     *,
     images: OmitArgPrefixes[Images] = Images(),  # noqa: B008
-    split: str = "test",
+    split: Name = None,
     batch_size: int = 128,
     save: File = None,
     calibrate_on: Name = None,
@@ -317,7 +317,8 @@ def evaluate(
     Args:
         model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
         images: Where the images come from.
-        split: test, train, or a part such as test[:50%].
+        split: test, train, val, all, or a part such as test[:50%]. By default test, or all images
+            of a folder without splits.
         batch_size: Images per batch.
         save: Write the scores of every image to this .npz file.
         calibrate_on: Also fit a temperature, on this split. It must not have been trained on.

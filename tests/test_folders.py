@@ -1,7 +1,6 @@
 """A folder of images: every format is read correctly, and every bad file is named."""
 
 import io
-import random
 import shutil
 
 import numpy as np
@@ -220,39 +219,109 @@ def test_classes_are_those_of_all_splits_and_missing_ones_are_named(tmp_path, jp
     assert train.labels == val.labels == ("ant", "bee", "dog", "gnu")
     assert np.bincount(train.files.labels).tolist() == [50, 0, 50]
     assert np.bincount(val.files.labels).tolist() == [0, 50, 50]
-    said = capfd.readouterr().err
-    assert "no train images of bee, gnu\n" in said and "no val images of ant, gnu\n" in said
-    assert names(data.Source(name, "val").open()) == names(val)
-    with pytest.raises(InputError, match="train, val. Received: split='validation'"):
-        data.Source(name, "validation").open()
+    said = capfd.readouterr().err.splitlines()
+    assert said == [f"warning: {tmp_path}: no train images of bee, gnu",
+                    f"warning: {tmp_path}: no val images of ant, gnu"]  # fmt: skip
+    for word in ("val", "valid", "validation"):
+        assert names(data.Source(name, word).open()) == names(val)
+    assert data.Source(name, "all").open().examples == 200
+    with pytest.raises(InputError, match="train, val, all. Received: split='dev'"):
+        data.Source(name, "dev").open()
 
 
-def test_a_folder_without_splits_is_split_by_class_and_seed(tmp_path, jpegs):
-    few = dict(list(jpegs.items())[:7])
-    one = tree(tmp_path / "one", a=jpegs, b=few, c={"x.jpg": KINDS["jpeg"]})
-    # The same files, written in another order.
-    shuffled = random.Random(0).sample(sorted(jpegs), 50)
-    tree(tmp_path / "two", c={"x.jpg": KINDS["jpeg"]}, b=few, a={n: jpegs[n] for n in shuffled})
-
-    def split(folder, seed):
-        return [
-            names(data.open_folder(tmp_path / folder, side, seed=seed))
-            for side in ("train", "test")
-        ]
-
-    train, test = split("one", 1)
-    assert not {*map(tuple, train)} & {*map(tuple, test)} and len(train) + len(test) == 58
-    assert [label for label, _ in test] == ["a"] * 10 + ["b"]
-    assert split("two", 1) == [train, test]
-    assert split("one", 2)[1] != test
-    # An additional image moves at most one other.
-    extra = tmp_path / "one" / "a" / "extra.jpg"
-    extra.write_bytes(KINDS["png"])
-    assert len({*map(tuple, data_names(one, 1))} ^ {*map(tuple, test)}) <= 2
+@pytest.mark.parametrize("word", ["val", "valid", "validation"])
+def test_three_splits_are_three_splits(tmp_path, jpegs, word):
+    images = list(jpegs.items())
+    parts = {"train": images[:30], word: images[30:45], "test": images[45:]}
+    name = tree(tmp_path, **{f"{split}/a": dict(part) for split, part in parts.items()})
+    for split, part in parts.items():
+        opened = data.Source(name, split).open()
+        assert names(opened) == [["a", file] for file, _ in part]
+    assert data.Source(name, "all").open().examples == 50
+    assert data.Source(name).made == {"train", "val", "test"}
 
 
-def data_names(name, seed):
-    return names(data.open_folder(name.removeprefix("folder:"), "test", seed=seed))
+def sides(root, **options):
+    """Which side each file is on."""
+    return {
+        label_and_file: split
+        for split in ("train", "test")
+        for label_and_file in map(tuple, names(data.open_folder(root, split, **options)))
+    }
+
+
+def test_a_folder_without_splits_is_split_by_each_files_own_hash(tmp_path):
+    def written(count, start=0):
+        return {f"{i:03}.png": encode(Image.new("L", (1 + i % 30, 1 + i // 30)), "PNG")
+                for i in range(start, start + count)}  # fmt: skip
+
+    one = tmp_path / "one"
+    tree(one, a=written(200), b=written(20, 200), c={"x.jpg": KINDS["jpeg"]})
+    before = sides(one)
+    assert len(before) == 221 and before["c", "x.jpg"] == "train"
+    a = [side for (label, _), side in before.items() if label == "a"]
+    # A fifth: binomial, 5.7 images of 200 are one standard deviation.
+    assert 40 - 17 < a.count("test") < 40 + 17
+    assert sides(one, seed=1) != before
+    # Neither other images nor other names nor another time change the side of an image.
+    for name, content in written(300, 300).items():
+        (one / "a" / name).write_bytes(content)
+    (one / "b" / "200.png").rename(one / "b" / "renamed.png")
+    after = sides(one)
+    renamed = before.pop(("b", "200.png"))
+    assert after["b", "renamed.png"] == renamed
+    assert {file: after[file] for file in before} == before
+    # Copies stay together, whatever class they are in.
+    for (label, file), side in list(after.items())[::7]:
+        other = "b" if label == "a" else "a"
+        shutil.copy(one / label / file, one / other / f"copy of {label} {file}")
+        assert sides(one)[other, f"copy of {label} {file}"] == side
+
+
+def test_a_class_of_a_few_images_has_one_in_each_split(tmp_path):
+    for number in range(40):
+        images = {f"{i}.png": encode(Image.new("L", (number + 1, i + 1)), "PNG") for i in range(2)}
+        tree(tmp_path, **{f"{number:02}": images})
+    found = sides(tmp_path)
+    for number in range(40):
+        assert {found[f"{number:02}", f"{i}.png"] for i in range(2)} == {"train", "test"}
+
+
+@pytest.mark.parametrize(("holdout", "counts"), [(0.2, (8, 2)), (10, (8, 2)), (3, (2, 1))])
+def test_validation_images_are_taken_of_each_class_in_proportion(tmp_path, holdout, counts):
+    images = [encode(Image.new("L", (9, i + 1)), "PNG") for i in range(60)]
+    parts = {"train/a": images[:40], "train/b": images[40:50], "test/a": images[50:]}
+    for folder, contents in parts.items():
+        tree(tmp_path, **{folder: {f"{i:02}.png": image for i, image in enumerate(contents)}})
+    source = f"folder:{tmp_path}"
+    train, val, test = (
+        data.Source(source, split, holdout=holdout).open() for split in ("train", "val", "test")
+    )
+    assert np.bincount(val.files.labels).tolist() == list(counts)
+    assert train.examples + val.examples == 50 and test.examples == 10
+    assert not {*train.paths} & {*val.paths}
+    again = data.Source(source, "val", holdout=holdout).open()
+    assert again.paths == val.paths
+
+
+@pytest.mark.parametrize("holdout", [50, 0.001, 0.999])
+def test_validation_images_must_leave_some_and_be_some(tmp_path, jpegs, holdout):
+    name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
+    with pytest.raises(InputError, match="`holdout` must leave images .* of 50. Received"):
+        data.Source(name, "val", holdout=holdout).open()
+
+
+def test_who_has_validation_images_holds_out_none(tmp_path, jpegs):
+    name = tree(tmp_path, **{"train/a": jpegs, "val/a": jpegs})
+    with pytest.raises(InputError, match="validation images of its own: `holdout` must be 0"):
+        data.Source(name, "train", holdout=0.1).open()
+
+
+def test_folders_in_a_class_are_of_the_class(tmp_path, jpegs):
+    files = list(jpegs.items())
+    name = tree(tmp_path, **{"a": dict(files[:10]), "a/deep/er": dict(files[10:40]), "b": jpegs})
+    opened = data.Source(name, "all").open()
+    assert opened.labels == ("a", "b") and np.bincount(opened.files.labels).tolist() == [40, 50]
 
 
 def test_of_two_images_each_split_gets_one(tmp_path, jpegs):
@@ -269,12 +338,21 @@ def test_nothing_is_written_into_the_folder(tmp_path, jpegs):
     assert sorted(path.as_posix() for path in tmp_path.rglob("*")) == before
 
 
+IN_IT = {"x.png": KINDS["png"]}
+
+
 @pytest.mark.parametrize(
     ("folders", "message"),
     [({}, "no class folders"),
-     ({"train/a": {}}, "none of test, val, validation"),
-     ({"val/a": {}}, "no train/CLASS"),
-     ({"all/a": {}}, "all/a is a folder where an image should be"),
+     ({"train/a": {}}, "is empty"),
+     ({"val/a": IN_IT, "val/b": IN_IT}, "has the splits val, all. Received: split='train'"),
+     ({"all/a": IN_IT, "all/b": IN_IT}, "the only folder in .* is all: give folder:.*/all"),
+     ({"all/train/a": IN_IT, "all/train/b": IN_IT}, "is all: give folder:.*/all"),
+     ({"Train/a": IN_IT, "Val/a": IN_IT}, "called train, val and test: rename Train, Val"),
+     ({"training/a": IN_IT, "validation/a": IN_IT}, "called train, val and test: rename training"),
+     ({"train/a": IN_IT, "Test/a": IN_IT}, "called train, val and test: rename Test"),
+     ({"val/a": IN_IT, "valid/a": IN_IT}, "must have one of val, valid"),
+     ({"train/cat": IN_IT, "val/Cat": IN_IT}, "the classes Cat and cat, which differ in upper"),
      ({"a": {}}, "is empty")],
 )  # fmt: skip
 def test_a_wrong_layout_is_refused(tmp_path, folders, message):
@@ -285,7 +363,8 @@ def test_a_wrong_layout_is_refused(tmp_path, folders, message):
 
 def test_preparing_a_folder_is_checking_it(tmp_path, jpegs):
     name = tree(tmp_path, a=jpegs, b=jpegs)
-    assert data.prepare(name)["splits"] == {"train": 80, "test": 20}
+    splits = data.prepare(name)["splits"]
+    assert sum(splits.values()) == 100 and splits["train"] > 60
     (tmp_path / "b" / "empty.jpg").touch()
     with pytest.raises(InputError, match=r"1 of 101 files .*: b/empty.jpg \(empty\)"):
         data.prepare(name)

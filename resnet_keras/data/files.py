@@ -51,6 +51,12 @@ class FileSplit(IndexedSplit):
         """Path of each image."""
         return tuple(path.decode(errors="surrogateescape") for path in self.files.paths.tolist())
 
+    def relabelled(self, labels: tuple[str, ...]) -> Self:
+        """The same images, their classes numbered as in `labels`, which has all of them."""
+        numbers = np.array([labels.index(label) for label in self.labels], np.int64)
+        files = dataclasses.replace(self.files, labels=numbers[self.files.labels])
+        return dataclasses.replace(self, labels=labels, files=files)
+
     def _contents(self) -> Iterable[np.ndarray]:
         return self.files.labels, self.files.fingerprints
 

@@ -1,11 +1,12 @@
 """A folder of images as a data set: each class is a folder."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from resnet_keras.data.files import FileSplit
-from resnet_keras.data.listing import TEST_SPLITS, ImageFile, image_file, split_of
+from resnet_keras.data.listing import SPLITS, ImageFile, image_file, split_of
 from resnet_keras.errors import InputError
 
 # What file managers and archivers leave behind.
@@ -14,14 +15,18 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def open_folder(
-    folder: str | Path, split: str, *, seed: int = 0, skip_bad: bool = False
+    folder: str | Path,
+    split: str,
+    *,
+    seed: int = 0,
+    skip_bad: bool = False,
+    holdout: float = 0,
 ) -> FileSplit:
     """Open one split of a folder of images; nothing is written into it.
 
-    There are two layouts: `train/CLASS/*` beside `val/CLASS/*` (or `test`, `validation`); or
-    `CLASS/*`, where a fifth of each class, at least one image, becomes the test split. Which images
-    depends only on `seed` and the names of the files: adding or removing an image moves at most one
-    other.
+    There are two layouts: `train/CLASS/*`, `val/CLASS/*` (or `valid`, `validation`) and
+    `test/CLASS/*`, of which some may be missing; or `CLASS/*`, where `split_of` draws the test
+    images. Images in folders inside a class folder are of that class.
 
     The classes are the names of the class folders of all splits, sorted. Every file in them must be
     an image. Hidden files, `Thumbs.db` and `desktop.ini` are ignored, unless they have the suffix
@@ -30,10 +35,10 @@ def open_folder(
 
     Args:
         folder: the folder of the images.
-        split: "train"; "test" (the first of the folders `test`, `val`, `validation` that exists);
-            or the name of one of these folders.
-        seed: draws the test images of a folder without splits.
+        split: as in `split_of`.
+        seed: as in `split_of`.
         skip_bad: leave out files that are not images, and count them on stderr.
+        holdout: as in `split_of`.
 
     Returns:
         The images, always with three channels.
@@ -43,22 +48,27 @@ def open_folder(
     """
     root = Path(os.path.expanduser(folder)).absolute()
     labels, images = _find(root)
-    return split_of(root, images, split, labels=labels, seed=seed, skip_bad=skip_bad)
+    return split_of(
+        root, images, split, labels=labels, seed=seed, skip_bad=skip_bad, holdout=holdout
+    )
+
+
+def splits_in(folder: str | Path) -> set[str]:
+    """Return the splits that a folder has, "train", "val" and "test"; none: its classes alone."""
+    root = Path(os.path.expanduser(folder)).absolute()
+    return {image.split for image in _find(root)[1]} - {""}
 
 
 def _find(root: Path) -> tuple[tuple[str, ...], tuple[ImageFile, ...]]:
     """List the classes and the files of a folder, sorted by their names."""
     if not root.is_dir():
         raise InputError(f"no such folder. Received: {root}")
-    splits = {name: root / name for name in ("train", *TEST_SPLITS) if _subfolders(root / name)}
-    if "train" not in splits:
-        if splits:
-            raise InputError(f"{root} has {', '.join(splits)}, but no train/CLASS/* beside it.")
-        splits = {"": root}
-    elif len(splits) == 1:
-        raise InputError(
-            f"{root} has train, but none of {', '.join(TEST_SPLITS)} with class folders beside it."
-        )
+    folders = _subfolders(root)
+    named = {path.name: path for path in folders if path.name in SPLITS and _subfolders(path)}
+    _require_layout(root, folders, named)
+    splits = {SPLITS[name]: path for name, path in named.items()}
+    if splits.keys() <= {"train"}:
+        splits = {"": splits.get("train", root)}
     labels: set[str] = set()
     found: list[ImageFile] = []
     for split, folder in splits.items():
@@ -67,7 +77,51 @@ def _find(root: Path) -> tuple[tuple[str, ...], tuple[ImageFile, ...]]:
             found += _files(split, label)
     if not labels:
         raise InputError(f"{root} has no class folders: it needs CLASS/* or train/CLASS/*.")
+    _require_different(root, labels)
     return tuple(sorted(labels)), tuple(found)
+
+
+def _require_layout(root: Path, folders: list[Path], named: dict[str, Path]) -> None:
+    """Refuse layouts that are nearly one of the two, with what to do.
+
+    Raises:
+        InputError: splits of other names, two of one kind, or one folder around them all.
+    """
+    kinds = [SPLITS[name] for name in named]
+    if twice := [name for name in named if kinds.count(SPLITS[name]) > 1]:
+        raise InputError(f"{root} must have one of {', '.join(twice)}. Received: all of them")
+    nearly = [p.name for p in folders if p.name not in named and _split_like(p.name)]
+    nearly = [name for name in nearly if _subfolders(root / name)]
+    if nearly and len(nearly) + len(named) > 1:
+        raise InputError(
+            f"{root}: the splits are called train, val and test: rename "
+            f"{', '.join(nearly)}. Received: {', '.join(path.name for path in folders)}"
+        )
+    if len(folders) == 1 and not named:
+        inner = _subfolders(folders[0])
+        if len(inner) > 1 or (inner and _split_like(inner[0].name)):
+            raise InputError(
+                f"the only folder in {root} is {folders[0].name}: give folder:{folders[0]}. "
+                f"Received: {', '.join(path.name for path in inner[:4])} in it"
+            )
+
+
+def _split_like(name: str) -> bool:
+    """Tell whether people call a split so."""
+    pattern = r"(train|val|valid|test|dev)(ing|idation|ation|_?set)?"
+    return re.fullmatch(pattern, name.lower()) is not None
+
+
+def _require_different(root: Path, labels: set[str]) -> None:
+    """Refuse classes whose names differ in case only: `train/cat` and `val/Cat`."""
+    folded: dict[str, str] = {}
+    for label in sorted(labels):
+        other = folded.setdefault(label.casefold(), label)
+        if other != label:
+            raise InputError(
+                f"{root} has the classes {other} and {label}, which differ in upper and lower "
+                "case only: give the folders of one class the same name."
+            )
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -79,16 +133,12 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(split: str, label: Path) -> Iterable[ImageFile]:
-    """List the files in a class folder."""
-    for path in sorted(label.iterdir()):
-        if is_litter(path.name):
-            continue
-        if path.is_dir():
-            raise InputError(
-                f"{path} is a folder where an image should be: the layout is CLASS/* or "
-                "train/CLASS/* with val/CLASS/*."
-            )
-        yield image_file(split, label.name, path)
+    """List the files in a class folder and in the folders inside."""
+    for folder, inside, files in os.walk(label):
+        inside[:] = sorted(name for name in inside if not is_litter(name))
+        for name in sorted(files):
+            if not is_litter(name):
+                yield image_file(split, label.name, Path(folder, name))
 
 
 def is_litter(name: str) -> bool:

@@ -5,6 +5,7 @@ What lists the files, such as `folders`, needs no more than `image_file` and `sp
 
 import functools
 import hashlib
+import math
 import os
 import warnings
 from collections import Counter
@@ -21,10 +22,10 @@ from resnet_keras.data.formats import UnreadableError, tidy
 from resnet_keras.data.images import read_bytes
 from resnet_keras.errors import InputError
 
-# Splits that "test" may mean; of several that exist, the first.
-TEST_SPLITS = ("test", "val", "validation")
+# The splits, and what else they may be called.
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
-# Of images without splits, this share of each class becomes the test split.
+# Of images without splits, this share becomes the test split.
 TEST_SHARE = 0.2
 
 # From this number of files on, checking takes long enough to say that it is going on.
@@ -35,7 +36,7 @@ class ImageFile(NamedTuple):
     """A file and its class; size and time change where the file does.
 
     Attributes:
-        split: its name, or "" where there are no splits.
+        split: "train", "val" or "test"; "" where there are no splits.
         label: name of the class.
         path: absolute.
         size: in bytes.
@@ -61,6 +62,7 @@ class _Listing(NamedTuple):
     """Files that were checked."""
 
     labels: tuple[str, ...]
+    images: list[tuple[ImageFile, _Checked]]
     splits: dict[str, list[tuple[ImageFile, _Checked]]]
     skipped: tuple[tuple[str, str], ...]
 
@@ -82,20 +84,24 @@ def split_of(
     labels: Iterable[str],
     seed: int = 0,
     skip_bad: bool = False,
+    holdout: float = 0,
 ) -> FileSplit:
     """Read every file, and give one split.
 
-    Where the files have no splits, a fifth of each class, at least one image, becomes the test
-    split. Which images depends only on `seed` and the names of the files: adding or removing an
-    image moves at most one other.
+    Where the files have no splits, about a fifth of them becomes the test split: each file by the
+    hash of its own bytes, so that others never move it, and copies stay together. A class of two
+    images or more has at least one in each split.
 
     Args:
         root: what lists the files, in messages: a folder, in which they are, or a file beside them.
         images: of all splits.
-        split: "train"; "test" (the first of `TEST_SPLITS` that there is); or the name of a split.
+        split: "train"; "val" (also "valid", "validation"); "test", which is "val" where there are
+            validation images and no test images; or "all".
         labels: names of the classes, in the order of their numbers.
-        seed: draws the test images where there are no splits.
+        seed: draws the test images where there are no splits, and the validation images.
         skip_bad: leave out files that are not images, and count them on stderr.
+        holdout: where there are no validation images, take so many from the training images, of
+            each class in proportion; below 1: this share of them.
 
     Returns:
         The images, always with three channels.
@@ -103,15 +109,16 @@ def split_of(
     Raises:
         InputError: no such split, an empty one, or bad files, each with its reason.
     """
-    checked = _check_once(root, tuple(labels), tuple(images), seed, skip_bad)
-    name = split
-    if split == "test":
-        name = next((name for name in TEST_SPLITS if name in checked.splits), split)
-    if name not in checked.splits:
+    checked = _check_once(root, tuple(labels), tuple(images), seed, skip_bad, holdout)
+    name = SPLITS.get(split, split)
+    if name == "test" and name not in checked.splits:
+        name = "val"
+    if name not in checked.splits and name != "all":
         raise InputError(
-            f"{root} has the splits {', '.join(sorted(checked.splits))}. Received: split={split!r}"
+            f"{root} has the splits {', '.join(sorted(checked.splits))}, all. "
+            f"Received: split={split!r}"
         )
-    members = checked.splits[name]
+    members = checked.images if name == "all" else checked.splits[name]
     if not members:
         raise InputError(f"split {split!r} of {root} is empty.")
     number = {label: i for i, label in enumerate(checked.labels)}
@@ -121,13 +128,20 @@ def split_of(
         fingerprints=np.array([check.fingerprint for _, check in members], np.int64),
         plain=np.array([check.plain for _, check in members]),
     )
-    return FileSplit(labels=checked.labels, channels=3, files=files, skipped=checked.skipped)
+    return FileSplit(
+        labels=checked.labels, channels=3, files=files, skipped=checked.skipped, name=name
+    )
 
 
 # Training opens two splits; the files are read once for both.
 @functools.lru_cache(maxsize=1)
 def _check_once(
-    root: Path, labels: tuple[str, ...], found: tuple[ImageFile, ...], seed: int, skip_bad: bool
+    root: Path,
+    labels: tuple[str, ...],
+    found: tuple[ImageFile, ...],
+    seed: int,
+    skip_bad: bool,
+    holdout: float,
 ) -> _Listing:
     """Check every file, and say once what is wrong."""
     checks = _check(root, found)
@@ -150,8 +164,10 @@ def _check_once(
         splits[pair[0].split].append(pair)
     if "" in splits:
         splits = _split(splits[""], seed)
+    if holdout:
+        splits |= _held_out(root, splits, seed, holdout)
     _say_what_is_missing(root, labels, splits)
-    return _Listing(labels, splits, bad)
+    return _Listing(labels, good, splits, bad)
 
 
 def _check(root: Path, found: tuple[ImageFile, ...]) -> list[_Checked]:
@@ -178,23 +194,70 @@ def _check_one(path: str) -> _Checked:
 
 
 def _split(images: list, seed: int) -> dict[str, list]:
-    """Make a share of each class, drawn by the names alone, the test split."""
+    """Make about a fifth of the images the test split, each by the hash of its own bytes.
 
-    def draw(pair) -> bytes:
-        name = f"{seed}/{pair[0].label}/{os.path.basename(pair[0].path)}"
-        return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    A class of two images or more has at least one in each split.
+    """
+    test: set[str] = set()
+    for pairs in _by_class(images).values():
+        draws = {pair[0].path: _draw(pair, f"{seed}") for pair in pairs}
+        ordered = sorted(draws, key=lambda path: (draws[path], path))
+        chosen = {path for path, draw in draws.items() if draw < TEST_SHARE}
+        if not chosen and len(pairs) > 1:  # with its copies, unless that is all
+            chosen = {path for path in draws if draws[path] == draws[ordered[0]]}
+        if len(chosen) == len(pairs):
+            chosen.discard(ordered[-1])
+        test |= chosen
+    return _in_two(images, test, "train", "test")
 
+
+def _held_out(root: Path, splits: dict[str, list], seed: int, holdout: float) -> dict[str, list]:
+    """Take validation images from the training images, of each class in proportion."""
+    if "val" in splits:
+        raise InputError(
+            f"{root} has validation images of its own: `holdout` must be 0. "
+            f"Received: holdout={holdout}"
+        )
+    images = splits.get("train", [])
+    count = round(holdout * len(images)) if holdout < 1 else int(holdout)
+    if not 0 < count < len(images):
+        raise InputError(
+            f"`holdout` must leave images to train and to validate on, of {len(images):,}. "
+            f"Received: holdout={holdout}"
+        )
+    classes = _by_class(images)
+    shares = {label: count * len(pairs) / len(images) for label, pairs in classes.items()}
+    counts = {label: math.floor(share) for label, share in shares.items()}
+    # What is left goes to the largest remainders.
+    rest = count - sum(counts.values())
+    for label in sorted(shares, key=lambda name: (counts[name] - shares[name], name))[:rest]:
+        counts[label] += 1
+    chosen: set[str] = set()
+    for label, pairs in classes.items():
+        drawn = sorted(pairs, key=lambda pair: (_draw(pair, f"val/{seed}"), pair[0].path))
+        chosen.update(pair[0].path for pair in drawn[: counts[label]])
+    return _in_two(images, chosen, "train", "val")
+
+
+def _draw(pair: tuple[ImageFile, _Checked], salt: str) -> float:
+    """A number in [0, 1) that is a function of a file's bytes."""
+    digest = hashlib.sha256(f"{salt}/{pair[1].fingerprint}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _by_class(images: list) -> dict[str, list]:
+    """Images by the names of their classes."""
     classes: dict[str, list] = {}
     for pair in images:
         classes.setdefault(pair[0].label, []).append(pair)
-    test: set[str] = set()
-    for pairs in classes.values():
-        # Of two images, one is for the test; a single one is not.
-        count = max(round(TEST_SHARE * len(pairs)), len(pairs) > 1)
-        test.update(pair[0].path for pair in sorted(pairs, key=draw)[:count])
+    return classes
+
+
+def _in_two(images: list, chosen: set[str], others: str, name: str) -> dict[str, list]:
+    """Two splits: the images of the paths chosen, and the others."""
     return {
-        "train": [pair for pair in images if pair[0].path not in test],
-        "test": [pair for pair in images if pair[0].path in test],
+        others: [pair for pair in images if pair[0].path not in chosen],
+        name: [pair for pair in images if pair[0].path in chosen],
     }
 
 
@@ -203,4 +266,4 @@ def _say_what_is_missing(root: Path, labels: tuple[str, ...], splits: dict[str, 
     for split, images in splits.items():
         there = {file.label for file, _ in images}
         if lacking := [label for label in labels if label not in there]:
-            say(f"{root}: no {split} images of {', '.join(lacking)}")
+            say(f"warning: {root}: no {split} images of {', '.join(lacking)}")

@@ -72,7 +72,8 @@ def prepare(
 
 def _check_images(dataset: str, path: Path) -> dict[str, Any]:
     """Read every file; images of one's own are used as they are."""
-    splits = {split: Source(dataset, split).open().examples for split in ("train", "test")}
+    names = Source(dataset).made or ("train", "test")
+    splits = {name: Source(dataset, name).open().examples for name in sorted(names, reverse=True)}
     return {"dataset": dataset, "folder": str(path), "splits": splits, "prepared": "before"}
 
 

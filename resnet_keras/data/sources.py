@@ -4,15 +4,28 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet_keras.data.folders import open_folder
+from resnet_keras.data.folders import open_folder, splits_in
 from resnet_keras.data.splits import Split
 from resnet_keras.data.tfds_splits import open_tfds
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
 
-# What opens `WORD:PATH`, called with the path, the name of the split, and `skip_bad`; data sets of
-# other names are TFDS'.
-_LOCAL: dict[str, Callable[..., Split]] = {"folder": open_folder}
+
+@dataclasses.dataclass(frozen=True)
+class _Local:
+    """A kind of images of one's own, `WORD:PATH`.
+
+    Attributes:
+        open: called with the path, the name of the split, `skip_bad` and `holdout`.
+        splits_in: called with the path; the splits that the user made.
+    """
+
+    open: Callable[..., Split]
+    splits_in: Callable[[Path], set[str]]
+
+
+# By the word; data sets of other names are TFDS'.
+_LOCAL = {"folder": _Local(open_folder, splits_in)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +36,25 @@ class Source:
         dataset: `digits`; the name of a TFDS image-classification data set; or images of one's own,
             such as `folder:PATH` (see `open_folder`).
         split: "train"; "test", which is the validation split where the data set has no labelled
-            test split; or a split as TFDS writes it (`validation[:10%]`).
+            test split; or a split as TFDS writes it (`validation[:10%]`); of one's own images
+            "val" and "all", too.
         data_dir: where prepared data sets are; by default TFDS' `~/tensorflow_datasets`.
         skip_bad: leave out image files that cannot be read.
+        holdout: of one's own images, how many of the training images are the validation images
+            (see `open_folder`).
     """
 
     dataset: str
     split: str = "test"
     data_dir: str | Path | None = None
     skip_bad: bool = False
+    holdout: float = 0
+
+    @property
+    def made(self) -> set[str] | None:
+        """The splits that the user made of images of one's own; None for a data set of TFDS."""
+        path = local_path(self.dataset)
+        return None if path is None else self._local().splits_in(path)
 
     def open(self) -> Split:
         """Open the split; small data sets are prepared first, if their files can be had.
@@ -43,12 +66,22 @@ class Source:
         if (path := local_path(self.dataset)) is None:
             split = open_tfds(self.dataset, self.split, self.data_dir)
         else:
-            word = self.dataset.partition(":")[0]
-            if word not in _LOCAL:
-                known = ", ".join(f"`{name}:PATH`" for name in _LOCAL)
-                raise InputError(
-                    f"no such data set: give {known} or a name in TFDS. "
-                    f"Received: dataset={self.dataset!r}"
-                )
-            split = _LOCAL[word](path, self.split, skip_bad=self.skip_bad)
+            split = self._local().open(
+                path, self.split, skip_bad=self.skip_bad, holdout=self.holdout
+            )
         return dataclasses.replace(split, source=self)
+
+    def _local(self) -> _Local:
+        """What opens images of one's own.
+
+        Raises:
+            InputError: there is no such kind.
+        """
+        word = self.dataset.partition(":")[0]
+        if word not in _LOCAL:
+            known = ", ".join(f"`{name}:PATH`" for name in _LOCAL)
+            raise InputError(
+                f"no such data set: give {known} or a name in TFDS. "
+                f"Received: dataset={self.dataset!r}"
+            )
+        return _LOCAL[word]

@@ -53,12 +53,14 @@ class Split(abc.ABC):
         channels: 1 or 3.
         skipped: `(path, reason)` of the bad files that were left out.
         source: the `Source` that the split was opened from.
+        name: of images of one's own, which split it is: "train", "val", "test" or "all".
     """
 
     labels: tuple[str, ...]
     channels: int
     skipped: tuple[tuple[str, str], ...] = ()
     source: Source | None = None
+    name: str = ""
 
     @property
     @abc.abstractmethod

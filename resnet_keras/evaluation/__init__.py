@@ -45,7 +45,7 @@ __all__ = [
 def evaluate(
     model_file: str | Path | ModelFile,
     *,
-    split: str | data.Split = "test",
+    split: str | data.Split | None = None,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     skip_bad: bool = False,
@@ -57,7 +57,9 @@ def evaluate(
 
     Args:
         model_file: a model file, or one that is open; or a name of `pretrained`.
-        split: "test", "train", or a split as TFDS writes it; or one that is open.
+        split: "test", "train", or a split as TFDS writes it; "val" and "all" of images of one's
+            own; or one that is open. By default "test"; all images of a folder without splits that
+            the model was not trained on.
         dataset: as of `data.Source`; by default what the model was trained on. Like `data_dir` and
             `skip_bad`, it is for splits that are named.
         data_dir: folder of the prepared data sets.
@@ -81,14 +83,15 @@ def evaluate(
     """
     if save is not None and Path(save).suffix != ".npz":
         raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
-    if dataset is not None and not any(isinstance(s, str) for s in (split, calibrate_on)):
+    by_name = split is None or isinstance(split, str) or isinstance(calibrate_on, str)
+    if dataset is not None and not by_name:
         raise InputError(
             f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
         )
     model_file, row = _opened(model_file)
     warn_of_missing_metadata(model_file)
 
-    def opened(name: str | data.Split) -> data.Split:
+    def opened(name: str | data.Split | None) -> data.Split:
         if isinstance(name, data.Split):
             require_fit(model_file, name)
             return name

@@ -1,5 +1,6 @@
 """The images that a model file is evaluated on: which ones, whether they fit, and their batches."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from resnet_keras.model_files import ModelFile
 def source_for(
     model_file: ModelFile,
     *,
-    split: str = "test",
+    split: str | None = None,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     skip_bad: bool = False,
@@ -23,7 +24,8 @@ def source_for(
 
     Args:
         model_file: an open model file.
-        split: as in `data.Source`.
+        split: as in `data.Source`; by default "test", or "all" for a folder of images without
+            splits that the model was not trained on.
         dataset: as in `data.Source`; by default the data set that the model was trained on.
         data_dir: as in `data.Source`.
         skip_bad: as in `data.Source`.
@@ -37,7 +39,11 @@ def source_for(
             f"{model_file.path} does not say what it was trained on: choose a data set with "
             "`dataset` (--dataset). Received: dataset=None"
         )
-    return data.Source(dataset, split, data_dir=data_dir, skip_bad=skip_bad)
+    source = data.Source(dataset, data_dir=data_dir, skip_bad=skip_bad)
+    if split is None:
+        unseen = dataset != model_file.metadata.dataset
+        split = "all" if unseen and source.made == set() else "test"
+    return dataclasses.replace(source, split=split)
 
 
 def open_split_for(model_file: ModelFile, source: data.Source) -> data.Split:
@@ -47,6 +53,11 @@ def open_split_for(model_file: ModelFile, source: data.Source) -> data.Split:
         InputError: there is no such data set or split, or `require_fit` refuses it.
     """
     split = source.open()
+    if isinstance(split, data.FileSplit):
+        labels = model_file.metadata.labels
+        if set(split.labels) < set(labels):  # classes without images
+            split = split.relabelled(labels)
+        split = dataclasses.replace(split, channels=model_file.channels)
     require_fit(model_file, split)
     return split
 

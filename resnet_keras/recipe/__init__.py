@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 from resnet_keras.errors import InputError
+from resnet_keras.files import local_path
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.checks import check, refuse, typed
 from resnet_keras.recipe.columns import (
@@ -72,7 +73,10 @@ class Recipe(Run, Optimization, Augmentation, Network):
 
     def examples(self) -> int | None:
         """Return the number of training images; None where the data set is not one of KNOWN."""
-        return KNOWN[self.dataset][0] - self.holdout if self.dataset in KNOWN else None
+        if self.dataset not in KNOWN:
+            return None
+        examples = KNOWN[self.dataset][0]
+        return examples - round(self.holdout * examples if self.holdout < 1 else self.holdout)
 
     def steps_per_epoch(self, examples: int) -> int:
         """Return the steps of an epoch; the last batch is filled up, never dropped.
@@ -191,16 +195,28 @@ class Recipe(Run, Optimization, Augmentation, Network):
         return known and mine > theirs and self.schedule in ("constant", "step")
 
 
-def splits(holdout: int | None) -> tuple[str, str]:
-    """Return the splits to train and to test on, as TFDS writes them.
+def splits(dataset: str, holdout: float | None) -> tuple[str, str]:
+    """Return the splits to train and to test on.
 
     Args:
-        holdout: how many of the last training images are held out for testing; None or 0: none,
-            and the data set's own test images are used.
+        dataset: as of `Recipe`.
+        holdout: how many of the training images, or what fraction, are held out. Of images of one's
+            own they are for validation; of others, whose last ones they are, for testing.
     """
-    return (f"train[:-{holdout}]", f"train[-{holdout}:]") if holdout else ("train", "test")
+    if not holdout or local_path(dataset) is not None:
+        return "train", "test"
+    cut = f"{100 - round(100 * holdout)}%" if holdout < 1 else f"-{int(holdout)}"
+    return f"train[:{cut}]", f"train[{cut}:]"
 
 
-def tested(holdout: int | None) -> str:
-    """Return what to call the images that a network is tested on."""
-    return "held-out images" if holdout else "test images"
+def tested(dataset: str, holdout: float | None, split: str = "test") -> str:
+    """Return what to call the images that a network is tested on.
+
+    Args:
+        dataset: as of `Recipe`.
+        holdout: as of `splits`.
+        split: "val" where they are the validation images, because there are no others.
+    """
+    if split == "val":
+        return "validation images"
+    return "test images" if splits(dataset, holdout)[1] == "test" else "held-out images"

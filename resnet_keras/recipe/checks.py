@@ -58,12 +58,14 @@ def check(recipe: Recipe) -> None:
     _check_schedule(recipe)
     _check_columns_without_effect(recipe)
     _check_exclude(recipe)
-    if recipe.holdout and local_path(recipe.dataset) is not None:
-        rule = "must be 0 for your own images, which have a test split of their own"
-        refuse("holdout", rule, recipe.holdout)
+    if recipe.holdout >= 1 and recipe.holdout != int(recipe.holdout):
+        refuse("holdout", "must be a whole number, or a fraction below 1", recipe.holdout)
+    percent = 100 * recipe.holdout
+    if recipe.holdout < 1 and local_path(recipe.dataset) is None and abs(percent % 1) > 1e-9:
+        refuse("holdout", "must be hundredths where it is a fraction, as 0.15", recipe.holdout)
     examples = recipe.examples()
     if examples is not None and examples < 1:
-        refuse("holdout", f"must be below {examples + recipe.holdout}", recipe.holdout)
+        refuse("holdout", "must leave images to train on", recipe.holdout)
 
 
 def refuse(field: str, rule: str, value: Any) -> NoReturn:

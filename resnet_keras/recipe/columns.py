@@ -275,8 +275,10 @@ class Run:
         "Where prepared data sets are stored. None: ~/tensorflow_datasets.", None, resume="free"
     )
     skip_bad: bool = column("Skip unreadable images and list them, instead of stopping.", False)
-    holdout: int = column(
-        "Hold out the last N training images, and test on them instead of the test images.",
+    holdout: float = column(
+        "Hold out N training images, or this fraction of them, for validation. Your own images: "
+        "some of each class, beside the test images. Others: the last ones, instead of the test "
+        "images.",
         0, at_least=0, metavar="N",
     )  # fmt: skip
     eval_resize: int | None = column(

@@ -77,7 +77,7 @@ def with_predictions(
     if test is None:
         source = source_for(
             model_file,
-            split=splits(run.recipe.get("holdout"))[1],
+            split=splits(run.recipe.get("dataset", ""), run.recipe.get("holdout"))[1],
             data_dir=data_dir or run.recipe.get("data_dir"),
             skip_bad=bool(run.recipe.get("skip_bad")),
         )

@@ -42,7 +42,8 @@ class Run:
     @property
     def tested(self) -> str:
         """What the page calls the images the run was tested on."""
-        return tested(self.recipe.get("holdout"))
+        split = self.results.get("tested_on", "test")
+        return tested(self.recipe.get("dataset", ""), self.recipe.get("holdout"), split)
 
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
         """The recipe as `(field, value, whether it is not the default)`, by groups."""

@@ -1,5 +1,6 @@
 """Train a recipe into a run folder: machine, data, model, fit, evaluation, written files."""
 
+import dataclasses
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,18 +92,24 @@ def prepared(
     keras.config.set_dtype_policy(policy)
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared the data
-    train_split, test_split = splits(recipe.holdout)
-    test, train = (
-        data.Source(
-            recipe.dataset, split, data_dir=recipe.data_dir, skip_bad=recipe.skip_bad
-        ).open()
-        for split in (test_split, train_split)
-    )
+    source = data.Source(recipe.dataset, data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
+    made = source.made
+    if made is not None:
+        source = dataclasses.replace(source, holdout=recipe.holdout)
+    names = splits(recipe.dataset, recipe.holdout)
+    train, test = (dataclasses.replace(source, split=name).open() for name in names)
+    validation = test
+    if made is not None and ("val" in made or recipe.holdout):
+        validation = dataclasses.replace(source, split="val").open()
+    if len(train.labels) < 2:
+        raise InputError(
+            f"{recipe.dataset} must have two classes or more. Received: {', '.join(train.labels)}"
+        )
     if not replicas.process:
         replicas.gather(0)
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
-    return Job(recipe, folder, replicas, policy, train, test)
+    return Job(recipe, folder, replicas, policy, train, validation, test)
 
 
 def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, list[dict[str, Any]]]":
@@ -164,7 +171,8 @@ def _begin(job: Job, saved: "Saved | None") -> None:
     write_text(job.folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
     say(
         f"{recipe.model} on {recipe.dataset}: {job.train.examples:,} training images, "
-        f"{job.test.examples:,} {tested(recipe.holdout)}, {job.total_steps:,} steps, "
+        + ("" if job.validation is job.test else f"{job.validation.examples:,} validation images, ")
+        + f"{job.test.examples:,} {job.tested}, {job.total_steps:,} steps, "
         f"{job.steps_per_epoch} an epoch, {count} replica{'s' if count > 1 else ''}. "
         f"Writing {job.folder}/" + (f", resuming at step {saved.step:,}" if saved else "")
     )
@@ -195,6 +203,7 @@ def _publish(job: Job, model: "keras.Model", rows: list[dict[str, Any]]) -> dict
         "precision": job.policy,
         "replicas": job.replicas.count,
         "skipped": {"train": len(job.train.skipped), "test": len(job.test.skipped)},
+        "tested_on": job.test.name or "test",
         "versions": versions(),
     }
     write_text(job.folder / "results.json", json.dumps(results, indent=1) + "\n")
@@ -206,5 +215,6 @@ def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
     """Say in one line how good the network is."""
     return (
         f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} % "
-        f"of {results['examples']:,} {tested(recipe.holdout)}"
+        f"of {results['examples']:,} "
+        + tested(recipe.dataset, recipe.holdout, results.get("tested_on", "test"))
     )

@@ -44,7 +44,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
-            stack.enter_context(data.reading(job.train, job.test))
+            stack.enter_context(data.reading(job.train, job.validation))
             watching = [watch.ValidateAverages()] if recipe.ema else []
             if replicas.process == 0:
                 watching += _shown(recipe, place, folder, stack)
@@ -107,7 +107,7 @@ def _fit(
     # JAX shares out whole batches only: the last one must be filled.
     whole = keras.backend.backend() == "jax" and replicas.count > 1
     test_batches = data.evaluation_batches(
-        job.test,
+        job.validation,
         recipe.preprocessing,
         batch_size=recipe.batch_size // replicas.processes,
         share=(replicas.process, replicas.processes) if whole else None,

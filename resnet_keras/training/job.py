@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_keras.recipe import Recipe
+from resnet_keras.recipe import Recipe, tested
 from resnet_keras.training.replicas import Replicas
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ class Job:
         replicas: on which it trains, and which of them belong to this process.
         policy: the dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
         train: images to train on.
-        test: images to validate on after each epoch, and to evaluate at the end.
+        validation: images to validate on after each epoch; the test images where there are none.
+        test: images to evaluate on at the end.
     """
 
     recipe: Recipe
@@ -29,7 +30,13 @@ class Job:
     replicas: Replicas
     policy: str
     train: "Split"
+    validation: "Split"
     test: "Split"
+
+    @property
+    def tested(self) -> str:
+        """What to call the test images."""
+        return tested(self.recipe.dataset, self.recipe.holdout, self.test.name)
 
     @property
     def steps_per_epoch(self) -> int:
