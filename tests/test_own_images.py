@@ -1,0 +1,124 @@
+"""Training on a folder of one's own images: what is validated, what is tested, what is said."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from resnet_keras import Recipe, evaluate, train
+from resnet_keras.errors import InputError
+
+DIGITS = load_digits()
+
+
+def folder(root, parts, classes=10):
+    """Write digits as PNG files: `parts` gives for each split the numbers of its images."""
+    for split, numbers in parts.items():
+        for i in numbers:
+            label = DIGITS.target[i]
+            if label < classes:
+                path = root / split / str(label) / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((DIGITS.images[i] * 15.9).astype(np.uint8)).save(path)
+    return f"folder:{root}"
+
+
+def recipe(tmp_path, dataset, **columns):
+    defaults = dict(
+        model="resnet20_cifar", train_size=8, eval_size=8, batch_size=50, learning_rate=0.05,
+        epochs=2, schedule="constant", precision="float32", verbose=False, logger="none",
+        run_dir=tmp_path / "run",
+    )  # fmt: skip
+    return Recipe(dataset=dataset, **{**defaults, **columns})
+
+
+def test_validation_images_are_looked_at_each_epoch_and_test_images_once(tmp_path, capfd):
+    parts = {"train": range(200), "valid": range(200, 260), "test": range(260, 300)}
+    dataset = folder(tmp_path / "images", parts)
+    run = train(recipe(tmp_path, dataset))
+    said = capfd.readouterr()
+    assert "200 training images, 60 validation images, 40 test images, 8 steps" in said.err
+    assert "of 40 test images" in said.out
+    results = json.loads((run / "results.json").read_text())
+    assert results["examples"] == 40 and results["tested_on"] == "test"
+    with (run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    on_val = evaluate(run / "model.keras", split="val")
+    assert float(rows[-1]["val_accuracy"]) == pytest.approx(on_val["top1"], abs=1e-6)
+    assert float(rows[-1]["val_loss"]) == pytest.approx(on_val["nll"], rel=1e-4)
+    assert evaluate(run / "model.keras", split="test")["top1"] == results["top1"]
+    assert evaluate(run / "model.keras", split="all")["examples"] == 300
+
+
+def test_a_holdout_is_taken_from_the_training_images(tmp_path, capfd):
+    parts = {"train": range(200), "test": range(260, 300)}
+    dataset = folder(tmp_path / "images", parts)
+    run = train(recipe(tmp_path, dataset, holdout=0.25, epochs=1))
+    said = capfd.readouterr().err
+    assert "150 training images, 50 validation images, 40 test images, 3 steps" in said
+    assert json.loads((run / "results.json").read_text())["examples"] == 40
+
+
+def test_without_test_images_the_validation_images_are_the_test(tmp_path, capfd):
+    dataset = folder(tmp_path / "images", {"train": range(100), "val": range(100, 140)})
+    run = train(recipe(tmp_path, dataset, epochs=1))
+    assert "top-1" in (said := capfd.readouterr().out) and "of 40 validation images" in said
+    assert json.loads((run / "results.json").read_text())["tested_on"] == "val"
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+    dataset = folder(tmp_path / "images", {"train": range(100), "val": range(100, 140)}, 1)
+    with pytest.raises(InputError, match="must have two classes or more. Received: 0"):
+        train(recipe(tmp_path, dataset))
+    assert not (tmp_path / "run").exists()
+
+
+def test_new_images_are_all_evaluated(tmp_path, colour_run):
+    """Class folders alone, of some of the classes; the training's own folder has a test split."""
+    dataset = folder(tmp_path / "new", {"": range(50)}, classes=7)
+    count = int((DIGITS.target[:50] < 7).sum())
+    found = evaluate(colour_run / "model.keras", dataset=dataset)
+    assert found["examples"] == count and found["top1"] > 0.8
+    assert found["per_class"]["8"] is None and found["per_class"]["3"] is not None
+    assert evaluate(colour_run / "model.keras", dataset=dataset, split="test")["examples"] < count
+    assert evaluate(colour_run / "model.keras")["examples"] == 180
+    odd = folder(tmp_path / "odd", {"": range(50)})
+    (tmp_path / "odd" / "9").rename(tmp_path / "odd" / "nine")
+    with pytest.raises(InputError, match="has no class 'nine'"):
+        evaluate(colour_run / "model.keras", dataset=odd)
+
+
+def test_a_folder_of_test_images_alone_is_evaluated(tmp_path, colour_run):
+    dataset = folder(tmp_path / "new", {"test": range(50)})
+    assert evaluate(colour_run / "model.keras", dataset=dataset)["examples"] == 50
+
+
+def test_grey_networks_see_folders_in_grey(tmp_path, digits_run):
+    dataset = folder(tmp_path / "new", {"": range(100)})
+    found = evaluate(digits_run / "model.keras", dataset=dataset)
+    assert found["examples"] == 100 and found["top1"] > 0.9
+    assert keras.saving.load_model(digits_run / "model.keras").input_shape[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "rule"),
+    [({"dataset": "digits", "holdout": 0.155}, "must be hundredths"),
+     ({"dataset": "digits", "holdout": 20.5}, "must be a whole number"),
+     ({"dataset": "digits", "holdout": 1437}, "must leave images"),
+     ({"dataset": "digits", "holdout": -1}, "must be 0 or more")],
+)  # fmt: skip
+def test_a_holdout_that_cannot_be(columns, rule):
+    with pytest.raises(InputError, match=f"`holdout` {rule}"):
+        Recipe(model="resnet20_cifar", **columns)
+
+
+def test_a_share_of_a_data_set_of_tfds(tmp_path, data_dir):
+    run = train(recipe(tmp_path, "digits", holdout=0.1, epochs=1, data_dir=data_dir))
+    results = json.loads((run / "results.json").read_text())
+    assert results["examples"] == 144  # a tenth of 1,437, rounded
+    assert Recipe(model="resnet20_cifar", dataset="digits", holdout=0.1).examples() == 1437 - 144
