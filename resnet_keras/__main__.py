@@ -285,7 +285,7 @@ def predict(
 
     Args:
         model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
-        paths: JPEG, PNG, GIF, BMP or WebP files, or folders of them.
+        paths: JPEG, PNG, GIF, BMP, WebP or TIFF files, or folders of them.
         top: Number of classes per image.
         out: Also write a CSV file with the columns path, rank, label and score.
     """

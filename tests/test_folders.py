@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from bombs import bomb
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from resnet_keras import data
 from resnet_keras.errors import InputError
@@ -69,6 +69,12 @@ KINDS = {
     "animated gif": encode(IMAGE, "GIF", save_all=True, append_images=[ImageOps.invert(IMAGE)]),
     "webp": encode(IMAGE, "WEBP"),
     "webp with alpha": encode(IMAGE.convert("RGBA"), "WEBP", lossless=True),
+    "tiff": encode(IMAGE, "TIFF"),
+    "packed tiff": encode(IMAGE, "TIFF", compression="tiff_lzw"),
+    "grey tiff": encode(IMAGE.convert("L"), "TIFF"),
+    "cmyk tiff": encode(IMAGE.convert("CMYK"), "TIFF"),
+    "two pages": encode(IMAGE, "TIFF", save_all=True, append_images=[ImageOps.invert(IMAGE)]),
+    "jpeg 2000": encode(IMAGE, "JPEG2000"),
     "two images": encode(IMAGE, "MPO", save_all=True, append_images=[IMAGE.rotate(90)]),
 }  # fmt: skip
 
@@ -101,7 +107,7 @@ def test_every_kind_is_read_as_pillow_reads_it(kind, tmp_path):
     assert np.array_equal(data.read_image(path), truth)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(kind, orientation, tmp_path):
     path = tmp_path / "x"
@@ -126,6 +132,31 @@ def test_sixteen_bits_become_eight(channels, tmp_path):
     colours = deep[..., :1] if channels < 3 else deep[..., :3]
     expected = np.broadcast_to(np.rint(colours / 257), (9, 7, 3))
     assert np.array_equal(data.read_image(tmp_path / "x.png"), expected)
+
+
+def test_a_tiff_of_sixteen_bits_becomes_one_of_eight(tmp_path):
+    deep = RNG.integers(0, 65536, (9, 7)).astype(np.uint16)
+    (tmp_path / "x.tif").write_bytes(encode(Image.fromarray(deep), "TIFF"))
+    expected = np.broadcast_to(np.rint(deep / 257)[..., None], (9, 7, 3))
+    assert np.array_equal(data.read_image(tmp_path / "x.tif"), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "TIFF of 32 bits"),
+     (encode(IMAGE, "TIFF")[:200], "truncated"),
+     (b"\0\0\0\x18ftypheic" + bytes(60), "HEIC, which this Pillow .*: pip install pillow-heif")],
+)  # fmt: skip
+def test_what_is_no_readable_image_is_named_by_what_it_is(tmp_path, content, reason):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(InputError, match=f"not a readable image: {reason}. Received"):
+        data.read_image(tmp_path / "x")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_avif_is_read_as_pillow_reads_it(tmp_path):
+    (tmp_path / "x").write_bytes(encode(IMAGE, "AVIF"))
+    assert np.array_equal(data.read_image(tmp_path / "x"), Image.open(tmp_path / "x"))
 
 
 def test_all_kinds_in_one_training_batch(tmp_path):
@@ -169,7 +200,7 @@ def bad_files():
         "cut.gif": (KINDS["gif"][:-60], "truncated"),
         "cut.webp": (KINDS["webp"][:-20], "damaged"),
         "cut.bmp": (KINDS["bmp"][:-100], "truncated"),
-        "scan.jpg": (encode(IMAGE, "TIFF"), "not an image"),
+        "scan.jpg": (encode(IMAGE, "PCX"), "not an image"),
         "deep.png": (deep_png_of_wrong_checksum(), "damaged"),
     }
 

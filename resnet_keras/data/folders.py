@@ -11,7 +11,10 @@ from resnet_keras.errors import InputError
 
 # What file managers and archivers leave behind.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"),
+    *(".tif", ".tiff", ".avif", ".heic", ".jp2"),
+)
 
 
 def open_folder(

@@ -35,7 +35,7 @@ def evaluation_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
 
 
 def read_image(path: str | Path, channels: int = 3) -> tf.Tensor:
-    """Decode a JPEG, PNG, BMP, GIF (first frame) or WebP file.
+    """Decode a JPEG, PNG, BMP, GIF (first frame), WebP or TIFF file; others where Pillow can.
 
     Rotation in its EXIF is applied, as to all images of a folder: see `tidy`.
 
@@ -54,9 +54,7 @@ def read_image(path: str | Path, channels: int = 3) -> tf.Tensor:
     except FileNotFoundError:
         raise InputError(f"no such image. Received: {path}") from None
     except UnreadableError as error:
-        raise InputError(
-            f"not a readable JPEG, PNG, BMP, GIF or WebP image: {error}. Received: {path}"
-        ) from None
+        raise InputError(f"not a readable image: {error}. Received: {path}") from None
 
 
 def tidy_file(path: str | Path) -> bytes:

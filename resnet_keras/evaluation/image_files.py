@@ -23,7 +23,7 @@ def predict(
 
     Args:
         model_file: a model file, or one that is open.
-        paths: files, JPEG, PNG, BMP, GIF or WebP, and folders. In a folder and its subfolders
+        paths: files, of any format of `read_image`, and folders. In a folder and its subfolders
             every file must be an image, except hidden files and those that file managers leave
             behind; they are taken in the order of their names.
         top: how many classes to give for an image, above 0.
