@@ -34,11 +34,16 @@ _raised: Stopped | None = None
 
 @contextlib.contextmanager
 def signals_to(handler: Handler) -> Iterator[None]:
-    """Let a handler take SIGTERM and SIGINT for a while.
+    """Let a handler take SIGTERM and SIGINT for a while; nothing happens outside the main thread.
+
+    Python handles signals in its main thread alone: who trains in another one stops it otherwise.
 
     Args:
         handler: called as `signal.signal` calls handlers.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, handler) for number in numbers]
     try:

@@ -1,7 +1,9 @@
 """Training on a folder of one's own images: what is validated, what is tested, what is said."""
 
+import concurrent.futures
 import csv
 import json
+import sys
 
 import keras
 import numpy as np
@@ -122,3 +124,67 @@ def test_a_share_of_a_data_set_of_tfds(tmp_path, data_dir):
     results = json.loads((run / "results.json").read_text())
     assert results["examples"] == 144  # a tenth of 1,437, rounded
     assert Recipe(model="resnet20_cifar", dataset="digits", holdout=0.1).examples() == 1437 - 144
+
+
+def test_a_finished_run_says_that_the_images_have_changed(tmp_path, capfd):
+    dataset = folder(tmp_path / "images", {"train": range(100), "test": range(100, 140)})
+    run = train(recipe(tmp_path, dataset, epochs=1))
+    capfd.readouterr()
+    assert train(recipe(tmp_path, dataset, epochs=1)) == run
+    assert f"{run} is finished: top-1" in capfd.readouterr().out
+    folder(tmp_path / "images", {"train": range(140, 150)})
+    with pytest.raises(InputError, match="has changed since: .*'files': 150.*, then .*140") as line:
+        train(recipe(tmp_path, dataset, epochs=1))
+    assert "choose another --run-dir" in str(line.value)
+
+
+def test_training_in_a_thread(tmp_path):
+    """As web servers and notebooks' widgets do: Python has signals in its main thread alone."""
+    dataset = folder(tmp_path / "images", {"train": range(100), "test": range(100, 140)})
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        run = pool.submit(train, recipe(tmp_path, dataset, epochs=1)).result()
+    assert json.loads((run / "results.json").read_text())["examples"] == 40
+
+
+def test_a_run_folder_that_is_a_file(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    dataset = folder(tmp_path / "images", {"train": range(100), "test": range(100, 140)})
+    with pytest.raises(InputError, match="`run_dir` must be a folder.*this is a file"):
+        train(recipe(tmp_path, dataset))
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_more_stages_than_the_network_has_cannot_be_frozen():
+    with pytest.raises(InputError, match=r"`freeze` must be in \[-1, 3\] with resnet20_cifar"):
+        Recipe(model="resnet20_cifar", dataset="digits", weights="x.pth", freeze=4)
+
+
+def test_a_folder_that_a_model_file_names_and_that_is_gone(tmp_path, colour_run):
+    metadata = json.loads((colour_run / "model.json").read_text())
+    metadata["dataset"] = "folder:images"  # relative to where it was trained
+    (tmp_path / "model.json").write_text(json.dumps(metadata))
+    (tmp_path / "model.keras").write_bytes((colour_run / "model.keras").read_bytes())
+    with pytest.raises(InputError, match="was trained on images that are not there, as its JSON"):
+        evaluate(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("where", ["ipykernel", "ps1"])
+def test_notebooks_are_told_to_call_train_again(monkeypatch, where):
+    from resnet_keras.training.replicas import command
+
+    assert "pytest" in command()
+    if where == "ps1":
+        monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "ipykernel", json)
+    assert command() == "call train(recipe) again"
+
+
+def test_records_end_without_a_warning(recwarn, data_dir):
+    """Keras warns of data that end, unless their number is known."""
+    from resnet_keras import data
+    from resnet_keras.preprocessing import Preprocessing
+
+    split = data.Source("digits", "test", data_dir=data_dir).open()
+    batches = data.evaluation_batches(split, Preprocessing(8), batch_size=50)
+    assert batches.cardinality() == 8 and len(list(batches)) == 8

@@ -113,18 +113,24 @@ def evaluation_batches(
         return tf.ensure_shape(image, (*preprocessing.size, split.channels)), label
 
     if share is None:
-        return _ordered(split.once(transform).batch(batch_size))
+        count = math.ceil(split.examples / batch_size)
+        return _ordered(split.once(transform).batch(batch_size), count)
     count = math.ceil(split.examples / share[1] / batch_size)
     # Keras divides by all images, those of weight 0 too.
     weight = count * batch_size * share[1] / split.examples
     own = split.once(transform, share).map(lambda *batch: (*batch, weight))
     zeros = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), own.element_spec)
     filled = own.concatenate(tf.data.Dataset.from_tensors(zeros).repeat())
-    return _ordered(filled.batch(batch_size, drop_remainder=True).take(count))
+    return _ordered(filled.batch(batch_size, drop_remainder=True).take(count), count)
 
 
-def _ordered(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetch, keep the order, and leave sharding to the strategy."""
+def _ordered(batches: tf.data.Dataset, count: int | None = None) -> tf.data.Dataset:
+    """Prefetch, keep the order, and leave sharding to the strategy.
+
+    TensorFlow does not count records by itself, and Keras warns where data of unknown size end.
+    """
+    if count is not None:
+        batches = batches.apply(tf.data.experimental.assert_cardinality(count))
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -56,10 +56,13 @@ def open_folder(
     )
 
 
-def splits_in(folder: str | Path) -> set[str]:
-    """Return the splits that a folder has, "train", "val" and "test"; none: its classes alone."""
-    root = Path(os.path.expanduser(folder)).absolute()
-    return {image.split for image in _find(root)[1]} - {""}
+def files_in(folder: str | Path) -> tuple[ImageFile, ...]:
+    """List the files of a folder of images, without reading them.
+
+    Raises:
+        InputError: no such folder or layout.
+    """
+    return _find(Path(os.path.expanduser(folder)).absolute())[1]
 
 
 def _find(root: Path) -> tuple[tuple[str, ...], tuple[ImageFile, ...]]:

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet_keras.data.folders import open_folder, splits_in
+from resnet_keras.data.folders import files_in, open_folder
+from resnet_keras.data.listing import ImageFile
 from resnet_keras.data.splits import Split
 from resnet_keras.data.tfds_splits import open_tfds
 from resnet_keras.errors import InputError
@@ -17,15 +18,15 @@ class _Local:
 
     Attributes:
         open: called with the path, the name of the split, `skip_bad` and `holdout`.
-        splits_in: called with the path; the splits that the user made.
+        files: called with the path; what `open` would read.
     """
 
     open: Callable[..., Split]
-    splits_in: Callable[[Path], set[str]]
+    files: Callable[[Path], tuple[ImageFile, ...]]
 
 
 # By the word; data sets of other names are TFDS'.
-_LOCAL = {"folder": _Local(open_folder, splits_in)}
+_LOCAL = {"folder": _Local(open_folder, files_in)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,17 @@ class Source:
     def made(self) -> set[str] | None:
         """The splits that the user made of images of one's own; None for a data set of TFDS."""
         path = local_path(self.dataset)
-        return None if path is None else self._local().splits_in(path)
+        return None if path is None else {f.split for f in self._local().files(path)} - {""}
+
+    def files(self) -> dict[str, int]:
+        """Return the number of files of one's own images, and their bytes, without reading them.
+
+        Raises:
+            InputError: there are none.
+        """
+        path = local_path(self.dataset)
+        found = () if path is None else self._local().files(path)
+        return {"files": len(found), "bytes": sum(file.size for file in found)}
 
     def open(self) -> Split:
         """Open the split; small data sets are prepared first, if their files can be had.

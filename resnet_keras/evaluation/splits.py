@@ -39,6 +39,12 @@ def source_for(
             f"{model_file.path} does not say what it was trained on: choose a data set with "
             "`dataset` (--dataset). Received: dataset=None"
         )
+    path = local_path(dataset)
+    if path is not None and dataset == model_file.metadata.dataset and not path.exists():
+        raise InputError(
+            f"{model_file.path} was trained on images that are not there, as its JSON file says: "
+            f"choose others with `dataset` (--dataset). Received: dataset={dataset!r}"
+        )
     source = data.Source(dataset, data_dir=data_dir, skip_bad=skip_bad)
     if split is None:
         unseen = dataset != model_file.metadata.dataset

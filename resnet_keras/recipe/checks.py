@@ -58,6 +58,9 @@ def check(recipe: Recipe) -> None:
     _check_schedule(recipe)
     _check_columns_without_effect(recipe)
     _check_exclude(recipe)
+    stages = len(SPECS[recipe.model].depths)
+    if recipe.freeze > stages:
+        refuse("freeze", f"must be in [-1, {stages}] with {recipe.model}", recipe.freeze)
     if recipe.holdout >= 1 and recipe.holdout != int(recipe.holdout):
         refuse("holdout", "must be a whole number, or a fraction below 1", recipe.holdout)
     percent = 100 * recipe.holdout

@@ -204,6 +204,7 @@ def _publish(job: Job, model: "keras.Model", rows: list[dict[str, Any]]) -> dict
         "replicas": job.replicas.count,
         "skipped": {"train": len(job.train.skipped), "test": len(job.test.skipped)},
         "tested_on": job.test.name or "test",
+        "files": run_folder.files(recipe),
         "versions": versions(),
     }
     write_text(job.folder / "results.json", json.dumps(results, indent=1) + "\n")

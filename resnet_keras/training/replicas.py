@@ -195,7 +195,12 @@ def _require_equal_shares(recipe: Recipe, replicas: int) -> None:
 
 
 def command() -> str:
-    """Return the command that started this process, with the environment variables that matter."""
+    """Return what resumes a training: the command that started this process, with its variables.
+
+    In a notebook, or where people type at Python, it is the call.
+    """
+    if "ipykernel" in sys.modules or hasattr(sys, "ps1"):
+        return "call train(recipe) again"
     variables = [
         f"{n}={shlex.quote(os.environ[n])}" for n in ("KERAS_BACKEND", *HOSTS) if os.environ.get(n)
     ]

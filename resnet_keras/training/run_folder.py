@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_keras.errors import InputError
-from resnet_keras.files import read_object
+from resnet_keras.files import local_path, read_object
 from resnet_keras.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ def require_ours(recipe: Recipe) -> Path:
     """
     if recipe.run_dir is None:
         raise InputError("`run_dir` must name the folder of the run. Received: run_dir=None")
+    if recipe.run_dir.exists() and not recipe.run_dir.is_dir():
+        raise InputError(
+            "`run_dir` must be a folder, or nothing yet, and this is a file. "
+            f"Received: run_dir={str(recipe.run_dir)!r}"
+        )
     earlier = _recipe_in(recipe.run_dir)
     if earlier is None:
         return recipe.run_dir
@@ -49,7 +54,7 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     """Return the results of a run that has nothing left to do; None for every other run.
 
     Raises:
-        InputError: they are damaged.
+        InputError: they are damaged, or the images of one's own have changed since.
     """
     path = folder / "results.json"
     if not path.exists():
@@ -68,7 +73,26 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
                 f"{path} is damaged: {name} must be a number. {hint} "
                 f"Received: {results.get(name)!r}"
             )
+    before = results.get("files")
+    if before is not None and before != (now := files(recipe)):
+        raise InputError(
+            f"{folder} is finished, and {recipe.dataset} has changed since: to train on what is "
+            f"there now, choose another --run-dir. Received: {now}, then {before}"
+        )
     return results
+
+
+def files(recipe: Recipe) -> dict[str, int] | None:
+    """Return the number and the bytes of the files of one's own images; None for other data sets.
+
+    Raises:
+        InputError: they are gone.
+    """
+    if local_path(recipe.dataset) is None:
+        return None
+    from resnet_keras.data import Source
+
+    return Source(recipe.dataset).files()
 
 
 def require_same(job: "Job", saved: "Saved | None") -> None:
