@@ -476,6 +476,8 @@ def _show(answer: Any, stdout: TextIO) -> None:
         table = Table(show_header=False)
         for key, value in answer.items():
             title = "hardest classes" if key == "per_class" else key
+            if key == "confusion":
+                continue  # the report draws it
             table.add_row(text(title), text(_readable(key, value)))
     Console(file=stdout).print(table)
 

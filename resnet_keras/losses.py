@@ -3,10 +3,11 @@
 A new loss is a class and a row of `LOSSES` here, and its choice among a recipe's columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -25,6 +26,8 @@ class CrossEntropy(keras.losses.Loss):
             cross-entropies summed over the classes ("ResNet strikes back", section 3; the sum is
             that of OpenMMLab, whose head divides by the number of images alone).
         label_smoothing: in [0, 1).
+        class_weights: a number for each class, with which the loss of its images is multiplied; of
+            mixed images, in the proportion of their labels. None: 1.
         name: of the loss.
 
     Raises:
@@ -32,7 +35,12 @@ class CrossEntropy(keras.losses.Loss):
     """
 
     def __init__(
-        self, *, sigmoid: bool = False, label_smoothing: float = 0.0, name: str = "cross_entropy"
+        self,
+        *,
+        sigmoid: bool = False,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        name: str = "cross_entropy",
     ):
         super().__init__(name=name)
         if not 0 <= label_smoothing < 1:
@@ -41,6 +49,7 @@ class CrossEntropy(keras.losses.Loss):
             )
         self.sigmoid = sigmoid
         self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else tuple(map(float, class_weights))
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the losses `(batch,)` of labels and of logits `(batch, classes)`."""
@@ -48,11 +57,16 @@ class CrossEntropy(keras.losses.Loss):
         targets = y_true
         if len(y_true.shape) < len(y_pred.shape):
             targets = ops.one_hot(ops.cast(y_true, "int32"), classes, dtype=y_pred.dtype)
+        scale: Any = 1.0
+        if self.class_weights is not None:
+            weights = ops.convert_to_tensor(self.class_weights, dtype=targets.dtype)
+            scale = ops.sum(targets * weights, axis=-1)
         if self.label_smoothing:
             targets = (1 - self.label_smoothing) * targets + self.label_smoothing / classes
         if self.sigmoid:
-            return ops.sum(ops.binary_crossentropy(targets, y_pred, from_logits=True), axis=-1)
-        return -ops.sum(targets * ops.log_softmax(y_pred), axis=-1)
+            losses = ops.binary_crossentropy(targets, y_pred, from_logits=True)
+            return scale * ops.sum(losses, axis=-1)
+        return -scale * ops.sum(targets * ops.log_softmax(y_pred), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
@@ -60,14 +74,33 @@ class CrossEntropy(keras.losses.Loss):
             "name": self.name,
             "sigmoid": self.sigmoid,
             "label_smoothing": self.label_smoothing,
+            "class_weights": self.class_weights,
         }
 
 
-# A recipe's name for a loss, and how the loss is made from the recipe's columns.
-LOSSES: dict[str, Callable[[Any], keras.losses.Loss]] = {
-    "softmax": lambda recipe: CrossEntropy(label_smoothing=recipe.label_smoothing),
-    "sigmoid": lambda recipe: CrossEntropy(sigmoid=True, label_smoothing=recipe.label_smoothing),
+# A recipe's name for a loss, and how the loss is made from the recipe's columns and the weights of
+# the classes.
+LOSSES: dict[str, Callable[[Any, Sequence[float] | None], keras.losses.Loss]] = {
+    "softmax": lambda recipe, weights: CrossEntropy(
+        label_smoothing=recipe.label_smoothing, class_weights=weights
+    ),
+    "sigmoid": lambda recipe, weights: CrossEntropy(
+        sigmoid=True, label_smoothing=recipe.label_smoothing, class_weights=weights
+    ),
 }
+
+
+def balanced_weights(counts: np.ndarray) -> tuple[float, ...]:
+    """Weigh classes by 1 / their number of images, such that the mean over the images is 1.
+
+    As scikit-learn's `class_weight="balanced"`; a class without images has weight 0.
+
+    Args:
+        counts: images of each class, integers `(classes,)`.
+    """
+    there = np.count_nonzero(counts)
+    weights = np.where(counts > 0, counts.sum() / (there * np.maximum(counts, 1)), 0.0)
+    return tuple(map(float, weights))
 
 
 @keras.saving.register_keras_serializable("resnet_keras")

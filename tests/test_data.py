@@ -377,6 +377,7 @@ COLUMNS = {
     "mixup": ({"mixup": 0.8}, {}),
     "cutmix": ({"cutmix": 1.0}, {}),
     "repeats": ({"repeats": 3}, {}),
+    "sampling": ({"sampling": "balanced"}, {}),
     "interpolation": ({"interpolation": "bicubic"}, {"train_size": 24, "antialias": True}),
     "antialias": ({"antialias": True}, {"train_size": 24}),
 }
@@ -431,3 +432,29 @@ def test_evaluation_batches_have_the_height_and_width_of_the_preprocessing():
         split, Preprocessing((12, 20)), batch_size=3
     ).as_numpy_iterator()
     assert np.array_equal(batch, images)
+
+
+def test_balanced_sampling_shows_each_class_alike_and_each_image_before_any_again():
+    labels = np.repeat([0, 1, 3], [60, 6, 24])  # class 2 has no images
+    images = np.arange(90, dtype=np.uint8)[:, None, None, None]
+    split = data.ArraySplit(labels=tuple("abcd"), channels=1, arrays=(images, labels))
+    augmentation = Augmentation(train_size=1, sampling="balanced")
+
+    def epochs(start, steps, seed=0):
+        batches = data.training_batches(split, augmentation, batch_size=30, seed=seed, start=start)
+        return [(part[0][:, 0, 0, 0], part[1]) for part in batches.take(steps).as_numpy_iterator()]
+
+    drawn = epochs(0, 6)
+    for epoch in (drawn[:3], drawn[3:]):
+        numbers = np.concatenate([images for images, _ in epoch])
+        classes = np.concatenate([labels for _, labels in epoch])
+        assert np.array_equal(labels[numbers], classes)
+        assert np.bincount(classes).tolist() == [30, 30, 0, 30]
+        times = np.bincount(numbers, minlength=90)
+        assert set(times[:60]) == {0, 1} and set(times[60:66]) == {5} and set(times[66:]) == {1, 2}
+    first, second = (np.concatenate([i for i, _ in part]) for part in (drawn[:3], drawn[3:]))
+    assert not np.array_equal(first, second)
+    assert set(first[first < 60]) != set(second[second < 60])  # another part of the large class
+    for step, (images_, labels_) in enumerate(epochs(2, 4), start=2):
+        assert np.array_equal(images_, drawn[step][0]) and np.array_equal(labels_, drawn[step][1])
+    assert not np.array_equal(epochs(0, 1, seed=1)[0][0], drawn[0][0])

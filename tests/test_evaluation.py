@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.datasets
 from PIL import Image
+from sklearn import metrics
 
 from resnet_keras import data
 from resnet_keras.errors import InputError
@@ -402,3 +404,27 @@ def test_what_cannot_be_predicted_is_named(folder, tmp_path):
         predict(open_, [])
     with pytest.raises(InputError, match="`top` must be above 0. Received: top=0"):
         predict(open_, folder, top=0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_averages_over_classes_are_scikit_learns(seed):
+    """With classes that are missing, never predicted, or both."""
+    rng = np.random.default_rng(seed)
+    classes = int(rng.integers(2, 7))
+    true, predicted = (
+        rng.choice(classes, 30, p=rng.dirichlet(np.full(classes, 0.4))) for _ in range(2)
+    )
+    scores = np.eye(classes)[predicted]
+    counts = measures.confusion(scores, true)
+    theirs = metrics.confusion_matrix(true, predicted, labels=range(classes))
+    assert np.array_equal(counts, theirs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are predicted and not there
+        expected = (
+            metrics.balanced_accuracy_score(true, predicted),
+            *(
+                score(true, predicted, average="macro", zero_division=0)
+                for score in (metrics.precision_score, metrics.recall_score, metrics.f1_score)
+            ),
+        )
+    assert dataclasses.astuple(measures.averages(counts)) == pytest.approx(expected)

@@ -5,9 +5,10 @@ from typing import get_args, get_type_hints
 import keras
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from resnet_keras import Recipe
-from resnet_keras.losses import LOSSES, Accuracy, CrossEntropy
+from resnet_keras.losses import LOSSES, Accuracy, CrossEntropy, balanced_weights
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 4, (6, 10))
@@ -99,10 +100,38 @@ def test_a_recipe_names_its_loss():
     for name, by_hand in {"softmax": softmax_by_hand, "sigmoid": sigmoid_by_hand}.items():
         recipe = Recipe(model="resnet18", dataset="cifar10", loss=name, label_smoothing=0.1)
         expected = by_hand(0.9 * MIXED + 0.01, LOGITS)
-        found = float(LOSSES[name](recipe)(MIXED, LOGITS.astype("float32")))
+        found = float(LOSSES[name](recipe, None)(MIXED, LOGITS.astype("float32")))
         assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_impossible_smoothing_is_refused():
     with pytest.raises(ValueError, match="`label_smoothing`.*Received: "):
         CrossEntropy(label_smoothing=1.0)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_class_weights_scale_the_loss_of_an_image(sigmoid):
+    weights = (2.0, 0.5, 1.0)
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    labels = np.array([0, 1, 2, 1])
+    options = {"sigmoid": sigmoid, "label_smoothing": 0.1}
+    plain = CrossEntropy(**options).call(labels, keras.ops.convert_to_tensor(logits))
+    loss = CrossEntropy(**options, class_weights=weights)
+    weighted = loss.call(labels, keras.ops.convert_to_tensor(logits))
+    np.testing.assert_allclose(weighted, np.array(weights)[labels] * np.array(plain), rtol=1e-6)
+    # Of a mixed image, in the proportion of its labels.
+    mixed = np.array([[0.3, 0.7, 0.0]], "float32")
+    whole = CrossEntropy(**options).call(mixed, keras.ops.convert_to_tensor(logits[:1]))
+    found = loss.call(mixed, keras.ops.convert_to_tensor(logits[:1]))
+    np.testing.assert_allclose(found, (0.3 * 2 + 0.7 * 0.5) * np.array(whole), rtol=1e-6)
+    again = CrossEntropy.from_config(loss.get_config())
+    assert again.class_weights == weights
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.random.default_rng(0).choice(4, 200, p=(0.7, 0.2, 0.06, 0.04))
+    theirs = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    ours = balanced_weights(np.bincount(labels))
+    np.testing.assert_allclose(ours, theirs)
+    assert np.mean(np.array(ours)[labels]) == pytest.approx(1)
+    assert balanced_weights(np.array([3, 0, 1])) == pytest.approx((2 / 3, 0, 2))

@@ -188,3 +188,41 @@ def test_records_end_without_a_warning(recwarn, data_dir):
     split = data.Source("digits", "test", data_dir=data_dir).open()
     batches = data.evaluation_batches(split, Preprocessing(8), batch_size=50)
     assert batches.cardinality() == 8 and len(list(batches)) == 8
+
+
+def imbalanced(tmp_path):
+    """Ten times as many zeros as ones, and some twos."""
+    zeros, ones, twos = (np.flatnonzero(DIGITS.target == n) for n in range(3))
+    parts = {"train": [*zeros[:100], *ones[:10], *twos[:40]],
+             "test": [*zeros[100:170], *ones[100:110], *twos[100:110]]}  # fmt: skip
+    return folder(tmp_path / "images", parts)
+
+
+def test_an_imbalance_is_named_and_the_small_class_counts(tmp_path, capfd):
+    dataset = imbalanced(tmp_path)
+    run = train(recipe(tmp_path, dataset, epochs=1))
+    said = capfd.readouterr()
+    assert "warning: 100 training images of 0 and 10 of 1: look at the balanced" in said.err
+    results = json.loads((run / "results.json").read_text())
+    assert results["top5"] is None and "top-5" not in said.out
+    balanced, f1 = (100 * results[name] for name in ("balanced_accuracy", "macro_f1"))
+    assert f"balanced {balanced:.2f} %, macro F1 {f1:.2f} % of 90 test images" in said.out
+    counts = np.array(results["confusion"])
+    assert counts.sum(axis=1).tolist() == [70, 10, 10]
+    assert results["top1"] == pytest.approx(counts.trace() / 90)
+    recalls = counts.diagonal() / counts.sum(axis=1)
+    assert results["balanced_accuracy"] == pytest.approx(recalls.mean())
+    assert list(results["per_class"].values()) == pytest.approx(list(recalls))
+    page = (run / "report.html").read_text()
+    assert "balanced accuracy: mean of the classes" in page
+
+
+@pytest.mark.parametrize("column", [{"class_weights": "balanced"}, {"sampling": "balanced"}])
+def test_a_balanced_training_is_another_and_says_nothing(tmp_path, capfd, column):
+    run = train(recipe(tmp_path, imbalanced(tmp_path), epochs=1, **column))
+    assert "warning:" not in capfd.readouterr().err
+    losses = list(csv.DictReader((run / "log.csv").open()))
+    plain = train(recipe(tmp_path, f"folder:{tmp_path / 'images'}", epochs=1,
+                         run_dir=tmp_path / "plain"))  # fmt: skip
+    others = list(csv.DictReader((plain / "log.csv").open()))
+    assert losses[0]["loss"] != others[0]["loss"]

@@ -193,7 +193,8 @@ def _measured(folder: Path, recipe: Path, claim: str, up: str) -> str:
             f"{recipe.name} says that it is not measured, but results/{folder.name} is"
         )
     other = _differences(folder, recipe)
-    accuracy = f"{100 * results['top1']:.2f}/{100 * results['top5']:.2f}"
+    top5 = results["top5"]
+    accuracy = f"{100 * results['top1']:.2f}/{'-' if top5 is None else f'{100 * top5:.2f}'}"
     plain = folder.name == recipe.stem
     if plain and other:
         raise SystemExit(f"results/{folder.name} is not of {recipe.name}: {', '.join(other)}")

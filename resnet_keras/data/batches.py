@@ -9,6 +9,7 @@ import tensorflow as tf
 from resnet_keras import augmentations
 from resnet_keras.data.images import decode, evaluation_image, shape_of
 from resnet_keras.data.splits import PARALLEL, Order, Split, untuned
+from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
 
@@ -45,7 +46,7 @@ def training_batches(
         are float32 `(batch, classes)` with mixup or CutMix.
 
     Raises:
-        InputError: colour augmentation for grey images.
+        InputError: colour augmentation for grey images, or balanced sampling of records.
     """
     augmentations.require_channels(augmentation, split.channels)
 
@@ -54,11 +55,21 @@ def training_batches(
         shape, pixels = partial(shape_of, encoded), partial(decode, encoded, split.channels)
         return augmentations.augment(shape, pixels, key, augmentation), label
 
+    if augmentation.sampling == "balanced" and split.counts is None:
+        raise InputError(
+            "`sampling` must be all for data sets that are kept as records, whose classes are "
+            f"known when they are read. Received: sampling={augmentation.sampling!r}"
+        )
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     mixed = augmentations.mixes(augmentation)
     drawn = augmentations.with_partners(rows, batch_size) if mixed else rows
     order = Order(
-        seed=seed, batch_size=batch_size, rows=drawn, start=start, repeats=augmentation.repeats
+        seed=seed,
+        batch_size=batch_size,
+        rows=drawn,
+        start=start,
+        repeats=augmentation.repeats,
+        balanced=augmentation.sampling == "balanced",
     )
     batches = split.endless(transform, order).batch(len(drawn), drop_remainder=True)
     if mixed:

@@ -51,6 +51,11 @@ class FileSplit(IndexedSplit):
         """Path of each image."""
         return tuple(path.decode(errors="surrogateescape") for path in self.files.paths.tolist())
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """See `IndexedSplit`."""
+        return self.files.labels
+
     def relabelled(self, labels: tuple[str, ...]) -> Self:
         """The same images, their classes numbered as in `labels`, which has all of them."""
         numbers = np.array([labels.index(label) for label in self.labels], np.int64)

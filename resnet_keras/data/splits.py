@@ -31,6 +31,8 @@ class Order:
         start: number of the first step.
         repeats: how often each image comes, one copy behind the other. An epoch has as many steps
             as without repeats.
+        balanced: every class comes as often as every other. An epoch has as many steps as without
+            it: of a large class it shows a part, of a small one each image several times.
     """
 
     seed: int
@@ -38,6 +40,7 @@ class Order:
     rows: np.ndarray
     start: int = 0
     repeats: int = 1
+    balanced: bool = False
 
     def per_epoch(self, examples: int) -> int:
         """Images in an epoch of whole batches, repeats included, of a split of `examples`."""
@@ -75,6 +78,11 @@ class Split(abc.ABC):
     @property
     def paths(self) -> tuple[str, ...] | None:
         """Path of each image, where images are files."""
+        return None
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        """Images of each class, integers `(classes,)`; None where only reading them all tells."""
         return None
 
     @property
@@ -132,6 +140,16 @@ class IndexedSplit(Split):
     def _only(self, numbers: np.ndarray) -> Self:
         """The split with these images only."""
 
+    @property
+    @abc.abstractmethod
+    def numbers(self) -> np.ndarray:
+        """The number of each image's class, int64 `(n,)`."""
+
+    @property
+    def counts(self) -> np.ndarray:
+        """See `Split`."""
+        return np.bincount(self.numbers, minlength=len(self.labels))
+
     def sample(self, examples: int, *, seed: int) -> Self:
         """See `Split`."""
         drawn = np.random.default_rng(seed).permutation(self.examples)[:examples]
@@ -141,6 +159,7 @@ class IndexedSplit(Split):
         """See `Split`."""
         read, rows = self.reader(), order.rows
         per_epoch = order.per_epoch(self.examples)
+        of_class = self._of_class(order) if order.balanced else None
 
         def draw(place):
             number = place // len(rows) * order.batch_size + tf.gather(rows, place % len(rows))
@@ -152,11 +171,39 @@ class IndexedSplit(Split):
                 seed=tf.stack([tf.cast(order.seed, tf.int64), epoch + place // self.examples]),
                 max_index=self.examples - 1,
             )
+            if of_class is not None:
+                index = of_class(index, epoch + place // self.examples)
             return transform(*read(index), epoch, position)
 
         places = tf.data.Dataset.range(order.start * len(rows), np.iinfo(np.int64).max)
         # Read and transformed in one function: handing images from thread to thread takes time.
         return places.map(draw, **PARALLEL)
+
+    def _of_class(self, order: Order) -> Callable:
+        """Return a graph function from a place in an epoch, already shuffled, to an image.
+
+        Neighbouring places are of different classes; within a class each image comes once before
+        any comes again.
+        """
+        counts = self.counts
+        there = np.flatnonzero(counts)
+        members = tf.constant(np.argsort(self.numbers, kind="stable"))
+        sizes = tf.constant(counts[there], tf.int64)
+        starts = tf.constant((np.cumsum(counts) - counts)[there], tf.int64)
+
+        def image(place, epoch):
+            kind, turn = place % len(there), place // len(there)
+            size = tf.gather(sizes, kind)
+            # A seed for each class and each round through it.
+            round_ = (epoch * self.examples + turn // size) * len(there) + kind
+            within = tf.random.experimental.index_shuffle(
+                turn % size,
+                seed=tf.stack([tf.cast(order.seed, tf.int64), round_]),
+                max_index=size - 1,
+            )
+            return tf.gather(members, tf.gather(starts, kind) + within)
+
+        return image
 
     def once(self, transform: Callable, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
         """See `Split`."""
@@ -180,6 +227,11 @@ class ArraySplit(IndexedSplit):
     def examples(self) -> int:
         """The number of images."""
         return len(self.arrays[0])
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """See `IndexedSplit`."""
+        return self.arrays[1]
 
     def _contents(self) -> Iterable[np.ndarray]:
         return self.arrays

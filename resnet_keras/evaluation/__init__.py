@@ -1,5 +1,6 @@
 """Accuracy and calibration of a model file on a split; predictions for image files."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ __all__ = [
 ]
 
 
+# With more classes, the table of all pairs is longer than anybody reads.
+_MOST_CONFUSED = 100
+
+
 def evaluate(
     model_file: str | Path | ModelFile,
     *,
@@ -70,10 +75,13 @@ def evaluate(
             Calibration of Modern Neural Networks", section 4.2), without images evaluated, too.
 
     Returns:
-        `top1` and `top5` (fractions), `examples`, `images_per_second` (reading included), `ece`
+        `top1` and `top5` (fractions; the latter is None for 5 classes or fewer),
+        `balanced_accuracy`, `macro_precision`, `macro_recall` and `macro_f1` (see
+        `measures.Averages`), `examples`, `images_per_second` (reading included), `ece`
         (a fraction, 15 bins) and `nll` (nats), both None where the scores are not probabilities,
-        `published_top1` and `published_top5` (fractions) of published weights, and `per_class`:
-        top-1 by the name of the class, None for a class without images. With
+        `published_top1` and `published_top5` (fractions) of published weights, `per_class`: top-1
+        by the name of the class, None for a class without images, and `confusion`: images by true
+        class (rows) and top class, None for more than 100 classes. With
         `calibrate_on` also `temperature`, `calibrated_on`, `calibration_examples`,
         `ece_calibrated` and `nll_calibrated`.
 
@@ -190,12 +198,15 @@ def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
     places = measures.ranks(scores, labels)
     probabilities = measures.are_probabilities(scores)
     per_class = measures.per_class(places, labels, len(predictions.classes))
+    counts, classes = measures.confusion(scores, labels), len(predictions.classes)
     return {
         "top1": float(np.mean(places < 1)),
-        "top5": float(np.mean(places < 5)),
+        "top5": float(np.mean(places < 5)) if classes > 5 else None,
+        **dataclasses.asdict(measures.averages(counts)),
         "examples": len(places),
         "images_per_second": round(len(places) / seconds, 1),
         "ece": measures.reliability(scores, labels).ece if probabilities else None,
         "nll": measures.negative_log_likelihood(scores, labels) if probabilities else None,
         "per_class": dict(zip(predictions.classes, per_class, strict=True)),
+        "confusion": counts.tolist() if classes <= _MOST_CONFUSED else None,
     }

@@ -49,6 +49,56 @@ def per_class(places: np.ndarray, labels: np.ndarray, classes: int) -> list[floa
     return [float(r / n) if n else None for r, n in zip(right, seen, strict=True)]
 
 
+def confusion(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Count the images of each true class (rows) by their top class (columns).
+
+    Args:
+        scores: `(n, classes)`.
+        labels: integers `(n,)`.
+
+    Returns:
+        int64 `(classes, classes)`.
+    """
+    classes = scores.shape[1]
+    places = labels * classes + scores.argmax(axis=1)
+    return np.bincount(places, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Averages:
+    """Averages over classes, in which a small class counts as much as a large one; fractions.
+
+    The definitions are scikit-learn's, `balanced_accuracy_score` and `average="macro"`: a class
+    that is never predicted has precision 0, and classes that are neither there nor predicted are
+    left out.
+
+    Attributes:
+        balanced_accuracy: mean recall of the classes that have images.
+        macro_precision: mean precision of the classes that have images or are predicted.
+        macro_recall: mean recall of these.
+        macro_f1: mean of their harmonic means of precision and recall.
+    """
+
+    balanced_accuracy: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+
+
+def averages(counts: np.ndarray) -> Averages:
+    """Average over the classes of what `confusion` returned."""
+    right = counts.diagonal().astype(np.float64)
+    true, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    recall = right / np.maximum(true, 1)
+    there = true + predicted > 0
+    return Averages(
+        float(recall[true > 0].mean()),
+        float((right / np.maximum(predicted, 1))[there].mean()),
+        float(recall[there].mean()),
+        float((2 * right / np.maximum(true + predicted, 1))[there].mean()),
+    )
+
+
 def are_probabilities(scores: np.ndarray) -> bool:
     """Tell whether all scores are in [0, 1]; logits are not, and cannot be calibrated."""
     return bool(scores.min() >= 0 and scores.max() <= 1 + 1e-3)

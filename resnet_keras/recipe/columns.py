@@ -173,6 +173,9 @@ class Augmentation:
         "Repeated augmentation: copies of each image in a batch, augmented independently.",
         1, above=0,
     )  # fmt: skip
+    sampling: Literal["all", "balanced"] = column(
+        "Which images a batch has: all in turn, or as many of each class.", "all"
+    )
     interpolation: Literal["bilinear", "bicubic"] = column(
         "Interpolation for resizing, also in evaluation.", "bilinear"
     )
@@ -194,6 +197,9 @@ class Optimization:
         "Label smoothing: fraction of each target spread evenly over all classes.",
         0.0, at_least=0, below=1,
     )  # fmt: skip
+    class_weights: Literal["none", "balanced"] = column(
+        "Loss: weigh each image by 1 / the number of images of its class, 1 on average.", "none"
+    )
     optimizer: str = column("Optimizer.", "sgd", choices=OPTIMIZERS)
     momentum: float = column("momentum.", 0.9, at_least=0, below=1)
     nesterov: bool = column("Nesterov momentum.", False, needs="momentum")

@@ -90,7 +90,13 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
         low, high = wilson_interval(results["top1"], n)
         words = f"top-1 of {n:,} {run.tested}; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
         tiles += [(percent(results["top1"], 2), words)]
-        tiles += [(percent(results.get("top5"), 2), "top-5")]
+        for name, words in (
+            ("top5", "top-5"),
+            ("balanced_accuracy", "balanced accuracy: mean of the classes' top-1"),
+            ("macro_f1", "macro F1: mean of the classes' F1"),
+        ):
+            if results.get(name) is not None:
+                tiles.append((percent(results[name], 2), words))
     ece, loss = ece_and_nll(run.predictions)
     if ece is not None:
         tiles += [
@@ -278,7 +284,16 @@ def _comparison(runs: Sequence[Run]) -> str:
         if name not in ("run_dir", "data_dir")
         and len({str(run.recipe.get(name)) for run in runs}) > 1
     ]
-    heads = ("top-1", "top-5", "ECE", "NLL, nats", "test images", "epochs", "training time")
+    heads = (
+        "top-1",
+        "top-5",
+        "balanced",
+        "ECE",
+        "NLL, nats",
+        "test images",
+        "epochs",
+        "training time",
+    )
     rows = []
     for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results
@@ -286,6 +301,7 @@ def _comparison(runs: Sequence[Run]) -> str:
         cells = (
             percent(results.get("top1"), 2),
             percent(results.get("top5"), 2),
+            percent(results.get("balanced_accuracy"), 2),
             percent(ece, 2),
             "-" if loss is None else f"{loss:.4f}",
             f"{results['examples']:,}" if "examples" in results else "-",

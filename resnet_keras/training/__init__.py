@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
     from resnet_keras.backup import Saved
+    from resnet_keras.data import Split
 
 __all__ = ["train"]
 
@@ -101,6 +102,7 @@ def prepared(
     validation = test
     if made is not None and ("val" in made or recipe.holdout):
         validation = dataclasses.replace(source, split="val").open()
+    _warn_of_imbalance(train, recipe)
     if len(train.labels) < 2:
         raise InputError(
             f"{recipe.dataset} must have two classes or more. Received: {', '.join(train.labels)}"
@@ -110,6 +112,22 @@ def prepared(
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
     return Job(recipe, folder, replicas, policy, train, validation, test)
+
+
+def _warn_of_imbalance(train: "Split", recipe: Recipe) -> None:
+    """Say where the largest class has ten times as many training images as the smallest."""
+    counts = train.counts
+    if counts is None or (recipe.class_weights, recipe.sampling) != ("none", "all"):
+        return
+    there = {name: int(n) for name, n in zip(train.labels, counts, strict=True) if n}
+    if not there:
+        return
+    most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+    if there[most] >= 10 * there[least]:
+        say(
+            f"warning: {there[most]:,} training images of {most} and {there[least]:,} of {least}: "
+            "look at the balanced accuracy, and try --class-weights balanced or --sampling balanced"
+        )
 
 
 def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, list[dict[str, Any]]]":
@@ -214,8 +232,12 @@ def _publish(job: Job, model: "keras.Model", rows: list[dict[str, Any]]) -> dict
 
 def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
     """Say in one line how good the network is."""
-    return (
-        f"top-1 {100 * results['top1']:.2f} %, top-5 {100 * results['top5']:.2f} % "
-        f"of {results['examples']:,} "
-        + tested(recipe.dataset, recipe.holdout, results.get("tested_on", "test"))
-    )
+    measured = {
+        "top-1": results["top1"],
+        "top-5": results.get("top5"),
+        "balanced": results.get("balanced_accuracy"),
+        "macro F1": results.get("macro_f1"),
+    }
+    shares = [f"{name} {100 * x:.2f} %" for name, x in measured.items() if x is not None]
+    tested_on = tested(recipe.dataset, recipe.holdout, results.get("tested_on", "test"))
+    return f"{', '.join(shares)} of {results['examples']:,} {tested_on}"

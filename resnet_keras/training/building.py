@@ -46,7 +46,7 @@ def compiled(
     average_statistics_on_jax(model)
     model.compile(
         optimizer(recipe, train.examples, policy),
-        LOSSES[recipe.loss](recipe),
+        LOSSES[recipe.loss](recipe, class_weights(recipe, train)),
         weighted_metrics=metrics,  # images that only fill a batch have weight 0
         auto_scale_loss=False,  # our optimizers scale it themselves, and check every replica
     )
@@ -55,6 +55,24 @@ def compiled(
     if recipe.ema:
         model.optimizer.also_average(model.non_trainable_variables)
     return model, metrics
+
+
+def class_weights(recipe: Recipe, train: "Split") -> tuple[float, ...] | None:
+    """Weigh the classes as a recipe asks; None: all alike.
+
+    Raises:
+        InputError: the numbers of their images are not known.
+    """
+    from resnet_keras.losses import balanced_weights
+
+    if recipe.class_weights == "none":
+        return None
+    if train.counts is None:
+        raise InputError(
+            "`class_weights` must be none for data sets that are kept as records, whose classes "
+            f"are known when they are read. Received: class_weights={recipe.class_weights!r}"
+        )
+    return balanced_weights(train.counts)
 
 
 def optimizer(recipe: Recipe, examples: int, policy: str) -> "Optimizer":

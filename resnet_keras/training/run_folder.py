@@ -67,7 +67,7 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
         results = read_object(path)
     except InputError as error:
         raise InputError(f"{error} {hint}") from error
-    for name in ("top1", "top5", "examples"):
+    for name in ("top1", "examples"):
         if type(results.get(name)) not in (int, float):
             raise InputError(
                 f"{path} is damaged: {name} must be a number. {hint} "
