@@ -65,6 +65,7 @@ for write in (
 """
 
 
+@pytest.mark.slow
 def test_libraries_in_cpp_have_words_alone(run_python, tmp_path):
     done = run_python("-c", LIBRARIES, tmp_path / "x")
     assert done.stdout.splitlines() == [os.strerror(errno.EFBIG)] * 3, done.stderr

@@ -287,6 +287,7 @@ def test_a_saved_model_replaces_a_saved_model_and_nothing_else(digits_run, data_
     assert (home / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_half_precision_is_exported_as_float32(digits_run, digits, data_dir, tmp_path):
     """Left as it is, TFLite would need Flex operators for it."""
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -377,6 +378,7 @@ def test_what_is_not_metadata_is_not_replaced_by_it(
     assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [(Metadata(Preprocessing(8), labels=("a", "b")), "which has 10 classes. Received: 2 labels"),

@@ -138,6 +138,7 @@ def test_weights_are_quantized_per_channel(quantized):
     assert scales.count(64) >= 6  # the convolutions of the last stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("io", ["int8", "float32"])
 def test_other_types_in_and_out_give_the_same(network, images, raw_bytes, tmp_path, io):
     path = tmp_path / "other.tflite"
@@ -204,6 +205,7 @@ def test_the_error_of_a_layer_is_a_share_of_its_spread():
     assert errors.by_layer()["a"] == pytest.approx(np.sqrt(4.0 / 2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_the_list_of_errors_names_the_layer_to_keep(network, images, tmp_path, suffix):
     """A channel that is not used is a thousand: in steps of 4 all other channels are 0."""
@@ -276,6 +278,7 @@ def _folder(root, draw):
     return f"folder:{root}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_a_bad_calibration_set_is_refused_and_nothing_is_left(colour_run, tmp_path, suffix):
     """Faint grey noise: ranges so small that the activations of digits are cut off."""

@@ -307,6 +307,7 @@ def test_models_that_mean_harm_through_every_verb(attempt):
 LOAD = "import keras; keras.saving.load_model('lambda.keras', compile=False, safe_mode=False)"
 
 
+@pytest.mark.slow
 def test_the_lambda_is_live(attempt, folder):
     """Keras runs it where it is told to: the tests above could fail."""
     with pytest.raises(AssertionError, match="MARK"):  # by the check of what was written
@@ -314,6 +315,7 @@ def test_the_lambda_is_live(attempt, folder):
     (folder / "MARK").unlink()
 
 
+@pytest.mark.slow
 def test_checkpoints_that_mean_harm(attempt, folder):
     """Weights are read, nothing is unpacked or run, and no file asks for more than it has."""
     harmless = ["lambda of eval", "away"]  # the network is the same, by its weights
@@ -378,6 +380,7 @@ def test_a_served_model_refuses_huge_images(attempt):
     assert answers[SERVE]["memory"] < answers[good]["memory"] + 2 * MOST_MIB
 
 
+@pytest.mark.slow
 def test_names_steer_no_terminal(attempt):
     """Names of classes, in a table and in a complaint; names of files, with markup in them."""
     label = "python -m resnet_keras predict labelled.keras good.png --top 10"

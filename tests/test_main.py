@@ -282,7 +282,8 @@ main(sys.argv[2:])
 @pytest.mark.parametrize(
     ("package", "words", "extra"),
     [("tyro", ["doctor"], "train"), ("tensorflow", ["summary", "resnet20_cifar"], "train"),
-     ("ai_edge_litert", ["predict", "x.tflite", "x.png"], "export")],
+     pytest.param("ai_edge_litert", ["predict", "x.tflite", "x.png"], "export",
+                  marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_an_extra_brings_is_named_where_it_is_missing(
     run_python, tmp_path, package, words, extra

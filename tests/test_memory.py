@@ -121,6 +121,7 @@ def test_what_the_libraries_raise_is_known():
     assert not memory.ran_out(ValueError("the loss is NaN"))
 
 
+@pytest.mark.slow
 def test_a_batch_that_no_machine_holds_is_one_line_and_code_2(run_python, tmp_path, data_dir):
     flags = ("--batch-size", 2**28, "--run-dir", tmp_path / "run", "--data-dir", data_dir)
     done = run_python("recipes/quickstart.py", *flags, "--precision", "float32")

@@ -69,6 +69,7 @@ def test_a_model_with_several_inputs_or_outputs_is_refused(name, inputs, outputs
         open_model_file(path)
 
 
+@pytest.mark.slow
 def test_verbs_refuse_a_model_with_two_outputs_in_one_line(tmp_path):
     model = ResNet("resnet20_cifar")
     beside = keras.layers.Dense(3, name="beside")(model.get_layer("avg_pool").output)

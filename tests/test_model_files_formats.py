@@ -16,6 +16,7 @@ def trial(monkeypatch):
     monkeypatch.setattr(formats, "FORMATS", (*FORMATS, split_onnx.ROW))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trial")
 def test_a_new_format_is_exported_proved_timed_and_evaluated(digits_run, data_dir, tmp_path):
     out = tmp_path / "out" / "digits.xml"
@@ -84,6 +85,7 @@ print(open_model_file(sys.argv[1]).predict(images).tolist())
 """
 
 
+@pytest.mark.slow
 def test_a_format_needs_no_library_of_another(run_python, tmp_path):
     done = run_python("-c", WITHOUT, tmp_path / "mean.tflite")
     assert done.stdout.strip() == str(np.full((2, 3), 7.0).tolist()), done.stderr

@@ -55,6 +55,7 @@ def alone(tmp_path):
     assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 def test_a_verb_asks_nobody(alone):
     done = alone("-m", "resnet_keras", "summary", "resnet20_cifar", "--json")
     assert done.returncode == 0 and '"params": 269722' in done.stdout, done.stderr

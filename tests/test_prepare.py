@@ -88,6 +88,7 @@ def miniature(tmp_path):
     return prepare
 
 
+@pytest.mark.slow
 def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     report = miniature(verify=True)
     assert report["splits"] == {"train": 9, "validation": 5} and report["prepared"] == "now"

@@ -45,6 +45,7 @@ def test_tensorboard_has_the_rows_of_the_log(digits_run):
     assert ("val_accuracy", len(rows)) in found
 
 
+@pytest.mark.slow
 def test_the_steps_asked_for_are_traced_and_nothing_else_is_shown(tmp_path, data_dir):
     recipe = dataclasses.replace(
         RECIPE, train_size=8, eval_size=8, mean=(127.5,), std=(127.5,), batch_size=32, steps=6,

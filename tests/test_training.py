@@ -58,6 +58,7 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
     assert (digits_run / "labels.txt").read_text().split() == list("0123456789")
 
 
+@pytest.mark.slow
 def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir, tmp_path):
     from resnet_keras.model_files import open_model_file
 
@@ -264,6 +265,7 @@ def test_images_of_two_sizes_are_trained_and_judged(data_dir, tmp_path, capsys):
         count(model)
 
 
+@pytest.mark.slow
 def test_images_that_are_held_out_are_tested_and_not_trained_on(data_dir, tmp_path, capsys):
     recipe = dataclasses.replace(SHORT, holdout=37, data_dir=data_dir, run_dir=tmp_path / "run")
     assert resolved(recipe)["steps_per_epoch"] == 14  # of 1400 images, not 1437
@@ -324,6 +326,7 @@ def test_damaged_notes_of_a_logger_are_named(tmp_path):
         _known(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_in_the_precision_it_began_in(digits_run, data_dir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(digits_run, folder)

@@ -238,6 +238,7 @@ def test_pixels_are_those_of_evaluation(page, interpolation, antialias, kind):
         assert difference.max() <= 1 and np.mean(difference > 0) < 1e-3
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 def test_a_network_of_images_that_are_not_square(images, data_dir, tmp_path, layout):

@@ -240,6 +240,7 @@ def test_resnet_says_what_it_assumes(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_has_every_option(tmp_path, run_python):
     save_file(small_state(), tmp_path / "x.safetensors")
     flags = ("--bgr", "--mean", "1,2,3", "--std", "1,1,1", "--json")

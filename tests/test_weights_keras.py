@@ -244,7 +244,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".safetensors", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("other", OTHERS)
 def test_our_own_files_tell_their_network(tmp_path, other, suffix):
     """Another computation is refused by its field, both ways; converted, it is the same one."""

@@ -50,6 +50,7 @@ def refused_when_they_vanish(warm, on_images, tmp_path):
     return command, newest_step(run)
 
 
+@pytest.mark.slow
 def test_images_that_vanish_within_an_epoch(warm, on_images, tmp_path):
     refused_when_they_vanish(warm, on_images, tmp_path)
 

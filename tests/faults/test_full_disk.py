@@ -113,6 +113,7 @@ def test_what_a_verb_writes_waits_for_room(warm, small, unbroken, name):
     assert small.files() == files
 
 
+@pytest.mark.slow
 def test_a_preparation_waits_for_room(warm, tmp_path, unbroken):
     place = Place(tmp_path)
     with small_disk(place.data, 100_000) as there:
