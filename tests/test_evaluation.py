@@ -314,9 +314,16 @@ def test_classes_of_other_names_are_refused(folder, tmp_path):
     open_ = model_file_of(*looking_up(scores, labels=("a", "c")), tmp_path)
     with pytest.raises(InputError, match="has no class 'b', folder:.* has one"):
         evaluate(open_, dataset=f"folder:{folder}")
-    three = model_file_of(*looking_up(scores, labels=("a", "b", "c")), tmp_path)
+    two = model_file_of(*looking_up(scores, labels=("a", "d", "e")), tmp_path)
     with pytest.raises(InputError, match="has 3 classes, folder:.* has 2"):
-        evaluate(three, dataset=f"folder:{folder}")
+        evaluate(two, dataset=f"folder:{folder}")
+
+
+def test_a_folder_without_some_of_the_classes_is_evaluated(folder, tmp_path):
+    scores = {n: [0.1, 0.7, 0.2] for n in range(60)}  # always "a", the second of the model's
+    three = model_file_of(*looking_up(scores, labels=("0", "a", "b")), tmp_path)
+    found = evaluate(three, dataset=f"folder:{folder}")
+    assert found["per_class"] == {"0": None, "a": 1.0, "b": 0.0}
 
 
 def test_a_model_file_that_names_no_data_set_needs_one(tmp_path):

@@ -308,9 +308,9 @@ def test_what_no_run_can_have_is_refused(change):
         dataclasses.replace(ROW, **change)
 
 
-def test_nothing_is_held_out_of_a_folder():
-    with pytest.raises(InputError, match="`holdout` must be 0 for your own .*Received: holdout=5"):
-        dataclasses.replace(ROW, dataset="folder:images", holdout=5)
+def test_images_are_held_out_of_a_folder_too():
+    recipe = dataclasses.replace(ROW, dataset="folder:images", holdout=0.125)
+    assert recipe.to_json()["holdout"] == 0.125 and recipe.examples() is None
 
 
 def test_a_recipe_inherits_the_groups_in_order():

@@ -89,13 +89,8 @@ def evaluate(
         InputError: a file, data set or split is missing or does not fit, `dataset` is given
             beside open splits only, or no image is left to calibrate on.
     """
-    if save is not None and Path(save).suffix != ".npz":
-        raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
     by_name = split is None or isinstance(split, str) or isinstance(calibrate_on, str)
-    if dataset is not None and not by_name:
-        raise InputError(
-            f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
-        )
+    _require_use(save, dataset, by_name)
     model_file, row = _opened(model_file)
     warn_of_missing_metadata(model_file)
 
@@ -133,6 +128,16 @@ def evaluate(
             batch_size=batch_size,
         )
     return results
+
+
+def _require_use(save: str | Path | None, dataset: str | None, by_name: bool) -> None:
+    """Refuse arguments of `evaluate` that do not fit together; `by_name`: it opens a split."""
+    if save is not None and Path(save).suffix != ".npz":
+        raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
+    if dataset is not None and not by_name:
+        raise InputError(
+            f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
+        )
 
 
 def _opened(model_file: str | Path | ModelFile) -> tuple[ModelFile, Pretrained | None]:

@@ -68,7 +68,7 @@ def check(recipe: Recipe) -> None:
         refuse("holdout", "must be hundredths where it is a fraction, as 0.15", recipe.holdout)
     examples = recipe.examples()
     if examples is not None and examples < 1:
-        refuse("holdout", "must leave images to train on", recipe.holdout)
+        refuse("holdout", "must be below the number of training images", recipe.holdout)
 
 
 def refuse(field: str, rule: str, value: Any) -> NoReturn:

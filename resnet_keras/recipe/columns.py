@@ -282,9 +282,7 @@ class Run:
     )
     skip_bad: bool = column("Skip unreadable images and list them, instead of stopping.", False)
     holdout: float = column(
-        "Hold out N training images, or this fraction of them, for validation. Your own images: "
-        "some of each class, beside the test images. Others: the last ones, instead of the test "
-        "images.",
+        "Hold out N training images, or this fraction of them, for validation.",
         0, at_least=0, metavar="N",
     )  # fmt: skip
     eval_resize: int | None = column(
