@@ -81,16 +81,14 @@ def evaluate(
         (a fraction, 15 bins) and `nll` (nats), both None where the scores are not probabilities,
         `published_top1` and `published_top5` (fractions) of published weights, `per_class`: top-1
         by the name of the class, None for a class without images, and `confusion`: images by true
-        class (rows) and top class, None for more than 100 classes. With
-        `calibrate_on` also `temperature`, `calibrated_on`, `calibration_examples`,
-        `ece_calibrated` and `nll_calibrated`.
+        class (rows) and top class, None for more than 100 classes. With `calibrate_on` also
+        `temperature`, `calibrated_on`, `calibration_examples`, `ece_calibrated`, `nll_calibrated`.
 
     Raises:
         InputError: a file, data set or split is missing or does not fit, `dataset` is given
             beside open splits only, or no image is left to calibrate on.
     """
-    by_name = split is None or isinstance(split, str) or isinstance(calibrate_on, str)
-    _require_use(save, dataset, by_name)
+    _require_use(save, dataset, (split, calibrate_on))
     model_file, row = _opened(model_file)
     warn_of_missing_metadata(model_file)
 
@@ -130,10 +128,11 @@ def evaluate(
     return results
 
 
-def _require_use(save: str | Path | None, dataset: str | None, by_name: bool) -> None:
-    """Refuse arguments of `evaluate` that do not fit together; `by_name`: it opens a split."""
+def _require_use(save: str | Path | None, dataset: str | None, splits: tuple) -> None:
+    """Refuse arguments of `evaluate` that do not fit together; `splits` as they were given."""
     if save is not None and Path(save).suffix != ".npz":
         raise InputError(f"`save` must end in .npz. Received: save={str(save)!r}")
+    by_name = splits[0] is None or any(isinstance(split, str) for split in splits)
     if dataset is not None and not by_name:
         raise InputError(
             f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
