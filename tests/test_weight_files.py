@@ -1,7 +1,9 @@
 """A checkpoint's file: damaged or none at all, it is named; from the hub; without TensorFlow."""
 
+import hashlib
 import http.server
 import importlib.util
+import json
 import threading
 from pathlib import Path
 
@@ -112,28 +114,39 @@ def test_hdf5_does_not_lead_out_of_the_file(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path):
-    """The Hugging Face Hub in small: one repository with one file, on loopback."""
+    """The Hugging Face Hub in small, on loopback: weights alone, and weights with a config.json."""
     save_file(small_state(), tmp_path / "model.safetensors")
-    data = (tmp_path / "model.safetensors").read_bytes()
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    config = {"architecture": "resnet18", "pretrained_cfg": {
+        "input_size": [3, 32, 32], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3,
+    }}  # fmt: skip
+    files = {
+        "/some/resnet/resolve/main/model.safetensors": weights,
+        "/timm/ra4/resolve/main/model.safetensors": weights,
+        "/timm/ra4/resolve/main/config.json": json.dumps(config).encode(),
+        "/timm/aa/resolve/main/model.safetensors": weights,
+        "/timm/aa/resolve/main/config.json": b'{"architecture": "resnetaa50"}',
+    }
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
-            found = self.path == "/some/resnet/resolve/main/model.safetensors"
+            data = files.get(self.path)
+            found = data is not None
             self.send_response(200 if found else 404)
             if found:
-                self.send_header("ETag", '"0123456789abcdef"')
+                self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
                 self.send_header("X-Repo-Commit", "0" * 40)
-            elif self.path.startswith("/some/resnet/"):
+            elif self.path.startswith(("/some/resnet/", "/timm/")):
                 self.send_header("X-Error-Code", "EntryNotFound")
             else:
                 self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", str(len(data) if found else 0))
+            self.send_header("Content-Length", str(len(data or b"")))
             self.end_headers()
             return found
 
         def do_GET(self):
             if self.do_HEAD():
-                self.wfile.write(data)
+                self.wfile.write(files[self.path])
 
         def log_message(self, *arguments):
             pass
@@ -171,6 +184,37 @@ def test_hub(hub, tmp_path, run_python):
         found, file, other = done.stdout.splitlines()
         assert found == file == names
         assert other.startswith("hf://some/other has none of") and "Received: " in other
+
+
+TAKE = """
+import sys
+from resnet_keras import Spec, ResNet
+spec = Spec("basic", (1, 1), (16, 32), stem="cifar")
+try:
+    model = ResNet(spec, weights=sys.argv[1])
+except ValueError as error:
+    print(error)
+else:
+    layer = model.get_layer("normalise")
+    print(model.output_shape, *layer.scale, *layer.offset)
+"""
+
+
+def test_a_repository_of_the_hub_tells_its_preprocessing_and_what_it_is(hub, tmp_path, run_python):
+    if importlib.util.find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    here = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
+    here |= {"HF_HUB_DISABLE_XET": "1", "KERAS_BACKEND": "numpy"}
+    done = run_python("-c", TAKE, "hf://timm/ra4", **here)
+    assert done.returncode == 0, done.stderr
+    shape, _, numbers = done.stdout.strip().rpartition(") ")
+    assert shape == "(None, 10"
+    assert np.allclose([float(n) for n in numbers.split()], [1 / 127.5] * 3 + [-1] * 3)
+    assert "assumed" not in done.stderr
+    done = run_python("-c", TAKE, "hf://timm/aa", **here)
+    assert "hf://timm/aa is of timm's resnetaa50, which is not among" in done.stdout
+    done = run_python("-c", TAKE, "hf://some/resnet", **here)
+    assert done.stdout and "assumed: RGB (--bgr)" in done.stderr
 
 
 ON_JAX = """
