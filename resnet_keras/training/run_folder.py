@@ -67,8 +67,9 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
         results = read_object(path)
     except InputError as error:
         raise InputError(f"{error} {hint}") from error
-    for name in ("top1", "examples"):
-        if type(results.get(name)) not in (int, float):
+    for name in ("top1", "top5", "examples"):
+        without = name == "top5" and name in results and results[name] is None  # 5 classes or fewer
+        if type(results.get(name)) not in (int, float) and not without:
             raise InputError(
                 f"{path} is damaged: {name} must be a number. {hint} "
                 f"Received: {results.get(name)!r}"
