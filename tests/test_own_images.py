@@ -57,6 +57,7 @@ def test_validation_images_are_looked_at_each_epoch_and_test_images_once(tmp_pat
     assert evaluate(run / "model.keras", split="all")["examples"] == 300
 
 
+@pytest.mark.slow
 def test_a_holdout_is_taken_from_the_training_images(tmp_path, capfd):
     parts = {"train": range(200), "test": range(260, 300)}
     dataset = folder(tmp_path / "images", parts)
@@ -66,6 +67,7 @@ def test_a_holdout_is_taken_from_the_training_images(tmp_path, capfd):
     assert json.loads((run / "results.json").read_text())["examples"] == 40
 
 
+@pytest.mark.slow
 def test_without_test_images_the_validation_images_are_the_test(tmp_path, capfd):
     dataset = folder(tmp_path / "images", {"train": range(100), "val": range(100, 140)})
     run = train(recipe(tmp_path, dataset, epochs=1))
@@ -119,6 +121,7 @@ def test_a_holdout_that_cannot_be(columns, rule):
         Recipe(model="resnet20_cifar", **columns)
 
 
+@pytest.mark.slow
 def test_a_share_of_a_data_set_of_tfds(tmp_path, data_dir):
     run = train(recipe(tmp_path, "digits", holdout=0.1, epochs=1, data_dir=data_dir))
     results = json.loads((run / "results.json").read_text())
@@ -138,6 +141,7 @@ def test_a_finished_run_says_that_the_images_have_changed(tmp_path, capfd):
     assert "choose another --run-dir" in str(line.value)
 
 
+@pytest.mark.slow
 def test_training_in_a_thread(tmp_path):
     """As web servers and notebooks' widgets do: Python has signals in its main thread alone."""
     dataset = folder(tmp_path / "images", {"train": range(100), "test": range(100, 140)})
@@ -217,6 +221,7 @@ def test_an_imbalance_is_named_and_the_small_class_counts(tmp_path, capfd):
     assert "balanced accuracy: mean of the classes" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [{"class_weights": "balanced"}, {"sampling": "balanced"}])
 def test_a_balanced_training_is_another_and_says_nothing(tmp_path, capfd, column):
     run = train(recipe(tmp_path, imbalanced(tmp_path), epochs=1, **column))
