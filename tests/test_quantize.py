@@ -138,6 +138,7 @@ def test_a_range_follows_the_extremes_in_training_alone():
     assert np.allclose([float(layer.low), float(layer.high)], [low, high], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_replicas_agree_on_a_range(run_python):
     code = """
 import tensorflow as tf

@@ -101,6 +101,7 @@ def test_a_run_ends_with_its_report(digits_run):
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_predictions_of_another_model_are_not_used(digits_run, data_dir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)

@@ -187,6 +187,7 @@ def applications(tmp_path_factory):
     return folder, pixels, keras.ops.convert_to_numpy(scores)
 
 
+@pytest.mark.slow
 def test_keras_applications_live(tmp_path, applications):
     """The same probabilities from raw pixels: biases, epsilon, BGR and strides are all theirs."""
     folder, pixels, scores = applications
