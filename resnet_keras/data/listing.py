@@ -100,8 +100,8 @@ def split_of(
         labels: names of the classes, in the order of their numbers.
         seed: draws the test images where there are no splits, and the validation images.
         skip_bad: leave out files that are not images, and count them on stderr.
-        holdout: where there are no validation images, take so many from the training images, of
-            each class in proportion; below 1: this share of them.
+        holdout: where there are no validation images, take N from the training images, of each
+            class in proportion; below 1: this fraction of them.
 
     Returns:
         The images, always with three channels.
