@@ -242,7 +242,7 @@ for pair in numbers[:17].astype("float32"):
     update(first, pair)
 with two.scope():
     names = {f"metric/{i}": v for i, v in enumerate(first.variables)}
-    saved = watch._values(names)
+    saved = watch.values(names)
     assert saved["metric/0"].shape == (2,)  # a sum for each replica
     for variable, values in zip(again.variables, saved.values(), strict=True):
         watch._assign(variable, values)
@@ -250,9 +250,9 @@ for metric in (first, again):
     for pair in numbers[17:].astype("float32"):
         update(metric, pair)
 with two.scope():
-    assert [v.tobytes() for v in watch._values(names).values()] == [
+    assert [v.tobytes() for v in watch.values(names).values()] == [
         v.tobytes()
-        for v in watch._values(
+        for v in watch.values(
             {f"metric/{i}": v for i, v in enumerate(again.variables)}
         ).values()
     ]

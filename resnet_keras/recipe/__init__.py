@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, NamedTuple, Self, get_type_hints
 
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
@@ -19,7 +19,7 @@ from resnet_keras.recipe.columns import (
 )
 from resnet_keras.recipe.schedule import learning_rate_at
 
-__all__ = ["KNOWN", "Recipe", "columns", "groups", "splits", "tested"]
+__all__ = ["KNOWN", "Recipe", "Splits", "columns", "groups", "images_of", "splits"]
 
 # Training images, classes and channels of the data sets that have recipes, so that a recipe can
 # be resolved without its data (https://www.tensorflow.org/datasets/catalog).
@@ -127,6 +127,16 @@ class Recipe(Run, Optimization, Augmentation, Network):
             self.std,
         )
 
+    @property
+    def chooses_epoch(self) -> bool:
+        """Whether validation images decide which epoch is kept, or when the training ends."""
+        return self.keep == "best" or self.patience is not None
+
+    @property
+    def splits(self) -> "Splits":
+        """The names of the splits of the training."""
+        return splits(self.dataset, self.holdout, chooses_epoch=self.chooses_epoch)
+
     def parse(self, docstring: str | None = None) -> Self:
         """Return this recipe with the changes that the command line asks for.
 
@@ -195,28 +205,39 @@ class Recipe(Run, Optimization, Augmentation, Network):
         return known and mine > theirs and self.schedule in ("constant", "step")
 
 
-def splits(dataset: str, holdout: float | None) -> tuple[str, str]:
-    """Return the splits to train and to test on.
+class Splits(NamedTuple):
+    """The names of the splits of a training.
+
+    Attributes:
+        train: to train on.
+        validation: to validate on after each epoch; None: the test images, or the validation
+            images of one's own where there are some.
+        test: to test on at the end.
+    """
+
+    train: str
+    validation: str | None
+    test: str
+
+
+def splits(dataset: str, holdout: float | None, *, chooses_epoch: bool = False) -> Splits:
+    """Name the splits of a training.
 
     Args:
         dataset: as of `Recipe`.
         holdout: how many of the training images, or what fraction, are held out. Of images of one's
-            own they are for validation; of others, whose last ones they are, for testing.
+            own they are for validation. Of others they are the last ones, and are tested on.
+        chooses_epoch: as of `Recipe`; then the test images are others than those held out.
     """
     if not holdout or local_path(dataset) is not None:
-        return "train", "test"
+        return Splits("train", None, "test")
     cut = f"{100 - round(100 * holdout)}%" if holdout < 1 else f"-{int(holdout)}"
-    return f"train[:{cut}]", f"train[{cut}:]"
+    first, last = f"train[:{cut}]", f"train[{cut}:]"
+    return Splits(first, last, "test") if chooses_epoch else Splits(first, None, last)
 
 
-def tested(dataset: str, holdout: float | None, split: str = "test") -> str:
-    """Return what to call the images that a network is tested on.
-
-    Args:
-        dataset: as of `Recipe`.
-        holdout: as of `splits`.
-        split: "val" where they are the validation images, because there are no others.
-    """
+def images_of(split: str) -> str:
+    """Return what to call the images of a split, by its name or by what `splits` calls it."""
     if split == "val":
         return "validation images"
-    return "test images" if splits(dataset, holdout)[1] == "test" else "held-out images"
+    return "test images" if split == "test" else "held-out images"

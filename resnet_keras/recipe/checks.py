@@ -66,6 +66,12 @@ def check(recipe: Recipe) -> None:
     percent = 100 * recipe.holdout
     if recipe.holdout < 1 and local_path(recipe.dataset) is None and abs(percent % 1) > 1e-9:
         refuse("holdout", "must be hundredths where it is a fraction, as 0.15", recipe.holdout)
+    if recipe.chooses_epoch and not recipe.holdout and local_path(recipe.dataset) is None:
+        field = "patience" if recipe.keep == "last" else "keep"
+        raise InputError(
+            f"`{field}` needs validation images: hold some out with --holdout. "
+            f"Received: {field}={getattr(recipe, field)!r}, holdout={recipe.holdout!r}"
+        )
     examples = recipe.examples()
     if examples is not None and examples < 1:
         refuse("holdout", "must be below the number of training images", recipe.holdout)

@@ -263,6 +263,15 @@ class Optimization:
         "Warm-up: fraction of the learning rate to start from. None: rise in equal steps from 0.",
         None, at_least=0, at_most=1,
     )  # fmt: skip
+    keep: Literal["last", "best"] = column(
+        "Epoch whose weights become the model: the last, or that of the highest validation "
+        "accuracy.",
+        "last",
+    )
+    patience: int | None = column(
+        "Stop after this many epochs without a higher validation accuracy. None: never.",
+        None, above=0,
+    )  # fmt: skip
     ema: float = column(
         "Decay of the moving average of the weights, which is evaluated and saved. 0: no average.",
         0.0, at_least=0, below=1,

@@ -10,7 +10,6 @@ from resnet_keras.errors import InputError
 from resnet_keras.evaluation import open_split_for, predict_split, require_fit, source_for
 from resnet_keras.files import write_text
 from resnet_keras.model_files import load_keras, open_model_file
-from resnet_keras.recipe import splits
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
 from resnet_keras.report.runs import Run, read_run
@@ -77,7 +76,7 @@ def with_predictions(
     if test is None:
         source = source_for(
             model_file,
-            split=splits(run.recipe.get("dataset", ""), run.recipe.get("holdout"))[1],
+            split=run.splits.test,
             data_dir=data_dir or run.recipe.get("data_dir"),
             skip_bad=bool(run.recipe.get("skip_bad")),
         )

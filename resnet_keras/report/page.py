@@ -124,12 +124,12 @@ def _curves(run: Run) -> str:
         name: run.column(name)
         for name in ("accuracy", "val_accuracy", "loss", "val_loss", "learning_rate")
     }
-    names = {"training images": "accuracy", run.tested: "val_accuracy"}
+    names = {"training images": "accuracy", run.validated: "val_accuracy"}
     accuracy = {word: _times(columns[c], 100) for word, c in names.items() if columns[c]}
-    names = {"training images": "loss", run.tested: "val_loss"}
+    names = {"training images": "loss", run.validated: "val_loss"}
     loss = {word: columns[c] for word, c in names.items() if columns[c]}
-    # The first colour is that of the test images in every chart.
-    order = (run.tested, "training images")
+    # The first colour is that of the images that are not trained on, in every chart.
+    order = (run.validated, "training images")
     accuracy = {word: accuracy[word] for word in order if word in accuracy}
     loss = {word: loss[word] for word in order if word in loss}
     figures = [
@@ -143,7 +143,7 @@ def _curves(run: Run) -> str:
                 low=_worth_showing(accuracy),
             ),
             "Training images are augmented, and measured while the network is still learning: "
-            f"their accuracy can be below that of the {run.tested}." + _cut(accuracy),
+            f"their accuracy can be below that of the {run.validated}." + _cut(accuracy),
         )
         if accuracy
         else "",

@@ -9,7 +9,7 @@ from typing import Any
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import Predictions, load_predictions
 from resnet_keras.files import read_object, sha256
-from resnet_keras.recipe import Recipe, groups, tested
+from resnet_keras.recipe import Recipe, Splits, groups, images_of, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,25 @@ class Run:
         return self.folder.resolve().name
 
     @property
+    def splits(self) -> Splits:
+        """The names of the splits of the run."""
+        recipe = self.recipe
+        return splits(
+            recipe.get("dataset", ""),
+            recipe.get("holdout"),
+            chooses_epoch=recipe.get("keep") == "best" or recipe.get("patience") is not None,
+        )
+
+    @property
     def tested(self) -> str:
         """What the page calls the images the run was tested on."""
-        split = self.results.get("tested_on", "test")
-        return tested(self.recipe.get("dataset", ""), self.recipe.get("holdout"), split)
+        return images_of(self.results.get("tested_on", self.splits.test))
+
+    @property
+    def validated(self) -> str:
+        """What the page calls the images the run was validated on after each epoch."""
+        split = self.splits.validation or self.results.get("tested_on", self.splits.test)
+        return images_of(self.results.get("validated_on", split))
 
     def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
         """The recipe as `(field, value, whether it is not the default)`, by groups."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_keras.console import load_tensorflow, say
 from resnet_keras.errors import InputError, refusal
 from resnet_keras.files import write_text
-from resnet_keras.recipe import Recipe, splits, tested
+from resnet_keras.recipe import Recipe, images_of
 from resnet_keras.signals import stopping
 from resnet_keras.training import memory, run_folder, tracking
 from resnet_keras.training.building import compiled
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from resnet_keras.backup import Saved
     from resnet_keras.data import Split
+    from resnet_keras.training.fitting import Fitted
 
 __all__ = ["train"]
 
@@ -64,9 +65,9 @@ def train(recipe: Recipe) -> Path:
             policy, reason = choose_precision(recipe.precision)
             say(f"{policy}: {reason}")
             job = prepared(recipe, folder, replicas, policy, stack)
-            model, rows = trained(job, stack)
+            model, fitted = trained(job, stack)
         if replicas.process == 0:
-            print(_summary(recipe, _publish(job, model, rows)))
+            print(_summary(recipe, _publish(job, model, fitted)))
     return folder
 
 
@@ -97,11 +98,15 @@ def prepared(
     made = source.made
     if made is not None:
         source = dataclasses.replace(source, holdout=recipe.holdout)
-    names = splits(recipe.dataset, recipe.holdout)
-    train, test = (dataclasses.replace(source, split=name).open() for name in names)
-    validation = test
+    names = recipe.splits
+    train = dataclasses.replace(source, split=names.train).open()
+    test = dataclasses.replace(source, split=names.test).open()
+    validation, name = test, names.validation
     if made is not None and ("val" in made or recipe.holdout):
-        validation = dataclasses.replace(source, split="val").open()
+        name = "val"
+    if name is not None:
+        validation = dataclasses.replace(source, split=name).open()
+    _require_validation(recipe, validation, test)
     _warn_of_imbalance(train, recipe)
     if len(train.labels) < 2:
         raise InputError(
@@ -112,6 +117,23 @@ def prepared(
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
     return Job(recipe, folder, replicas, policy, train, validation, test)
+
+
+def _require_validation(recipe: Recipe, validation: "Split", test: "Split") -> None:
+    """Refuse to choose an epoch by the test images; say where the two cannot be told apart."""
+    if not recipe.chooses_epoch:
+        return
+    if validation is test:
+        raise InputError(
+            f"{recipe.dataset} has no validation images, by which `keep` and `patience` choose: "
+            "add a split val, or hold some out with --holdout. "
+            f"Received: keep={recipe.keep!r}, patience={recipe.patience}, holdout=0"
+        )
+    if test.name == "val":
+        say(
+            f"warning: {recipe.dataset} has no test images: the accuracy at the end is that of the "
+            "validation images, by which the epoch is chosen, and so too high"
+        )
 
 
 def _warn_of_imbalance(train: "Split", recipe: Recipe) -> None:
@@ -130,7 +152,7 @@ def _warn_of_imbalance(train: "Split", recipe: Recipe) -> None:
         )
 
 
-def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, list[dict[str, Any]]]":
+def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, Fitted]":
     """Train, from the backup if there is one, to the end.
 
     Args:
@@ -138,7 +160,7 @@ def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, list[dict[str, An
         stack: holds the lock of the run folder.
 
     Returns:
-        The model, and the rows of the log, one per epoch.
+        The model, and what `fit` gave.
 
     Raises:
         InputError: the run folder belongs to another run, or the memory does not suffice.
@@ -169,13 +191,13 @@ def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, list[dict[str, An
         _begin(job, saved)
     try:
         with replicas.scope():
-            rows = fit(job, model, metrics, saved)
+            fitted = fit(job, model, metrics, saved)
     except Exception as error:
         # TensorFlow has the same error for a full disk.
         if isinstance(error, InputError) or refusal(error) or not memory.ran_out(error):
             raise
         raise InputError(memory.advice(need, recipe, memory.available(here))) from error
-    return model, rows
+    return model, fitted
 
 
 def _begin(job: Job, saved: "Saved | None") -> None:
@@ -190,13 +212,13 @@ def _begin(job: Job, saved: "Saved | None") -> None:
     say(
         f"{recipe.model} on {recipe.dataset}: {job.train.examples:,} training images, "
         + ("" if job.validation is job.test else f"{job.validation.examples:,} validation images, ")
-        + f"{job.test.examples:,} {job.tested}, {job.total_steps:,} steps, "
+        + f"{job.test.examples:,} {images_of(job.tested_on)}, {job.total_steps:,} steps, "
         f"{job.steps_per_epoch} an epoch, {count} replica{'s' if count > 1 else ''}. "
         f"Writing {job.folder}/" + (f", resuming at step {saved.step:,}" if saved else "")
     )
 
 
-def _publish(job: Job, model: "keras.Model", rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _publish(job: Job, model: "keras.Model", fitted: "Fitted") -> dict[str, Any]:
     """Write the model, its metadata and its results, which are those of the written file."""
     from resnet_keras.evaluation import evaluate
     from resnet_keras.exporting import save_plain
@@ -217,17 +239,34 @@ def _publish(job: Job, model: "keras.Model", rows: list[dict[str, Any]]) -> dict
         save=job.folder / "predictions.npz",  # which the report reads
     )
     results |= {
-        "train_seconds": round(sum(row["seconds"] for row in rows), 1),
+        "train_seconds": round(sum(row["seconds"] for row in fitted.rows), 1),
+        "epoch": fitted.epoch,
+        "epoch_reason": _reason(job, fitted),
         "precision": job.policy,
         "replicas": job.replicas.count,
         "skipped": {"train": len(job.train.skipped), "test": len(job.test.skipped)},
-        "tested_on": job.test.name or "test",
+        "tested_on": job.tested_on,
+        "validated_on": job.validated_on,
         "files": run_folder.files(recipe),
         "versions": versions(),
     }
     write_text(job.folder / "results.json", json.dumps(results, indent=1) + "\n")
     write_report([job.folder], test=job.test)
     return results
+
+
+def _reason(job: Job, fitted: "Fitted") -> str:
+    """Say why the model has the weights of this epoch, and why the training ended."""
+    rows, recipe = fitted.rows, job.recipe
+    last = rows[-1]["epoch"]
+    if recipe.keep == "best":
+        row = next(row for row in rows if row["epoch"] == fitted.epoch)
+        reason = f"highest val_accuracy, {row['val_accuracy']:.4f}, of {last} epochs"
+    else:
+        reason = f"last of {last} epochs"
+    if recipe.patience and last * job.steps_per_epoch < job.total_steps:
+        reason += f", stopped after {recipe.patience} without a higher val_accuracy"
+    return reason
 
 
 def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
@@ -239,5 +278,5 @@ def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
         "macro F1": results.get("macro_f1"),
     }
     shares = [f"{name} {100 * x:.2f} %" for name, x in measured.items() if x is not None]
-    tested_on = tested(recipe.dataset, recipe.holdout, results.get("tested_on", "test"))
+    tested_on = images_of(results.get("tested_on", recipe.splits.test))
     return f"{', '.join(shares)} of {results['examples']:,} {tested_on}"

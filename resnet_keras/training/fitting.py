@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -13,12 +13,25 @@ from resnet_keras.console import say
 from resnet_keras.recipe import Recipe
 from resnet_keras.signals import signals_to
 from resnet_keras.training import tracking, watch
+from resnet_keras.training.best_epoch import BestEpoch
 from resnet_keras.training.job import Job
 from resnet_keras.training.progress import ProgressBar
 from resnet_keras.training.replicas import StoppedTogether
 
 
-def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> list[dict[str, Any]]:
+class Fitted(NamedTuple):
+    """What a training has done.
+
+    Attributes:
+        rows: of the log, one per epoch.
+        epoch: whose weights the model has now.
+    """
+
+    rows: list[dict[str, Any]]
+    epoch: int
+
+
+def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> Fitted:
     """Train from the last backup to the end.
 
     Args:
@@ -29,7 +42,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
             model; None: train from the start.
 
     Returns:
-        The rows of the log, one per epoch.
+        The rows of the log, and the epoch whose weights the model has.
 
     Raises:
         SystemExit: 1 if the loss becomes NaN or infinite; 128 + signal after SIGTERM or SIGINT,
@@ -40,7 +53,18 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
     steps, total = job.steps_per_epoch, job.total_steps
     place = watch.Position(step, recipe.accumulate, steps, total, rows)
     every = recipe.interval()
-    keep = watch.Backups(place, folder / "backup", every, metrics, replicas, job.fixed, saved)
+    best = None
+    if recipe.chooses_epoch:
+        best = BestEpoch(
+            place,
+            metrics,
+            keep=recipe.keep == "best",
+            patience=recipe.patience,
+            averages=recipe.ema > 0,
+            saved=saved,
+        )
+        best.set_model(model)
+    keep = watch.Backups(place, folder / "backup", every, metrics, replicas, job.fixed, saved, best)
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))
@@ -52,10 +76,11 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
                 watch.StepCounter(place),
                 watch.EpochRow(place, partial(recipe.learning_rate_at, steps_per_epoch=steps)),
                 *watching,
+                *([best] if best else []),
                 keep,
             ]
             # The rest of an epoch that was interrupted, then all the others.
-            while place.step < total:
+            while place.step < total and not place.stopped:
                 _fit(job, model, place, callbacks)
             if keep.signal:  # came behind the last step, whose backup is there
                 raise StoppedTogether(keep.signal)
@@ -65,9 +90,11 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> lis
             "float32, in another --run-dir; the last backup is kept."
         )
         raise SystemExit(1) from None
-    if recipe.ema:
+    if best and best.arrays:
+        best.restore()
+    elif recipe.ema:
         model.optimizer.swap_averages()
-    return place.rows
+    return Fitted(place.rows, best.epoch if best and best.arrays else place.rows[-1]["epoch"])
 
 
 def _shown(recipe: Recipe, place: watch.Position, folder: Path, stack: ExitStack) -> list:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_keras.recipe import Recipe, tested
+from resnet_keras.recipe import Recipe
 from resnet_keras.training.replicas import Replicas
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ class Job:
     test: "Split"
 
     @property
-    def tested(self) -> str:
-        """What to call the test images."""
-        return tested(self.recipe.dataset, self.recipe.holdout, self.test.name)
+    def tested_on(self) -> str:
+        """The split of the test images, by its name: "test", "val", or what is held out."""
+        return self.test.name or self.recipe.splits.test
+
+    @property
+    def validated_on(self) -> str:
+        """The split of the validation images, likewise."""
+        return self.validation.name or self.recipe.splits.validation or self.tested_on
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,4 +63,4 @@ class Job:
             "precision": self.policy,
             "replicas": self.replicas.count,
             "images": self.train.identity,
-        }
+        } | ({"validation": self.validation.identity} if self.recipe.chooses_epoch else {})

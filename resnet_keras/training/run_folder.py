@@ -19,6 +19,7 @@ _RESTORE = {
     "precision": "resume with --precision {}",
     "replicas": "resume with --replicas {}",
     "images": "restore them",
+    "validation": "restore these images",
 }
 
 

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,6 +19,12 @@ from resnet_keras.files import whole
 from resnet_keras.signals import stop
 from resnet_keras.training.replicas import Replicas, StoppedTogether
 from resnet_keras.training.tracking import Report, profiling
+
+if TYPE_CHECKING:
+    from resnet_keras.training.best_epoch import BestEpoch
+
+# Before the names of the best epoch's weights in a backup.
+BEST = "best/"
 
 
 class Diverged(Exception):
@@ -34,6 +40,7 @@ class Position:
         steps_per_epoch: number of steps in an epoch.
         total: number of steps of the whole run.
         rows: of `log.csv`, one per epoch.
+        stopped: whether the run ends after this epoch, before its last step.
     """
 
     def __init__(self, step: int, accumulate: int, steps_per_epoch: int, total: int, rows: list):
@@ -42,6 +49,7 @@ class Position:
         self.steps_per_epoch = steps_per_epoch
         self.total = total
         self.rows = rows
+        self.stopped = False
 
     @property
     def step(self) -> int:
@@ -202,6 +210,7 @@ class Backups(keras.callbacks.Callback):
         replicas: among which this process has some.
         settled: what a resumed run must share with this one, for the notes of the backups.
         saved: the backup that the run was resumed from, as `restore` returned it; None: a new run.
+        best: the best epoch so far, where one is chosen.
     """
 
     def __init__(
@@ -213,9 +222,10 @@ class Backups(keras.callbacks.Callback):
         replicas: Replicas,
         settled: dict[str, Any],
         saved: backup.Saved | None,
+        best: "BestEpoch | None" = None,
     ):
         super().__init__()
-        self.position, self.folder, self.replicas = position, folder, replicas
+        self.position, self.folder, self.replicas, self.best = position, folder, replicas, best
         self.compiled, self.settled = metrics, settled
         self.number, self.unit = every
         self.saved_at = time.monotonic()
@@ -234,7 +244,7 @@ class Backups(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Note the metrics before the validation uses them: a longer run may be resumed here."""
-        self.sums = _values(self._metrics())
+        self.sums = values(self._metrics())
         self.doing = "validation"
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -278,7 +288,7 @@ class Backups(keras.callbacks.Callback):
                 f"the optimizer has made {counted} steps, the run {self.position.step}: Keras' "
                 f"training step did not call `Optimizer.apply`. Received: Keras {keras.__version__}"
             )
-        arrays = _values(state(self.model, self.compiled)) | self.sums
+        arrays = values(state(self.model, self.compiled)) | self.sums
         for name, array in arrays.items():
             # The loss is behind the weights: here a backup of lost ones would replace a good one.
             if name.startswith("model/") and not np.isfinite(array).all():
@@ -286,6 +296,9 @@ class Backups(keras.callbacks.Callback):
                     f"{name.split('/', 2)[2]} is NaN or infinite at step {self.position.step}"
                 )
         notes = {"rows": self.position.rows, **self.settled}
+        if self.best is not None:
+            notes["best"] = self.best.notes
+            arrays |= {BEST + name: array for name, array in self.best.arrays.items()}
         backup.save(self.folder, backup.Saved(self.position.step, arrays, notes))
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -321,20 +334,21 @@ def restore(saved: backup.Saved, model: keras.Model, metrics: list) -> backup.Sa
         metrics: that it was compiled with.
 
     Returns:
-        The backup with the arrays of the metrics alone: the others are not needed any more.
+        The backup with the arrays of the metrics and of the best epoch alone: the others are not
+        needed any more.
 
     Raises:
         InputError: the model has other variables; none was changed.
     """
     variables = state(model, metrics)
-    found = {name: array.shape for name, array in saved.arrays.items()}
-    wanted = {name: array.shape for name, array in _values(variables).items()}
+    later = {n: array for n, array in saved.arrays.items() if n.startswith(BEST)}
+    found = {n: array.shape for n, array in saved.arrays.items() if n not in later}
+    wanted = {name: array.shape for name, array in values(variables).items()}
     if odd := sorted(found.items() ^ wanted.items()):
         raise InputError(
             "the backups are of another network, or of another version of this program or of "
             f"Keras: resume with that one, or choose another --run-dir. Received: {odd[0][0]}"
         )
-    later = {}
     for name, variable in variables.items():
         if name.startswith("metric/"):
             later[name] = saved.arrays[name]
@@ -369,7 +383,7 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
     }
 
 
-def _values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
+def values(variables: dict[str, keras.Variable]) -> dict[str, np.ndarray]:
     """The values by the names of `state`; of a metric a row for each replica, which sums apart."""
     found = {}
     for name, variable in variables.items():

@@ -1,0 +1,102 @@
+"""The best epoch and early stopping: which epoch, its weights, and that kills change nothing."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras import Recipe, evaluate, train
+from resnet_keras.backup import Saved
+from resnet_keras.errors import InputError
+from resnet_keras.training.best_epoch import BestEpoch
+from resnet_keras.training.watch import Position
+
+
+def recipe(tmp_path, **columns):
+    """Its learning rate is so high that accuracies rise and fall."""
+    defaults = dict(
+        model="resnet20_cifar", dataset="digits", holdout=360, train_size=8, eval_size=8,
+        batch_size=360, learning_rate=0.5, epochs=7, schedule="constant", precision="float32",
+        verbose=False, logger="none", keep="best", run_dir=tmp_path / "run", data_dir=tmp_path,
+    )  # fmt: skip
+    return Recipe(**{**defaults, **columns})
+
+
+def rows_of(run):
+    with (run / "log.csv").open() as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def callback(scores, keep=False, patience=None):
+    """Feed accuracies and losses of epochs to `BestEpoch`; a model of one weight counts them."""
+    position = Position(0, 1, 1, len(scores), [])
+    best = BestEpoch(position, [], keep=keep, patience=patience, averages=False, saved=None)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    best.set_model(model)
+    for i, (accuracy, loss) in enumerate(scores):
+        if position.stopped:
+            break
+        model.layers[0].kernel.assign([[i + 1]])
+        position.rows.append({"epoch": i + 1, "val_accuracy": accuracy, "val_loss": loss})
+        best.on_epoch_end(i)
+    return best, position, model
+
+
+@pytest.mark.parametrize(
+    ("scores", "epoch"),
+    [([(0.1, 1), (0.5, 1), (0.3, 0.1)], 2),
+     ([(0.5, 1), (0.5, 0.9), (0.5, 0.9)], 2),
+     ([(0.5, 1), (np.nan, 0.9), (0.6, np.nan)], 1),
+     ([(np.nan, 1), (0.2, 0.9)], 2)],
+)  # fmt: skip
+def test_the_best_epoch(scores, epoch):
+    best, _, model = callback(scores, keep=True)
+    assert best.epoch == epoch
+    best.restore()
+    assert float(model.layers[0].kernel.numpy()[0, 0]) == epoch
+
+
+def test_patience_counts_the_epochs_since_the_best():
+    scores = [(0.1, 1), (0.5, 1), (0.3, 1), (0.4, 1), (0.9, 1)]
+    best, position, model = callback(scores, patience=2)
+    assert (best.epoch, position.rows[-1]["epoch"]) == (2, 4)
+    assert position.stopped and model.stop_training and not best.arrays
+    best, position, _ = callback(scores, patience=3)
+    assert (best.epoch, position.rows[-1]["epoch"], position.stopped) == (5, 5, False)
+    # A run that was killed between its last epoch and its end does not train another one.
+    saved = Saved(4, {}, {"best": {"epoch": 2, "score": [0.5, -1]}})
+    rows = [{"epoch": i, "val_accuracy": a, "val_loss": b} for i, (a, b) in enumerate(scores, 1)]
+    for patience, stopped in ((2, True), (3, False)):
+        position = Position(4, 1, 1, 5, rows[:4])
+        BestEpoch(position, [], keep=False, patience=patience, averages=False, saved=saved)
+        assert position.stopped is stopped
+
+
+def test_a_run_keeps_its_best_epoch(tmp_path, data_dir):
+    run = train(recipe(tmp_path, data_dir=data_dir, ema=0.5))
+    rows, results = rows_of(run), json.loads((run / "results.json").read_text())
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert best is not rows[-1]  # or this test would show nothing
+    assert results["epoch"] == best["epoch"]
+    reason = f"highest val_accuracy, {best['val_accuracy']:.4f}, of {len(rows)} epochs"
+    assert results["epoch_reason"] == reason
+    # The model file is of that epoch, and was tested on images that had no part in the choice.
+    found = evaluate(run / "model.keras", split="train[-360:]", data_dir=data_dir)
+    assert found["top1"] == pytest.approx(best["val_accuracy"], abs=1e-6)
+    assert found["nll"] == pytest.approx(best["val_loss"], rel=1e-3)
+    assert results["tested_on"] == "test" and results["examples"] == 360
+    assert results["validated_on"] == "train[-360:]"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [({"keep": "best"}, "`keep` needs validation images: hold some out with --holdout"),
+     ({"keep": "last", "patience": 3}, "`patience` needs validation images"),
+     ({"patience": 0}, "`patience` must be above 0")],
+)  # fmt: skip
+def test_epochs_are_chosen_by_validation_images_only(tmp_path, columns, message):
+    with pytest.raises(InputError, match=message):
+        recipe(tmp_path, **{"holdout": 0, **columns})
