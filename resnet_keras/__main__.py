@@ -381,15 +381,17 @@ def report(
     """Write an HTML report on one or more runs: curves, mistakes, calibration.
 
     Args:
-        runs: Run folders. Several runs are compared.
+        runs: Run folders. Several runs are compared, and folds averaged.
         out: The HTML file. By default report.html in the first run folder.
         data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
     """
     load_tensorflow()
-    from resnet_keras.report import write_report
+    from resnet_keras.report import over_folds, read_run, write_report
 
     page = write_report(runs, out=out, data_dir=data_dir)
-    return {"report": str(page), "bytes": page.stat().st_size}
+    answer = {"report": str(page), "bytes": page.stat().st_size}
+    folds = over_folds([read_run(run) for run in runs])
+    return answer if folds is None else answer | {"cross_validation": folds}
 
 
 @verb

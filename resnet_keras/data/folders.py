@@ -24,6 +24,7 @@ def open_folder(
     seed: int = 0,
     skip_bad: bool = False,
     holdout: float = 0,
+    fold: str | None = None,
 ) -> FileSplit:
     """Open one split of a folder of images; nothing is written into it.
 
@@ -42,6 +43,7 @@ def open_folder(
         seed: as in `split_of`.
         skip_bad: leave out files that are not images, and count them on stderr.
         holdout: as in `split_of`.
+        fold: as in `split_of`.
 
     Returns:
         The images, always with three channels.
@@ -52,7 +54,14 @@ def open_folder(
     root = Path(os.path.expanduser(folder)).absolute()
     labels, images = _find(root)
     return split_of(
-        root, images, split, labels=labels, seed=seed, skip_bad=skip_bad, holdout=holdout
+        root,
+        images,
+        split,
+        labels=labels,
+        seed=seed,
+        skip_bad=skip_bad,
+        holdout=holdout,
+        fold=fold,
     )
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 # Of images without splits, this share becomes the test split.
 TEST_SHARE = 0.2
+
+_FOLD = re.compile(r"fold (\d+)/(\d+)")
 
 # From this number of files on, checking takes long enough to say that it is going on.
 _MANY = 5000
@@ -85,6 +88,7 @@ def split_of(
     seed: int = 0,
     skip_bad: bool = False,
     holdout: float = 0,
+    fold: str | None = None,
 ) -> FileSplit:
     """Read every file, and give one split.
 
@@ -96,12 +100,15 @@ def split_of(
         root: what lists the files, in messages: a folder, in which they are, or a file beside them.
         images: of all splits.
         split: "train"; "val" (also "valid", "validation"); "test", which is "val" where there are
-            validation images and no test images; or "all".
+            validation images and no test images; "all"; or `fold K/N`, the test split with that
+            `fold`.
         labels: names of the classes, in the order of their numbers.
         seed: draws the test images where there are no splits, and the validation images.
         skip_bad: leave out files that are not images, and count them on stderr.
         holdout: where there are no validation images, take N from the training images, of each
             class in proportion; below 1: this fraction of them.
+        fold: `fold 2/5`: divide the images, without those of a test split, into 5 folds, each
+            class in proportion; the second is the test split, the others are the training split.
 
     Returns:
         The images, always with three channels.
@@ -109,8 +116,9 @@ def split_of(
     Raises:
         InputError: no such split, an empty one, or bad files, each with its reason.
     """
-    checked = _check_once(root, tuple(labels), tuple(images), seed, skip_bad, holdout)
-    name = SPLITS.get(split, split)
+    fold = split if _FOLD.fullmatch(split) else fold
+    checked = _check_once(root, tuple(labels), tuple(images), seed, skip_bad, holdout, fold)
+    name = "test" if split == fold else SPLITS.get(split, split)
     if name == "test" and name not in checked.splits:
         name = "val"
     if name not in checked.splits and name != "all":
@@ -129,7 +137,11 @@ def split_of(
         plain=np.array([check.plain for _, check in members]),
     )
     return FileSplit(
-        labels=checked.labels, channels=3, files=files, skipped=checked.skipped, name=name
+        labels=checked.labels,
+        channels=3,
+        files=files,
+        skipped=checked.skipped,
+        name=fold if fold and name == "test" else name,
     )
 
 
@@ -142,6 +154,7 @@ def _check_once(
     seed: int,
     skip_bad: bool,
     holdout: float,
+    fold: str | None,
 ) -> _Listing:
     """Check every file, and say once what is wrong."""
     checks = _check(root, found)
@@ -162,7 +175,9 @@ def _check_once(
     splits: dict[str, list] = {file.split: [] for file in found} if found else {"": []}
     for pair in good:
         splits[pair[0].split].append(pair)
-    if "" in splits:
+    if fold:
+        splits = _folded(root, splits, seed, fold)
+    elif "" in splits:
         splits = _split(splits[""], seed)
     if holdout:
         splits |= _held_out(root, splits, seed, holdout)
@@ -209,6 +224,33 @@ def _split(images: list, seed: int) -> dict[str, list]:
             chosen.discard(ordered[-1])
         test |= chosen
     return _in_two(images, test, "train", "test")
+
+
+def _folded(root: Path, splits: dict[str, list], seed: int, fold: str) -> dict[str, list]:
+    """Make one of N folds the test split, and the others the training split.
+
+    The folds are what they are for every K: each class is dealt out in the order of hashes of its
+    files' bytes, and copies go together.
+    """
+    match = _FOLD.fullmatch(fold)
+    number, of = map(int, match.groups()) if match else (0, 0)
+    images = [pair for name in ("", "train", "val") for pair in splits.get(name, [])]
+    if not 1 <= number <= of or not 2 <= of <= len(images):
+        raise InputError(
+            f"{root} must be divided into 2 to {len(images):,} folds, and K of `fold K/N` must be "
+            f"one of them. Received: {fold!r}"
+        )
+    chosen: set[str] = set()
+    dealt = 0  # over all classes: otherwise the first folds had the rest of each
+    for pairs in _by_class(images).values():
+        draws: dict[float, list[str]] = {}
+        for pair in pairs:
+            draws.setdefault(_draw(pair, f"fold/{seed}"), []).append(pair[0].path)
+        for draw in sorted(draws):
+            if dealt % of == number - 1:
+                chosen.update(draws[draw])
+            dealt += 1
+    return _in_two(images, chosen, "train", "test")
 
 
 def _held_out(root: Path, splits: dict[str, list], seed: int, holdout: float) -> dict[str, list]:

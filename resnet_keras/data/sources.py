@@ -17,7 +17,7 @@ class _Local:
     """A kind of images of one's own, `WORD:PATH`.
 
     Attributes:
-        open: called with the path, the name of the split, `skip_bad` and `holdout`.
+        open: called with the path, the name of the split, `skip_bad`, `holdout` and `fold`.
         files: called with the path; what `open` would read.
     """
 
@@ -43,6 +43,8 @@ class Source:
         skip_bad: leave out image files that cannot be read.
         holdout: of one's own images, how many of the training images are the validation images
             (see `open_folder`).
+        fold: of one's own images in cross-validation, which fold is the test split, as `split_of`
+            names it.
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Source:
     data_dir: str | Path | None = None
     skip_bad: bool = False
     holdout: float = 0
+    fold: str | None = None
 
     @property
     def made(self) -> set[str] | None:
@@ -78,7 +81,7 @@ class Source:
             split = open_tfds(self.dataset, self.split, self.data_dir)
         else:
             split = self._local().open(
-                path, self.split, skip_bad=self.skip_bad, holdout=self.holdout
+                path, self.split, skip_bad=self.skip_bad, holdout=self.holdout, fold=self.fold
             )
         return dataclasses.replace(split, source=self)
 

@@ -63,8 +63,9 @@ def evaluate(
     Args:
         model_file: a model file, or one that is open; or a name of `pretrained`.
         split: "test", "train", or a split as TFDS writes it; "val" and "all" of images of one's
-            own; or one that is open. By default "test"; all images of a folder without splits that
-            the model was not trained on.
+            own; or one that is open. By default "test" or, of the data set that the model was
+            trained on, what it was tested on; all images of a folder without splits that it was not
+            trained on.
         dataset: as of `data.Source`; by default what the model was trained on. Like `data_dir` and
             `skip_bad`, it is for splits that are named.
         data_dir: folder of the prepared data sets.

@@ -24,8 +24,9 @@ def source_for(
 
     Args:
         model_file: an open model file.
-        split: as in `data.Source`; by default "test", or "all" for a folder of images without
-            splits that the model was not trained on.
+        split: as in `data.Source`; by default "test" or, of the data set that the model was trained
+            on, what it was tested on; "all" for a folder of images without splits that the model
+            was not trained on.
         dataset: as in `data.Source`; by default the data set that the model was trained on.
         data_dir: as in `data.Source`.
         skip_bad: as in `data.Source`.
@@ -48,7 +49,8 @@ def source_for(
     source = data.Source(dataset, data_dir=data_dir, skip_bad=skip_bad)
     if split is None:
         unseen = dataset != model_file.metadata.dataset
-        split = "all" if unseen and source.made == set() else "test"
+        usual = "test" if unseen else model_file.metadata.split or "test"
+        split = "all" if unseen and source.made == set() else usual
     return dataclasses.replace(source, split=split)
 
 

@@ -59,7 +59,7 @@ def export(
     model_file: str | Path,
     out: str | Path,
     *,
-    split: str | Split = "test",
+    split: str | Split | None = None,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     skip_bad: bool = False,
@@ -73,8 +73,8 @@ def export(
     Args:
         model_file: a `.keras` file.
         out: `.tflite`, `.onnx`, `.keras`, or a name without suffix: a SavedModel.
-        split: of the images that the proof runs on; or an opened split, for which the next three
-            are not used.
+        split: of the images that the proof runs on, by default those that the model was tested on;
+            or an opened split, for which the next three are not used.
         dataset: of these images; by default the data set that the model was trained on.
         data_dir: where prepared data sets are.
         skip_bad: leave out the bad files of a folder.

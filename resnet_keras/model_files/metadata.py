@@ -20,25 +20,31 @@ class Metadata:
         preprocessing: how images are prepared; in the JSON its fields stand beside the others.
         labels: names of the classes, in the order of the scores; empty where they are not known.
         dataset: the data set that the model was trained on, by the name that `--dataset` takes.
+        split: the images of it that the model was not trained on, where the usual split is another:
+            a fold, or what was held out.
     """
 
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     dataset: str | None = None
+    split: str | None = None
 
     def write(self, model_file: Path) -> None:
         """Write it beside a model file, whole or not at all."""
         write_text(metadata_path(model_file), json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the preprocessing, `labels` and `dataset`, as JSON holds them."""
-        own = {"labels": list(self.labels), "dataset": self.dataset}
+        """Return the fields of the preprocessing and the others, as JSON holds them."""
+        own: dict[str, Any] = {"labels": list(self.labels), "dataset": self.dataset}
+        if self.split is not None:
+            own["split"] = self.split
         return self.preprocessing.to_json() | own
 
     def public(self) -> str:
         """Return the JSON that travels inside a file: it names no folder of this machine."""
-        fields = self.to_json()
-        return json.dumps(fields | {"dataset": None} if local_path(self.dataset) else fields)
+        local = local_path(self.dataset) is not None
+        told = dataclasses.replace(self, dataset=None, split=None) if local else self
+        return json.dumps(told.to_json())
 
 
 def read_metadata(model_file: Path) -> Metadata | None:
@@ -89,8 +95,11 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
     """
     try:
         fields = json.loads(text.decode())
-        own = {name: fields.pop(name) for name in ("labels", "dataset") if name in fields}
-        if not _are_words(own.get("labels", [])) or not isinstance(own.get("dataset"), str | None):
+        own = {name: fields.pop(name) for name in ("labels", "dataset", "split") if name in fields}
+        texts = own.get("dataset"), own.get("split")
+        if not _are_words(own.get("labels", [])) or not all(
+            isinstance(t, str | None) for t in texts
+        ):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
         return Metadata(Preprocessing.from_json(fields), **own)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_type_hints
 
@@ -76,6 +77,9 @@ class Recipe(Run, Optimization, Augmentation, Network):
         if self.dataset not in KNOWN:
             return None
         examples = KNOWN[self.dataset][0]
+        if self.folds and self.fold:
+            low, high = (round(examples * p / 100) for p in _percents(self.folds, self.fold))
+            return examples - (high - low)
         return examples - round(self.holdout * examples if self.holdout < 1 else self.holdout)
 
     def steps_per_epoch(self, examples: int) -> int:
@@ -135,7 +139,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
     @property
     def splits(self) -> "Splits":
         """The names of the splits of the training."""
-        return splits(self.dataset, self.holdout, chooses_epoch=self.chooses_epoch)
+        return splits(self.to_json())
 
     def parse(self, docstring: str | None = None) -> Self:
         """Return this recipe with the changes that the command line asks for.
@@ -220,24 +224,39 @@ class Splits(NamedTuple):
     test: str
 
 
-def splits(dataset: str, holdout: float | None, *, chooses_epoch: bool = False) -> Splits:
+def splits(recipe: Mapping[str, Any]) -> Splits:
     """Name the splits of a training.
 
+    Images that are held out are for validation where the data set is one's own. Of others they are
+    the last training images, and are tested on, unless they decide which epoch is kept.
+
     Args:
-        dataset: as of `Recipe`.
-        holdout: how many of the training images, or what fraction, are held out. Of images of one's
-            own they are for validation. Of others they are the last ones, and are tested on.
-        chooses_epoch: as of `Recipe`; then the test images are others than those held out.
+        recipe: the columns of a `Recipe`; those that are missing have their defaults.
     """
-    if not holdout or local_path(dataset) is not None:
+    fold, folds, holdout = recipe.get("fold"), recipe.get("folds"), recipe.get("holdout")
+    if local_path(recipe.get("dataset", "")) is not None:
+        return Splits("train", None, f"fold {fold}/{folds}" if fold else "test")
+    if fold and folds:
+        low, high = _percents(folds, fold)
+        others = (f"train[:{low}%]" if low else "", f"train[{high}%:]" if high < 100 else "")
+        return Splits("+".join(filter(None, others)), None, f"train[{low}%:{high}%]")
+    if not holdout:
         return Splits("train", None, "test")
     cut = f"{100 - round(100 * holdout)}%" if holdout < 1 else f"-{int(holdout)}"
     first, last = f"train[:{cut}]", f"train[{cut}:]"
+    chooses_epoch = recipe.get("keep") == "best" or recipe.get("patience") is not None
     return Splits(first, last, "test") if chooses_epoch else Splits(first, None, last)
+
+
+def _percents(folds: int, fold: int) -> tuple[int, int]:
+    """Where a fold begins and ends, in per cent of the training images."""
+    return round(100 * (fold - 1) / folds), round(100 * fold / folds)
 
 
 def images_of(split: str) -> str:
     """Return what to call the images of a split, by its name or by what `splits` calls it."""
     if split == "val":
         return "validation images"
+    if split.startswith("fold "):
+        return f"images of {split}"
     return "test images" if split == "test" else "held-out images"

@@ -66,10 +66,14 @@ def check(recipe: Recipe) -> None:
     percent = 100 * recipe.holdout
     if recipe.holdout < 1 and local_path(recipe.dataset) is None and abs(percent % 1) > 1e-9:
         refuse("holdout", "must be hundredths where it is a fraction, as 0.15", recipe.holdout)
+    if recipe.folds and recipe.fold and recipe.fold > recipe.folds:
+        refuse("fold", f"must be in [1, {recipe.folds}]", recipe.fold)
+    if recipe.folds and recipe.holdout and local_path(recipe.dataset) is None:
+        refuse("holdout", "must be 0 with `folds`", recipe.holdout)
     if recipe.chooses_epoch and not recipe.holdout and local_path(recipe.dataset) is None:
         field = "patience" if recipe.keep == "last" else "keep"
         raise InputError(
-            f"`{field}` needs validation images: hold some out with --holdout. "
+            f"`{field}` needs validation images: hold some out with --holdout, without --folds. "
             f"Received: {field}={getattr(recipe, field)!r}, holdout={recipe.holdout!r}"
         )
     examples = recipe.examples()

@@ -294,6 +294,14 @@ class Run:
         "Hold out N training images, or this fraction of them, for validation.",
         0, at_least=0, metavar="N",
     )  # fmt: skip
+    folds: int | None = column(
+        "Cross-validation: divide the training images into this many folds. See --fold.",
+        None, at_least=2, needs="fold", metavar="N",
+    )  # fmt: skip
+    fold: int | None = column(
+        "Cross-validation: test on this fold, 1 to --folds, and train on the others.",
+        None, above=0, needs="folds", metavar="K",
+    )  # fmt: skip
     eval_resize: int | None = column(
         "Evaluation: resize the short edge to this. None: do not resize.", None, above=0
     )

@@ -29,5 +29,8 @@ def parse(recipe: R, docstring: str | None) -> R:
     values: Any = parsed(lambda: tyro.cli(kind, description=""), kind, sys.argv[1:])
     recipe = dataclasses.replace(recipe, **flags.values(values))
     if recipe.run_dir is None:
-        recipe = dataclasses.replace(recipe, run_dir=Path("runs") / Path(sys.argv[0]).stem)
+        name = Path(sys.argv[0]).stem
+        if recipe.fold:  # the folds of a cross-validation are as many runs
+            name += f"-fold-{recipe.fold}-of-{recipe.folds}"
+        recipe = dataclasses.replace(recipe, run_dir=Path("runs") / name)
     return recipe

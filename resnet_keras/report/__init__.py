@@ -12,9 +12,9 @@ from resnet_keras.files import write_text
 from resnet_keras.model_files import load_keras, open_model_file
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
-from resnet_keras.report.runs import Run, read_run
+from resnet_keras.report.runs import Run, over_folds, read_run
 
-__all__ = ["model_card", "read_run", "with_predictions", "write_report"]
+__all__ = ["model_card", "over_folds", "read_run", "with_predictions", "write_report"]
 
 
 def write_report(

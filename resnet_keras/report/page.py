@@ -14,7 +14,7 @@ from resnet_keras.report.predictions import (
     mistakes_section,
     wilson_interval,
 )
-from resnet_keras.report.runs import Run
+from resnet_keras.report.runs import Run, over_folds
 from resnet_keras.report.text import duration, escape, milliseconds, percent, public
 
 # With this, the browser itself blocks every request.
@@ -321,7 +321,29 @@ def _comparison(runs: Sequence[Run]) -> str:
         + f"</tr>{''.join(rows)}</table></div><figcaption>The columns after the training "
         "time are the recipe fields that differ.</figcaption></figure>"
     )
-    return f'<div class="figures below">{"".join(figures)}</div>{table}'
+    return f'<div class="figures below">{"".join(figures)}</div>{_folds(runs)}{table}'
+
+
+def _folds(runs: Sequence[Run]) -> str:
+    """Show the averages over the folds of a cross-validation."""
+    found = over_folds(runs)
+    if found is None:
+        return ""
+    words = {
+        "top1": "top-1",
+        "map": "mAP",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro F1",
+    }
+    averages = ", ".join(
+        f"{word} {100 * found[name]['mean']:.2f} ± {100 * found[name]['std']:.2f} %"
+        for name, word in words.items()
+        if name in found
+    )
+    return (
+        f"<p><b>{found['folds']} of {found['of']} folds</b>: {averages} (mean and standard "
+        "deviation of the folds)</p>"
+    )
 
 
 def _definitions(pairs: Sequence[tuple[str, Any]]) -> str:

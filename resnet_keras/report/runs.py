@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,7 @@ class Run:
     @property
     def splits(self) -> Splits:
         """The names of the splits of the run."""
-        recipe = self.recipe
-        return splits(
-            recipe.get("dataset", ""),
-            recipe.get("holdout"),
-            chooses_epoch=recipe.get("keep") == "best" or recipe.get("patience") is not None,
-        )
+        return splits(self.recipe)
 
     @property
     def tested(self) -> str:
@@ -84,6 +81,35 @@ class Run:
     def column(self, name: str) -> list[tuple[float, float]]:
         """Return a column of the log as `(epoch, value)`."""
         return [(row["epoch"], row[name]) for row in self.rows if name in row and "epoch" in row]
+
+
+def over_folds(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Average the results of the folds of one cross-validation.
+
+    Args:
+        runs: of recipes that differ in their fold alone; otherwise there is nothing to average.
+
+    Returns:
+        `folds`, how many there are; `of`, how many there should be; and for each of `top1`, `map`,
+        `balanced_accuracy` and `macro_f1` that all runs have, `mean` and `std`, the standard
+        deviation of the folds (divided by their number - 1). None where the runs are not finished
+        folds, two or more.
+    """
+    own = ("fold", "run_dir", "data_dir")
+    recipes = [{k: v for k, v in run.recipe.items() if k not in own} for run in runs]
+    folds = [run.recipe.get("fold") for run in runs]
+    finished = all("examples" in run.results for run in runs)
+    if None in folds or len(set(folds)) < len(runs) or recipes != recipes[:1] * len(runs):
+        return None
+    if not finished or len(runs) < 2:
+        return None
+    found: dict[str, Any] = {"folds": len(runs), "of": recipes[0]["folds"]}
+    for name in ("top1", "map", "balanced_accuracy", "macro_f1"):
+        values = [run.results.get(name) for run in runs]
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+        if len(numbers) == len(runs):
+            found[name] = {"mean": statistics.mean(numbers), "std": statistics.stdev(numbers)}
+    return found
 
 
 def read_run(folder: str | Path) -> Run:

@@ -95,14 +95,14 @@ def prepared(
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared the data
     source = data.Source(recipe.dataset, data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
-    made = source.made
+    made, names = source.made, recipe.splits
     if made is not None:
-        source = dataclasses.replace(source, holdout=recipe.holdout)
-    names = recipe.splits
+        fold = names.test if recipe.fold else None
+        source = dataclasses.replace(source, holdout=recipe.holdout, fold=fold)
     train = dataclasses.replace(source, split=names.train).open()
     test = dataclasses.replace(source, split=names.test).open()
     validation, name = test, names.validation
-    if made is not None and ("val" in made or recipe.holdout):
+    if made is not None and (recipe.holdout or ("val" in made and not recipe.fold)):
         name = "val"
     if name is not None:
         validation = dataclasses.replace(source, split=name).open()
@@ -229,7 +229,12 @@ def _publish(job: Job, model: "keras.Model", fitted: "Fitted") -> dict[str, Any]
     recipe, path = job.recipe, job.folder / "model.keras"
     labels = job.train.labels
     write_text(job.folder / "labels.txt", label_lines(labels))
-    Metadata(recipe.preprocessing, labels=labels, dataset=recipe.dataset).write(path)
+    Metadata(
+        recipe.preprocessing,
+        labels=labels,
+        dataset=recipe.dataset,
+        split=None if job.tested_on in ("test", "val") else job.tested_on,
+    ).write(path)
     save_plain(dequantized(model) if recipe.quantize else model, path)
     if recipe.quantize:
         write_ranges(path, activation_ranges(model))
