@@ -97,6 +97,15 @@ def test_a_builder_that_tfds_itself_cannot_make_is_one_line(tmp_path):
         builders.find_builder("i_naturalist2021", tmp_path)
 
 
+def test_archives_of_other_configurations_are_not_demanded(tmp_path):
+    builder = builders.find_builder("imagenette/160px-v2", tmp_path)
+    assert list(building._files(builder)) == ["imagenette2-160.tgz"]
+    assert len(builder.url_infos) > 1
+    # What the user has to download is all named.
+    manual = builders.find_builder("imagenet2012", tmp_path)
+    assert len(building._files(manual)) == len(manual.url_infos)
+
+
 def test_digits_are_prepared_without_files(tmp_path):
     report = data.prepare("digits", data_dir=tmp_path)
     assert report["splits"] == {"train": 1437, "test": 360}

@@ -252,7 +252,9 @@ def test_classes_are_those_of_all_splits_and_missing_ones_are_named(tmp_path, jp
     assert np.bincount(val.files.labels).tolist() == [0, 50, 50]
     said = capfd.readouterr().err.splitlines()
     assert said == [f"warning: {tmp_path}: no train images of bee, gnu",
-                    f"warning: {tmp_path}: no val images of ant, gnu"]  # fmt: skip
+                    f"warning: {tmp_path}: no val images of ant, gnu",
+                    f"warning: {tmp_path}: images in more than one split: 50, with more than one "
+                    "label: 50; `python -m resnet_keras prepare` names their files"]  # fmt: skip
     for word in ("val", "valid", "validation"):
         assert names(data.Source(name, word).open()) == names(val)
     assert data.Source(name, "all").open().examples == 200

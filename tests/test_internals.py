@@ -148,6 +148,22 @@ def test_tfds_url_info(tmp_path):
     assert info != url_info(path)
 
 
+# Of six archives of Imagenette, the one that its configuration names, and so on.
+@pytest.mark.parametrize(
+    ("dataset", "files"),
+    [("eurosat/rgb", ["EuroSAT.zip"]), ("eurosat/all", ["EuroSATallBands.zip"]),
+     ("imagenette/160px-v2", ["imagenette2-160.tgz"]), ("stl10", ["stl10_binary.tar.gz"]),
+     ("oxford_flowers102", ["102flowers.tgz", "imagelabels.mat", "setid.mat"])],
+)  # fmt: skip
+def test_tfds_needed_urls(tmp_path, dataset, files):
+    import tensorflow_datasets as tfds
+
+    from resnet_keras.internals.tfds import needed_urls
+
+    builder = tfds.builder(dataset, data_dir=tmp_path)
+    assert sorted(url.rpartition("/")[2] for url in needed_urls(builder)) == files
+
+
 def test_tfds_wrong_checksum(tmp_path):
     import tensorflow_datasets as tfds
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_keras.data.listing import image_file, split_of
+from resnet_keras.data.listing import copies, image_file, split_of
 from resnet_keras.errors import InputError
 
 
@@ -37,6 +37,32 @@ def test_a_listed_file_that_is_not_there_is_named_as_seen_from_the_list(tmp_path
     split = split_of(root, images, "train", labels=("a",), skip_bad=True)
     assert split.paths == (str(paths[0]),)
     assert [reason for _, reason in split.skipped] == ["no such file", "broken link"]
+
+
+def test_copies_are_counted_and_named(tmp_path, paths, capfd):
+    """0 is in both splits, 1 has two labels, 2 is there twice in one class of one split."""
+    for number in range(3):
+        (tmp_path / "images" / f"copy{number}.png").write_bytes(paths[number].read_bytes())
+    rows = [("train", "a", "0"), ("test", "a", "copy0"), ("train", "a", "1"),
+            ("train", "b", "copy1"), ("test", "b", "2"), ("test", "b", "copy2")]  # fmt: skip
+    images = [image_file(s, label, tmp_path / "images" / f"{n}.png") for s, label, n in rows]
+    opened = {
+        name: split_of(tmp_path / "list.csv", images, name, labels=("a", "b"))
+        for name in ("train", "test")
+    }
+    found = {
+        kind: [[path.rpartition("/")[2] for path in group] for group in groups]
+        for kind, groups in copies(opened).items()
+    }
+    assert found == {
+        "across_splits": [["0.png", "copy0.png"]],
+        "under_two_labels": [["1.png", "copy1.png"]],
+    }
+    said = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert said == [
+        f"warning: {tmp_path / 'list.csv'}: images in more than one split: 1, with more than one "
+        "label: 1; `python -m resnet_keras prepare` names their files"
+    ]
 
 
 def test_a_listed_file_that_changes_is_read_again(tmp_path, paths):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from resnet_keras import Recipe, evaluate, train
+from resnet_keras import Recipe, evaluate, export, train
 from resnet_keras.errors import InputError
 
 DIGITS = load_digits()
@@ -82,6 +82,23 @@ def test_one_class_is_nothing_to_learn(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_in_grey(tmp_path):
+    dataset = folder(tmp_path / "images", {"train": range(150), "val": range(150, 200)})
+    run = train(recipe(tmp_path, dataset, channels=1, epochs=1))
+    model = keras.saving.load_model(run / "model.keras")
+    assert model.input_shape[-1] == 1
+    assert evaluate(run / "model.keras")["examples"] == 50
+    report = export(run / "model.keras", run / "m.tflite", quantize="int8", examples=16, bound=0)
+    assert report["calibration"]["examples"] == 150
+
+
+def test_trainings_in_one_process_say_nothing_about_tracing(tmp_path, capfd):
+    dataset = folder(tmp_path / "images", {"train": range(40), "val": range(40, 60)})
+    for i in range(4):
+        train(recipe(tmp_path, dataset, epochs=1, run_dir=tmp_path / str(i)))
+    assert "retracing" not in capfd.readouterr().err
+
+
 def test_new_images_are_all_evaluated(tmp_path, colour_run):
     """Class folders alone, of some of the classes; the training's own folder has a test split."""
     dataset = folder(tmp_path / "new", {"": range(50)}, classes=7)
@@ -111,13 +128,15 @@ def test_grey_networks_see_folders_in_grey(tmp_path, digits_run):
 
 @pytest.mark.parametrize(
     ("columns", "rule"),
-    [({"dataset": "digits", "holdout": 0.155}, "must be hundredths"),
+    [({"dataset": "digits", "channels": 1}, "must be None for data sets of TFDS"),
+     ({"dataset": "digits", "holdout": 0.155}, "must be hundredths"),
      ({"dataset": "digits", "holdout": 20.5}, "must be a whole number"),
      ({"dataset": "digits", "holdout": 1437}, "must be below the number"),
      ({"dataset": "digits", "holdout": -1}, "must be 0 or more")],
 )  # fmt: skip
-def test_a_holdout_that_cannot_be(columns, rule):
-    with pytest.raises(InputError, match=f"`holdout` {rule}"):
+def test_columns_that_cannot_be(columns, rule):
+    field = list(columns)[-1]
+    with pytest.raises(InputError, match=f"`{field}` {rule}"):
         Recipe(model="resnet20_cifar", **columns)
 
 

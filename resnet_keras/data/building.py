@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from resnet_keras.data.archives import TRAIN, VALIDATION
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
-from resnet_keras.internals.tfds import NonMatchingChecksumError, url_info
+from resnet_keras.internals.tfds import NonMatchingChecksumError, needed_urls, url_info
 
 # Which of ImageNet's archives the builders of TFDS read.
 IMAGENET_ARCHIVES = {
@@ -125,9 +125,16 @@ def _check_files(folder: Path, files: dict[str, tuple[str, Any]]) -> None:
 
 
 def _files(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[str, Any]]:
-    """The files that a data set is built from: `(url, size and checksum)` by their names."""
-    infos = (builder.url_infos or {}).items()
-    return {info.filename or Path(url).name: (url, info) for url, info in infos}
+    """The files that a data set is built from: `(url, size and checksum)` by their names.
+
+    Those of its other configurations are left out. Where the builder does not tell which these are,
+    as it does not for files that the user downloads, all are named.
+    """
+    infos = builder.url_infos or {}
+    needed = needed_urls(builder) & infos.keys() or infos.keys()
+    return {
+        info.filename or Path(url).name: (url, info) for url, info in infos.items() if url in needed
+    }
 
 
 def root_folder(builder: tfds.core.DatasetBuilder) -> Path:

@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -182,6 +182,7 @@ def _check_once(
     if holdout:
         splits |= _held_out(root, splits, seed, holdout)
     _say_what_is_missing(root, labels, splits)
+    _count_copies(root, splits)
     return _Listing(labels, good, splits, bad)
 
 
@@ -301,6 +302,50 @@ def _in_two(images: list, chosen: set[str], others: str, name: str) -> dict[str,
         others: [pair for pair in images if pair[0].path not in chosen],
         name: [pair for pair in images if pair[0].path in chosen],
     }
+
+
+def copies(splits: Mapping[str, FileSplit]) -> dict[str, list[list[str]]]:
+    """Find files with the same bytes that must not be.
+
+    Args:
+        splits: of one data set, by their names.
+
+    Returns:
+        Lists of paths, each of files with the same bytes: `across_splits`, of which some are in
+        another split, so that images are tested that were trained on; and `under_two_labels`.
+    """
+    same: dict[int, list[tuple[str, str, str]]] = {}
+    for name, split in splits.items():
+        columns = (split.paths, split.files.fingerprints.tolist(), split.files.labels.tolist())
+        for path, number, label in zip(*columns, strict=True):
+            same.setdefault(number, []).append((name, str(label), path))
+    groups = [group for group in same.values() if len(group) > 1]
+    found = {"across_splits": 0, "under_two_labels": 1}
+    return {
+        kind: [
+            [path for *_, path in group]
+            for group in groups
+            if len({member[column] for member in group}) > 1
+        ]
+        for kind, column in found.items()
+    }
+
+
+def _count_copies(root: Path, splits: dict[str, list]) -> None:
+    """Count the images whose bytes are in two splits, or under two labels."""
+    places: dict[int, set[str]] = {}
+    labels: dict[int, set[str]] = {}
+    for name, pairs in splits.items():
+        for file, check in pairs:
+            places.setdefault(check.fingerprint, set()).add(name)
+            labels.setdefault(check.fingerprint, set()).add(file.label)
+    across = sum(len(names) > 1 for names in places.values())
+    twice = sum(len(names) > 1 for names in labels.values())
+    if across or twice:
+        say(
+            f"warning: {root}: images in more than one split: {across:,}, with more than one "
+            f"label: {twice:,}; `python -m resnet_keras prepare` names their files"
+        )
 
 
 def _say_what_is_missing(root: Path, labels: tuple[str, ...], splits: dict[str, list]) -> None:

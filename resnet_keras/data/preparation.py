@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tensorflow_datasets as tfds
 
@@ -18,6 +18,8 @@ from resnet_keras.data.building import (
     require_whole,
     root_folder,
 )
+from resnet_keras.data.files import FileSplit
+from resnet_keras.data.listing import copies
 from resnet_keras.data.sources import Source
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
@@ -43,7 +45,9 @@ def prepare(
         expected: what ImageNet's archives hold; for miniatures of them, something else.
 
     Returns:
-        `dataset`; `folder`; `splits`, images in each; `prepared`, "now" or "before".
+        `dataset`; `folder`; `splits`, images in each; `prepared`, "now" or "before"; of images of
+        one's own also `copies`: files with the same bytes in two splits or under two labels, as
+        `listing.copies` finds them.
 
     Raises:
         InputError: files are missing or wrong, the disk is too small, or the result is not whole;
@@ -73,8 +77,22 @@ def prepare(
 def _check_images(dataset: str, path: Path) -> dict[str, Any]:
     """Read every file; images of one's own are used as they are."""
     names = Source(dataset).made or ("train", "test")
-    splits = {name: Source(dataset, name).open().examples for name in sorted(names, reverse=True)}
-    return {"dataset": dataset, "folder": str(path), "splits": splits, "prepared": "before"}
+    splits = {name: cast(FileSplit, Source(dataset, name).open()) for name in sorted(names)[::-1]}
+    found = copies(splits)
+    reasons = {
+        "across_splits": "the same image is in two splits",
+        "under_two_labels": "the same image has two labels",
+    }
+    for kind, groups in found.items():
+        for group in groups:
+            say(f"{reasons[kind]}: {', '.join(group)}")
+    return {
+        "dataset": dataset,
+        "folder": str(path),
+        "splits": {name: split.examples for name, split in splits.items()},
+        "copies": found,
+        "prepared": "before",
+    }
 
 
 def _check_imagenet(

@@ -45,6 +45,7 @@ class Source:
             (see `open_folder`).
         fold: of one's own images in cross-validation, which fold is the test split, as `split_of`
             names it.
+        channels: of one's own images, 3 or 1: grey.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class Source:
     skip_bad: bool = False
     holdout: float = 0
     fold: str | None = None
+    channels: int = 3
 
     @property
     def made(self) -> set[str] | None:
@@ -83,6 +85,7 @@ class Source:
             split = self._local().open(
                 path, self.split, skip_bad=self.skip_bad, holdout=self.holdout, fold=self.fold
             )
+            split = dataclasses.replace(split, channels=self.channels)
         return dataclasses.replace(split, source=self)
 
     def _local(self) -> _Local:

@@ -163,7 +163,10 @@ class _Job:
         if not isinstance(split, Split):
             dataset = split or self.original.metadata.dataset
             test = self.test.source or source_for(self.original, dataset=dataset)
-            split = dataclasses.replace(test, dataset=dataset or test.dataset, split="train").open()
+            channels = self.original.channels if self.original.channels in (1, 3) else 3
+            split = dataclasses.replace(
+                test, dataset=dataset or test.dataset, split="train", channels=channels
+            ).open()
         return image_calibration(self.original, split, seed)
 
     def run(self, calibration: Calibration | None) -> dict[str, Any]:

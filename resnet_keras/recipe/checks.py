@@ -66,6 +66,8 @@ def check(recipe: Recipe) -> None:
     percent = 100 * recipe.holdout
     if recipe.holdout < 1 and local_path(recipe.dataset) is None and abs(percent % 1) > 1e-9:
         refuse("holdout", "must be hundredths where it is a fraction, as 0.15", recipe.holdout)
+    if recipe.channels is not None and local_path(recipe.dataset) is None:
+        refuse("channels", "must be None for data sets of TFDS, which have theirs", recipe.channels)
     if recipe.folds and recipe.fold and recipe.fold > recipe.folds:
         refuse("fold", f"must be in [1, {recipe.folds}]", recipe.fold)
     if recipe.folds and recipe.holdout and local_path(recipe.dataset) is None:

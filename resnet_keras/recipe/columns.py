@@ -42,7 +42,7 @@ class Column:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
-    choices: Mapping[str, Any] | None = None
+    choices: Mapping[Any, Any] | None = None
     only: tuple[str, Container[str]] | None = None
     needs: str | None = None
     resume: Literal["same", "free", "settled"] = "same"
@@ -50,8 +50,8 @@ class Column:
 
     def broken_rule(self, value: Any) -> str | None:
         """Return the rule that a value breaks, such as "above 0"; None if it breaks none."""
-        if self.choices is not None and value not in self.choices:
-            return f"one of {', '.join(self.choices)}"
+        if self.choices is not None and value not in (None, *self.choices):
+            return f"one of {', '.join(map(str, self.choices))}"
         numbers = value if isinstance(value, tuple) else (value,)
         if all(self._within(number) for number in numbers if number is not None):
             return None
@@ -290,6 +290,10 @@ class Run:
         "Where prepared data sets are stored. None: ~/tensorflow_datasets.", None, resume="free"
     )
     skip_bad: bool = column("Skip unreadable images and list them, instead of stopping.", False)
+    channels: int | None = column(
+        "Your own images: read them in grey (1) or in colour (3). None: in colour.",
+        None, choices={1: "grey", 3: "colour"},
+    )  # fmt: skip
     holdout: float = column(
         "Hold out N training images, or this fraction of them, for validation.",
         0, at_least=0, metavar="N",

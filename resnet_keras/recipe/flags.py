@@ -77,7 +77,7 @@ def _metavar(kind: Any, column: Column) -> str | None:
     if column.metavar is not None:
         return column.metavar
     if column.choices is not None:
-        return f"{{{','.join(column.choices)}}}"
+        return f"{{{','.join(map(str, column.choices))}}}"
     if get_origin(kind) is UnionType:
         kind = next(part for part in get_args(kind) if part is not type(None))
     if get_origin(kind) is tuple:

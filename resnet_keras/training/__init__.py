@@ -15,7 +15,7 @@ from resnet_keras.training import memory, run_folder, tracking
 from resnet_keras.training.building import compiled
 from resnet_keras.training.dry_run import resolved
 from resnet_keras.training.job import Job
-from resnet_keras.training.machine import choose_precision, versions
+from resnet_keras.training.machine import choose_precision, quiet_retracing, versions
 from resnet_keras.training.replicas import Replicas, choose_replicas, command
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train(recipe: Recipe) -> Path:
         return folder
 
     tracking.require_package(recipe)
-    with ExitStack() as stack:
+    with ExitStack() as stack, quiet_retracing():
         # Before the first step and after the last one; between them `fit` saves first.
         stack.enter_context(stopping(f"To resume: {command()}"))
         replicas = choose_replicas(recipe)
@@ -98,7 +98,9 @@ def prepared(
     made, names = source.made, recipe.splits
     if made is not None:
         fold = names.test if recipe.fold else None
-        source = dataclasses.replace(source, holdout=recipe.holdout, fold=fold)
+        source = dataclasses.replace(
+            source, holdout=recipe.holdout, fold=fold, channels=recipe.channels or 3
+        )
     train = dataclasses.replace(source, split=names.train).open()
     test = dataclasses.replace(source, split=names.test).open()
     validation, name = test, names.validation

@@ -26,6 +26,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     known: tuple[Any, Any, int] = KNOWN.get(recipe.dataset, (None, None, 3))
     _, classes, channels = known
     # Of one size, even where the network is built for two: multiply-adds are those of training.
+    channels = recipe.channels or channels
     model = network(dataclasses.replace(recipe, eval_size=recipe.train_size), channels, classes)
     counts = count(model)
     steps = recipe.steps_per_epoch(examples) if examples else None

@@ -1,10 +1,32 @@
 """The machine of a run: its devices, the precision that suits them, and the versions on it."""
 
+import logging
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def quiet_retracing() -> Iterator[None]:
+    """Hold back TensorFlow's warning that a function was traced often.
+
+    It counts by the code of a function. Each training and each model file has functions of its own,
+    which are the same code of Keras and are each traced once.
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in str(record.msg)
+
+    logger = logging.getLogger("tensorflow")  # without importing it
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def choose_precision(asked: str = "auto") -> tuple[str, str]:
