@@ -213,12 +213,15 @@ def test_a_resumed_run_needs_no_checkpoint(digits_run, data_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["one device", "two replicas", "two replicas bfloat16", "two replicas float16"]
+    "kind",
+    ["one device", "best epoch", "two replicas", "two replicas bfloat16", "two replicas float16"],
 )
 def test_ten_kills_at_random_steps_change_nothing(start, tmp_path, kind):
     flags = ("--drop-path", "0.1", "--mixup", "0.2", "--cutmix", "1.0", "--ema", "0.9")
     if "two" in kind:
         flags += ("--replicas", "2", "--sync-batch-norm")
+    if kind == "best epoch":  # its weights and its number are in the backups that are compared
+        flags += ("--holdout", "360", "--keep", "best", "--patience", "3", "--learning-rate", "2")
     if "bfloat16" in kind:
         flags += ("--precision", "mixed_bfloat16")
     if " float16" in kind:
