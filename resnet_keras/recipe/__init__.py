@@ -139,7 +139,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
             steps=None if self.steps is None else epochs * self.steps_per_epoch(examples),
             learning_rate=rate,
             min_learning_rate=self.min_learning_rate * rate / self.learning_rate,
-            milestones=sorted({max(1, round(number * share)) for number in self.milestones}),
+            milestones=tuple(sorted({max(1, round(n * share)) for n in self.milestones})),
             warmup_epochs=warmup,
             warmup_steps=round(self.warmup_steps * share),
             profile=None,

@@ -34,7 +34,8 @@ def compiled(
         on_features: the model takes the features that the network computes before its last layer.
 
     Returns:
-        The model (with `on_features` a `features.OnFeatures`), and the metrics that it was compiled with.
+        The model (with `on_features` a `features.OnFeatures`), and the metrics that it was compiled
+        with.
 
     Raises:
         InputError: the network cannot be built, or the weights do not fit it.

@@ -215,7 +215,8 @@ def _compute(views: list[_View], recipe: Recipe, forward: Callable) -> None:
     shown = start
     say(f"computing the features of {total:,} images, {recipe.views} of each training image")
     for view, first in missing:
-        for path, piece in zip(view.paths()[first:], _pieces(view, recipe, first, forward)):
+        pieces = _pieces(view, recipe, first, forward)
+        for path, piece in zip(view.paths()[first:], pieces, strict=True):
             with whole(path) as part:
                 np.save(part, piece)
             done, now = done + len(piece), time.perf_counter()
