@@ -174,8 +174,8 @@ class Augmentation:
         1, above=0,
     )  # fmt: skip
     views: int = column(
-        "With all stages frozen, compute the features of this many augmentations of each image "
-        "once, and train the last layer on them. 1: no augmentation. 0: augment every epoch anew.",
+        "All stages frozen: augmentations of each image whose features are computed, once. 1: "
+        "none; 0: new ones each epoch.",
         1, at_least=0,
     )  # fmt: skip
     sampling: Literal["all", "balanced"] = column(
