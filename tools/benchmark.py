@@ -1,7 +1,8 @@
 """Ours against what people would use instead, alternated in one run on one machine.
 
     pip install -r tools/benchmark-requirements.txt
-    python tools/benchmark.py {train,infer,pipeline,export,startup,backup,growth,all} [--rounds 5]
+    python tools/benchmark.py {train,transfer,infer,pipeline,export,startup,backup,growth,all}
+        [--rounds 5]
     python tools/benchmark.py train --backend jax --net resnet50 --batch-size 256
 
 Every measurement is a process of its own, with a warm-up; ours and its peers take turns. Shown are
@@ -23,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from contestants import transfer
 from contestants.pipelines import write_images
 from contestants.workload import NETS, backend
 
@@ -47,6 +49,7 @@ def main() -> None:
         "--backend", choices=("tensorflow", "jax"), default=backend(),
         help="Keras' for ours; with jax, `train` needs no TensorFlow (default: KERAS_BACKEND)",
     )  # fmt: skip
+    parser.add_argument("--images", type=int, default=1000, help="transfer: how many")
     parser.add_argument("--peer-python", default="/usr/bin/python3", help="has torchvision")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     options = parser.parse_args()
@@ -73,6 +76,9 @@ def compare(options) -> dict[str, dict]:
                     for _ in range(options.rounds)
                 ]
                 answers[title] = {"unit": unit, "rounds": rounds, "table": table(rounds, unit)}
+                if any("first_epoch_seconds" in (r[row] or {}) for r in rounds for row in rows):
+                    first = table(rounds, "first_epoch_seconds")
+                    answers[title]["first_epoch"] = first
     return answers
 
 
@@ -100,7 +106,7 @@ def table(rounds: list[dict], unit: str) -> dict[str, dict]:
     print(f"  {'':34}{unit.replace('_', ' '):>20}{'ours is':>12}{'peak MiB':>10}")
     answer = {}
     for name in rounds[0]:
-        found = [r[name] for r in rounds if r[name]]
+        found = [r[name] for r in rounds if r[name] and unit in r[name]]
         if not found:
             print(f"  {name:34}{'not measured':>20}")
             continue
@@ -118,10 +124,11 @@ def table(rounds: list[dict], unit: str) -> dict[str, dict]:
 
 def _ours_is(rounds: list[dict], first: str, name: str, unit: str) -> float | None:
     """The median of the rounds' ratios; None for ours itself, which may even be 0."""
-    pairs = [(r[first][unit], r[name][unit]) for r in rounds if r[first] and r[name]]
+    both = [(r[first], r[name]) for r in rounds if r[first] and r[name]]
+    pairs = [(ours[unit], theirs[unit]) for ours, theirs in both]
     if name == first or not pairs:
         return None
-    lower = unit in ("seconds", "process_seconds", "percent", "MiB")
+    lower = unit.endswith("seconds") or unit in ("percent", "MiB")
     return statistics.median(b / a if lower else a / b for a, b in pairs)
 
 
@@ -168,6 +175,23 @@ def compare_training(options, folder):
             rows["matrix products alone, torch"] = ("training.matrix_products", work)
             title = f"training {net}, {dtype}, batch {work['batch']}"
             yield title, "images_per_second", rows
+
+
+def compare_transfer(options, folder):
+    """A new last layer for a frozen ResNet-50 with random weights; the whole job."""
+    transfer.write(Path(folder), options.images)
+    rows = {
+        "ours, 30 epochs": "ours",
+        "ours, features each epoch (*)": "plain",
+        "Keras' guide (*)": "guide",
+        "one pass over the images": "forward",
+    }
+    print("(*) two epochs are measured; each of the other 28 counts as the second one")
+    yield (
+        f"new last layer for ResNet-50, {options.images:,} JPEGs of 500x375, 30 epochs",
+        "seconds",
+        {row: (f"transfer.{name}", {"folder": folder}) for row, name in rows.items()},
+    )
 
 
 def compare_inference(options, folder):
@@ -252,6 +276,7 @@ def compare_backups(options, folder):
 
 COMPARISONS = {
     "train": compare_training,
+    "transfer": compare_transfer,
     "infer": compare_inference,
     "pipeline": compare_pipelines,
     "export": compare_exports,

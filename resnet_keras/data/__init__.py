@@ -1,8 +1,9 @@
 """Data sets of TFDS and folders of images, as batches of `(uint8 images, labels)`."""
 
 from resnet_keras.data.archives import Expected
-from resnet_keras.data.batches import evaluation_batches, training_batches
+from resnet_keras.data.batches import evaluation_batches, training_batches, view_batches
 from resnet_keras.data.builders import Digits
+from resnet_keras.data.features import FeatureSplit
 from resnet_keras.data.files import Files, FileSplit
 from resnet_keras.data.folders import open_folder
 from resnet_keras.data.images import decode, evaluation_image, read_image
@@ -16,6 +17,7 @@ __all__ = [
     "ArraySplit",
     "Digits",
     "Expected",
+    "FeatureSplit",
     "FileSplit",
     "Files",
     "RecordSplit",
@@ -29,4 +31,5 @@ __all__ = [
     "read_image",
     "reading",
     "training_batches",
+    "view_batches",
 ]

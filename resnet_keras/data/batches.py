@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras import augmentations
+from resnet_keras.data.features import FeatureSplit
 from resnet_keras.data.images import decode, evaluation_image, shape_of
 from resnet_keras.data.splits import PARALLEL, Order, Split, untuned
 from resnet_keras.errors import InputError
@@ -31,6 +32,9 @@ def training_batches(
     2019, arXiv:1901.09335) as timm's RASampler has it. Copies stand side by side, and each is
     augmented in its own way.
 
+    Of a `FeatureSplit` come the features of the same images in the same order, float32
+    `(batch, features)`, in another view each epoch.
+
     Args:
         split: the training split.
         augmentation: what is done to its images, such as a recipe; `augmentations.augment` has the
@@ -49,8 +53,11 @@ def training_batches(
         InputError: colour augmentation for grey images, or balanced sampling of records.
     """
     augmentations.require_channels(augmentation, split.channels)
+    features = isinstance(split, FeatureSplit)
 
     def transform(encoded, label, epoch, position):
+        if features:  # the number of the image, for `lookup`
+            return encoded, label, epoch
         key = augmentations.example_seed(seed, epoch, position)
         shape, pixels = partial(shape_of, encoded), partial(decode, encoded, split.channels)
         return augmentations.augment(shape, pixels, key, augmentation), label
@@ -72,12 +79,59 @@ def training_batches(
         balanced=augmentation.sampling == "balanced",
     )
     batches = split.endless(transform, order).batch(len(drawn), drop_remainder=True)
+    if isinstance(split, FeatureSplit):
+        return _ordered(batches.map(split.lookup, **PARALLEL))
     if mixed:
         batches = _mixed(batches, augmentation, len(split.labels), seed, start)
         if len(rows) < len(drawn):
             places = np.searchsorted(drawn, rows)
             batches = batches.map(partial(_some, places), **PARALLEL)
     return _ordered(batches)
+
+
+def view_batches(
+    split: Split,
+    augmentation: Augmentation,
+    preprocessing: Preprocessing | None,
+    *,
+    view: int,
+    seed: int,
+    batch_size: int,
+    start: int = 0,
+) -> tf.data.Dataset:
+    """Return every image once, in order, as one fixed view shows it.
+
+    Args:
+        split: the images.
+        augmentation: what is done to an image, where `preprocessing` is None.
+        preprocessing: show images as evaluation does; None: augment them.
+        view: number of the view, from 0; each draws other random numbers for an image.
+        seed: of the augmentation, which is a function of the seed, the view and the image's number.
+        batch_size: images in a batch; the last batch has what is left.
+        start: number of the first image.
+
+    Returns:
+        A data set of `(uint8 (batch, height, width, channels), int64 (batch,))`.
+
+    Raises:
+        InputError: colour augmentation for grey images.
+    """
+    if preprocessing is None:
+        augmentations.require_channels(augmentation, split.channels)
+
+    def transform(number, image):
+        encoded, label = image
+        if preprocessing is not None:
+            pixels = evaluation_image(decode(encoded, split.channels), preprocessing)
+            return tf.ensure_shape(pixels, (*preprocessing.size, split.channels)), label
+        # Epochs are numbered from 0, and -1 is taken by what concerns a whole epoch.
+        key = augmentations.example_seed(seed, -2 - view, number)
+        shape, pixels = partial(shape_of, encoded), partial(decode, encoded, split.channels)
+        return augmentations.augment(shape, pixels, key, augmentation), label
+
+    images = split.once(lambda encoded, label: (encoded, label)).skip(start)
+    batches = images.enumerate(start).map(transform, **PARALLEL).batch(batch_size)
+    return _ordered(batches, math.ceil((split.examples - start) / batch_size))
 
 
 def _mixed(
@@ -109,7 +163,8 @@ def evaluation_batches(
 
     Args:
         split: the images.
-        preprocessing: resize and centre crop; the model itself normalises.
+        preprocessing: resize and centre crop; the model itself normalises. Of a `FeatureSplit`, the
+            first view of each image comes.
         batch_size: images in a batch; the last batch has what is left.
         share: `(number, of)`: every `of`-th image, from `number` on, in whole batches. All shares
             have the same number of batches: the last ones are filled with images of weight 0.
@@ -125,6 +180,9 @@ def evaluation_batches(
 
     if share is None:
         count = math.ceil(split.examples / batch_size)
+        if isinstance(split, FeatureSplit):
+            numbers = split.once(lambda index, label: (index, label, -index))  # always the first
+            return _ordered(numbers.batch(batch_size).map(split.lookup, **PARALLEL), count)
         return _ordered(split.once(transform).batch(batch_size), count)
     count = math.ceil(split.examples / share[1] / batch_size)
     # Keras divides by all images, those of weight 0 too.

@@ -119,6 +119,36 @@ class Recipe(Run, Optimization, Augmentation, Network):
             )
         return learning_rate_at(self, step, unit)
 
+    def then(self, examples: int) -> Self:
+        """Return the recipe of `then_epochs`: the whole network, along the same curve.
+
+        Milestones, warm-up and the lowest learning rate are scaled with the length and the peak.
+
+        Args:
+            examples: number of training images.
+        """
+        epochs = self.then_epochs
+        rate = self.then_learning_rate or self.learning_rate / 10
+        share = epochs * self.steps_per_epoch(examples) / self.total_steps(examples)
+        warmup = self.warmup_epochs * share
+        if self.schedule_unit == "epoch" or self.warmup_curve == "stairs":
+            warmup = round(warmup)
+        return dataclasses.replace(
+            self,
+            freeze=-1,
+            views=1,
+            then_epochs=0,
+            then_learning_rate=None,
+            epochs=epochs,
+            steps=None if self.steps is None else epochs * self.steps_per_epoch(examples),
+            learning_rate=rate,
+            min_learning_rate=self.min_learning_rate * rate / self.learning_rate,
+            milestones=tuple(sorted({max(1, round(n * share)) for n in self.milestones})),
+            warmup_epochs=warmup,
+            warmup_steps=round(self.warmup_steps * share),
+            profile=None,
+        )
+
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are prepared in evaluation."""
@@ -205,6 +235,8 @@ class Recipe(Run, Optimization, Augmentation, Network):
 
     def _longer(self, mine: Any, theirs: Any) -> bool:
         """Whether a training only becomes longer, and its learning rates so far do not change."""
+        if self.then_epochs:
+            return False  # what came behind these epochs would be lost
         known = isinstance(mine, int) and isinstance(theirs, int)
         return known and mine > theirs and self.schedule in ("constant", "step")
 

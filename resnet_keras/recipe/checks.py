@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
 from resnet_keras.optimizers import OPTIMIZERS
-from resnet_keras.recipe.columns import columns
+from resnet_keras.recipe.columns import RANDOM, columns
 from resnet_keras.recipe.variables import trainable_variables
 from resnet_keras.specs import SPECS
 
@@ -61,6 +61,7 @@ def check(recipe: Recipe) -> None:
     stages = len(SPECS[recipe.model].depths)
     if recipe.freeze > stages:
         refuse("freeze", f"must be in [-1, {stages}] with {recipe.model}", recipe.freeze)
+    _check_frozen(recipe, stages)
     if recipe.holdout >= 1 and recipe.holdout != int(recipe.holdout):
         refuse("holdout", "must be a whole number, or a fraction below 1", recipe.holdout)
     percent = 100 * recipe.holdout
@@ -127,6 +128,17 @@ def _check_schedule(recipe: Recipe) -> None:
         counted = recipe.steps or recipe.warmup_steps or recipe.warmup_epochs % 1
         if getattr(recipe, field) == value and counted:
             refuse(field, "must not count epochs where steps or parts of epochs are given", value)
+
+
+def _check_frozen(recipe: Recipe, stages: int) -> None:
+    """Refuse columns for a network with all stages frozen where they are not."""
+    if recipe.freeze != stages:
+        for field, default in (("views", 1), ("then_epochs", 0)):
+            if (value := getattr(recipe, field)) != default:
+                rule = f"needs all stages frozen: set --freeze {stages} with {recipe.model}"
+                refuse(field, rule, value)
+    if recipe.views > 1 and not any(getattr(recipe, name) for name in RANDOM):
+        refuse("views", f"above 1 needs augmentation: {', '.join(RANDOM)}", recipe.views)
 
 
 def _check_columns_without_effect(recipe: Recipe) -> None:

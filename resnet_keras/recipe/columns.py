@@ -173,6 +173,11 @@ class Augmentation:
         "Repeated augmentation: copies of each image in a batch, augmented independently.",
         1, above=0,
     )  # fmt: skip
+    views: int = column(
+        "All stages frozen: augmentations of each image whose features are computed, once. 1: "
+        "none; 0: new ones each epoch.",
+        1, at_least=0,
+    )  # fmt: skip
     sampling: Literal["all", "balanced"] = column(
         "Which images a batch has: all in turn, or as many of each class.", "all"
     )
@@ -183,6 +188,13 @@ class Augmentation:
         "Resize with antialiasing, as Pillow does, or without, as OpenCV does; also in evaluation.",
         False,
     )
+
+
+# The columns that change an image at random.
+RANDOM = (
+    *("min_area", "padding", "flip", "rotate", "scale", "shear", "color_jitter", "rand_ops"),
+    "erasing",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,6 +240,14 @@ class Optimization:
     steps: int | None = column(
         "Number of training steps, instead of --epochs. --milestones then count steps, too.",
         None, above=0,
+    )  # fmt: skip
+    then_epochs: int = column(
+        "With all stages frozen: then train the whole network for this many epochs.",
+        0, at_least=0,
+    )  # fmt: skip
+    then_learning_rate: float | None = column(
+        "Peak learning rate of --then-epochs. None: a tenth of --learning-rate.",
+        None, above=0, needs="then_epochs",
     )  # fmt: skip
     schedule: Literal["constant", "step", "cosine", "poly"] = column(
         "How the learning rate falls: not at all, at milestones, along half a cosine, or as a "

@@ -169,37 +169,87 @@ def trained(job: Job, stack: ExitStack) -> "tuple[keras.Model, Fitted]":
         SystemExit: as from `train`.
     """
     from resnet_keras import backup
-    from resnet_keras.training import watch
+
+    then = job.then()
+    if then is None:
+        return _fitted(job, stack)
+    if backup.exist(then.backups):
+        return _fitted(then, stack)
+    return _fitted(then, stack, before=_fitted(job, stack))
+
+
+def _fitted(
+    job: Job,
+    stack: ExitStack,
+    before: "tuple[keras.Model, Fitted] | None" = None,
+) -> "tuple[keras.Model, Fitted]":
+    """Do one training of a run; `before` is what the one before it returned, in this process."""
+    import keras
+
+    from resnet_keras import backup
+    from resnet_keras.training import features, watch
     from resnet_keras.training.fitting import fit
 
     recipe, replicas = job.recipe, job.replicas
-    backups = job.folder / "backup"
+    cached = features.used(recipe, replicas.count)
+    if job.earlier:  # the same, whether the training before it ran in this process or not
+        keras.utils.set_random_seed(recipe.seed)
     with replicas.scope():
-        fresh = not backup.exist(backups)
-        model, metrics = compiled(recipe, job.train, job.policy, replicas.count, fresh)
-    need = memory.estimate(recipe, model, job.policy, replicas.count)
+        fresh = not backup.exist(job.backups) and job.earlier is None
+        model, metrics = compiled(recipe, job.train, job.policy, replicas.count, fresh, cached)
+    whole = model.network if cached else model
     here = replicas.count // replicas.processes
-    memory.require(need, recipe, here)
+    need = _memory_needed(job, whole, cached, here)
 
-    if replicas.process == 0:
+    if replicas.process == 0 and before is None:
         stack.enter_context(backup.alone(job.folder))
-        run_folder.require_ours(recipe)  # again: until now, another command could write there
-    saved = backup.load(backups)
+        run_folder.require_ours((job.earlier or job).recipe)  # again: others could write until now
+    saved = backup.load(job.backups)
     run_folder.require_same(job, saved)
     if saved:
         with replicas.scope():
             saved = watch.restore(saved, model, metrics)
+    elif before:
+        with replicas.scope():
+            model.set_weights(before[0].get_weights())
     if replicas.process == 0:
         _begin(job, saved)
     try:
         with replicas.scope():
-            fitted = fit(job, model, metrics, saved)
+            if cached and (saved is None or saved.step < job.total_steps):
+                job = features.on_features(job, whole)
+            fitted = fit(job, model, metrics, saved, before[1].rows if before else ())
     except Exception as error:
         # TensorFlow has the same error for a full disk.
         if isinstance(error, InputError) or refusal(error) or not memory.ran_out(error):
             raise
         raise InputError(memory.advice(need, recipe, memory.available(here))) from error
-    return model, fitted
+    if cached:
+        features.remove(job.folder)
+    return whole, fitted
+
+
+def _memory_needed(job: Job, network: "keras.Model", cached: bool, here: int) -> memory.Need:
+    """Estimate the memory of a step; refuse one, or one of the training that follows, if too much.
+
+    Args:
+        job: the training.
+        network: that is trained.
+        cached: whether it is on features: then a forward pass is all, which keeps nothing.
+        here: number of replicas on this machine.
+    """
+    from resnet_keras.training.features import BATCH
+
+    recipe, count = job.recipe, job.replicas.count
+    then = job.then()
+    for one in [then.recipe] if then else []:
+        memory.require(memory.estimate(one, network, job.policy, count), one, here)
+    if cached:
+        recipe = dataclasses.replace(recipe, batch_size=BATCH, accumulate=1)
+    need = memory.estimate(recipe, network, job.policy, count)
+    if not cached:
+        memory.require(need, recipe, here)
+    return need
 
 
 def _begin(job: Job, saved: "Saved | None") -> None:
@@ -207,16 +257,24 @@ def _begin(job: Job, saved: "Saved | None") -> None:
     from resnet_keras import backup
 
     if saved:
-        backup.prune(job.folder / "backup", saved.step)
+        backup.prune(job.backups, saved.step)
     (job.folder / "results.json").unlink(missing_ok=True)  # of a shorter run, which now continues
     recipe, count = job.recipe, job.replicas.count
-    write_text(job.folder / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
+    resuming = f", resuming at step {saved.step:,}" if saved else ""
+    own = (job.earlier or job).recipe
+    write_text(job.folder / "recipe.json", json.dumps(own.to_json(), indent=1) + "\n")
+    if job.earlier:
+        say(
+            f"then the whole network: {job.total_steps:,} steps, {job.steps_per_epoch} an epoch, "
+            f"learning rate {recipe.learning_rate:g}{resuming}"
+        )
+        return
     say(
         f"{recipe.model} on {recipe.dataset}: {job.train.examples:,} training images, "
         + ("" if job.validation is job.test else f"{job.validation.examples:,} validation images, ")
         + f"{job.test.examples:,} {images_of(job.tested_on)}, {job.total_steps:,} steps, "
         f"{job.steps_per_epoch} an epoch, {count} replica{'s' if count > 1 else ''}. "
-        f"Writing {job.folder}/" + (f", resuming at step {saved.step:,}" if saved else "")
+        f"Writing {job.folder}/{resuming}"
     )
 
 

@@ -39,7 +39,7 @@ class BestEpoch(keras.callbacks.Callback):
         self.position, self.compiled = position, metrics
         self.keep, self.patience, self.averages = keep, patience, averages
         self.arrays: dict[str, np.ndarray] = {}  # of the model, by the names of `state`
-        self.epoch, self.score = 0, (-np.inf, -np.inf)
+        self.epoch, self.score = position.epochs_before, (-np.inf, -np.inf)
         if saved and (known := saved.notes.get("best")):
             self.epoch, self.score = known["epoch"], tuple(known["score"])
             self.arrays = {
@@ -52,7 +52,11 @@ class BestEpoch(keras.callbacks.Callback):
     @property
     def notes(self) -> dict[str, Any]:
         """The epoch and its score, as JSON can hold them."""
-        return {"epoch": self.epoch, "score": list(self.score)} if self.epoch else {}
+        return (
+            {"epoch": self.epoch, "score": list(self.score)}
+            if np.isfinite(self.score).all()
+            else {}
+        )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Compare the epoch with the best one so far."""

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def compiled(
-    recipe: Recipe, train: "Split", policy: str, replicas: int, fresh: bool
+    recipe: Recipe,
+    train: "Split",
+    policy: str,
+    replicas: int,
+    fresh: bool,
+    on_features: bool = False,
 ) -> "tuple[keras.Model, list[keras.metrics.Metric]]":
     """Build and compile the model of a recipe, to be called in the strategy's scope.
 
@@ -26,9 +31,11 @@ def compiled(
         replicas: number of replicas that share a batch.
         fresh: load the recipe's `weights`. A run that is resumed has better ones in its backup,
             and the checkpoint may be gone.
+        on_features: the model takes the features that the network computes before its last layer.
 
     Returns:
-        The model, and the metrics that it was compiled with.
+        The model (with `on_features` a `features.OnFeatures`), and the metrics that it was compiled
+        with.
 
     Raises:
         InputError: the network cannot be built, or the weights do not fit it.
@@ -42,6 +49,10 @@ def compiled(
         say(load_weights(model, recipe.weights, skip_head=recipe.skip_head))
     if recipe.quantize:
         model = quantization_aware(model)
+    if on_features:
+        from resnet_keras.training.features import OnFeatures
+
+        model = OnFeatures(model)
     metrics: list[keras.metrics.Metric] = [Accuracy()]
     average_statistics_on_jax(model)
     model.compile(

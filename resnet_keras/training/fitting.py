@@ -1,5 +1,6 @@
 """Fit from where the backup stands to the end, and how a run ends before it."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,13 @@ class Fitted(NamedTuple):
     epoch: int
 
 
-def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> Fitted:
+def fit(
+    job: Job,
+    model: keras.Model,
+    metrics: list,
+    saved: Saved | None,
+    earlier: Sequence[dict[str, Any]] = (),
+) -> Fitted:
     """Train from the last backup to the end.
 
     Args:
@@ -40,6 +47,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> Fit
         metrics: those that it was compiled with.
         saved: the backup to resume from, as returned by `watch.restore`, which has put it into the
             model; None: train from the start.
+        earlier: the rows of the training that this one continues; `saved` has them, too.
 
     Returns:
         The rows of the log, and the epoch whose weights the model has.
@@ -48,10 +56,11 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> Fit
         SystemExit: 1 if the loss becomes NaN or infinite; 128 + signal after SIGTERM or SIGINT,
             once everything is saved.
     """
-    step, rows = (saved.step, saved.notes["rows"]) if saved else (0, [])
+    step, rows = (saved.step, saved.notes["rows"]) if saved else (0, list(earlier))
     recipe, replicas, folder = job.recipe, job.replicas, job.folder
     steps, total = job.steps_per_epoch, job.total_steps
     place = watch.Position(step, recipe.accumulate, steps, total, rows)
+    place.epochs_before = job.epochs_before
     every = recipe.interval()
     best = None
     if recipe.chooses_epoch:
@@ -64,7 +73,7 @@ def fit(job: Job, model: keras.Model, metrics: list, saved: Saved | None) -> Fit
             saved=saved,
         )
         best.set_model(model)
-    keep = watch.Backups(place, folder / "backup", every, metrics, replicas, job.fixed, saved, best)
+    keep = watch.Backups(place, job.backups, every, metrics, replicas, job.fixed, saved, best)
     try:
         with ExitStack() as stack:
             stack.enter_context(signals_to(keep.on_signal))

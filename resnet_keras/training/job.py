@@ -1,6 +1,7 @@
 """What a training works with, opened once and handed down."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ class Job:
         train: images to train on.
         validation: images to validate on after each epoch; the test images where there are none.
         test: images to evaluate on at the end.
+        earlier: the training of this run that this one continues with other columns; None: there is
+            none.
     """
 
     recipe: Recipe
@@ -32,6 +35,19 @@ class Job:
     train: "Split"
     validation: "Split"
     test: "Split"
+    earlier: "Job | None" = None
+
+    @property
+    def backups(self) -> Path:
+        """The folder of its backups."""
+        return self.folder / "backup" / ("then" if self.earlier else "")
+
+    @property
+    def epochs_before(self) -> int:
+        """Epochs of the training before this one."""
+        if self.earlier is None:
+            return 0
+        return math.ceil(self.earlier.total_steps / self.earlier.steps_per_epoch)
 
     @property
     def tested_on(self) -> str:
@@ -52,6 +68,13 @@ class Job:
     def total_steps(self) -> int:
         """Steps of the whole training."""
         return self.recipe.total_steps(self.train.examples)
+
+    def then(self) -> "Job | None":
+        """Return the training of the whole network that follows; None where there is none."""
+        if not self.recipe.then_epochs:
+            return None
+        recipe = self.recipe.then(self.train.examples)
+        return dataclasses.replace(self, recipe=recipe, earlier=self)
 
     @property
     def fixed(self) -> dict[str, Any]:

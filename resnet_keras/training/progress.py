@@ -91,7 +91,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def _epoch(self) -> str:
         epochs = -(-self.position.total // self.position.steps_per_epoch)
-        return f"Epoch {self.epoch + 1}/{epochs}"
+        before = self.position.epochs_before
+        return f"Epoch {before + self.epoch + 1}/{before + epochs}"
 
     def _speed(self) -> str:
         """Of the epoch's training, without the first batch, which includes the compilation."""

@@ -41,7 +41,10 @@ class Position:
         total: number of steps of the whole run.
         rows: of `log.csv`, one per epoch.
         stopped: whether the run ends after this epoch, before its last step.
+        epochs_before: number of epochs of a training that this one continues.
     """
+
+    epochs_before = 0
 
     def __init__(self, step: int, accumulate: int, steps_per_epoch: int, total: int, rows: list):
         self.batch = step * accumulate
@@ -147,7 +150,8 @@ class EpochRow(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Add a row."""
-        row = {"epoch": epoch + 1, "learning_rate": self.learning_rate(self.position.step - 1)}
+        number = self.position.epochs_before + epoch + 1
+        row = {"epoch": number, "learning_rate": self.learning_rate(self.position.step - 1)}
         row |= {name: float(value) for name, value in sorted(logs.items())}
         seconds = time.perf_counter() - self.start
         if self.position.rows and self.position.rows[-1]["epoch"] == row["epoch"]:
