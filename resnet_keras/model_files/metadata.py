@@ -20,19 +20,28 @@ class Metadata:
         preprocessing: how images are prepared; in the JSON its fields stand beside the others.
         labels: names of the classes, in the order of the scores; empty where they are not known.
         dataset: the data set that the model was trained on, by the name that `--dataset` takes.
+        threshold: of a model that gives an image any number of labels: all whose score, a
+            probability, is this or more. None: an image has one class.
     """
 
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     dataset: str | None = None
+    threshold: float | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the model gives an image any number of labels."""
+        return self.threshold is not None
 
     def write(self, model_file: Path) -> None:
         """Write it beside a model file, whole or not at all."""
         write_text(metadata_path(model_file), json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the preprocessing, `labels` and `dataset`, as JSON holds them."""
-        own = {"labels": list(self.labels), "dataset": self.dataset}
+        """Return the fields of the preprocessing and its own ones, as JSON holds them."""
+        own: dict[str, Any] = {"labels": list(self.labels), "dataset": self.dataset}
+        own["threshold"] = self.threshold
         return self.preprocessing.to_json() | own
 
     def public(self) -> str:
@@ -89,13 +98,22 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
     """
     try:
         fields = json.loads(text.decode())
-        own = {name: fields.pop(name) for name in ("labels", "dataset") if name in fields}
-        if not _are_words(own.get("labels", [])) or not isinstance(own.get("dataset"), str | None):
+        own = {name: fields.pop(name) for name in _OWN if name in fields}
+        known = _are_words(own.get("labels", [])) and isinstance(own.get("dataset"), str | None)
+        if not known or not _is_threshold(own.get("threshold")):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
         return Metadata(Preprocessing.from_json(fields), **own)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not describe a model: {error}") from None
+
+
+# The fields of `Metadata` that are not of the preprocessing.
+_OWN = ("labels", "dataset", "threshold")
+
+
+def _is_threshold(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
 
 
 def _are_words(value: object) -> bool:
