@@ -16,8 +16,9 @@ class CrossEntropy(keras.losses.Loss):
     """Cross-entropy of logits, with label smoothing as the papers have it.
 
     The targets are `(1 - label_smoothing) * label + label_smoothing / classes` (Szegedy et al.
-    2015, section 7), for both forms, where an image has one class. Labels are class numbers `(batch,)`, integer or float, or
-    weights of the classes `(batch, classes)`, as mixup and CutMix give them. The arithmetic is
+    2015, section 7), for both forms, where an image has one class. Labels are class numbers
+    `(batch,)`, integer or float, or weights of the classes `(batch, classes)`, as mixup and CutMix
+    give them. The arithmetic is
     float32 or wider under every policy. Stock Keras smooths binary targets towards 1/2, averages
     over the classes, and takes only one of the two kinds of labels.
 

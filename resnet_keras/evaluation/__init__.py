@@ -84,12 +84,25 @@ def evaluate(
         class (rows) and top class, None for more than 100 classes. With `calibrate_on` also
         `temperature`, `calibrated_on`, `calibration_examples`, `ece_calibrated`, `nll_calibrated`.
 
+        Of a model that gives an image any number of labels: `map`, the mean of the average
+        precisions (of scikit-learn) of the labels that images have; `micro_f1`, `macro_f1`,
+        `macro_precision` and `macro_recall` at `threshold`, that of the model's metadata (see
+        `measures.Decisions`); `per_class`, the average precision by label; `f1_per_class`. What is
+        defined for one class alone is None there.
+
     Raises:
         InputError: a file, data set or split is missing or does not fit, `dataset` is given
-            beside open splits only, or no image is left to calibrate on.
+            beside open splits only, no image is left to calibrate on, or a temperature is asked
+            for where images have several labels.
     """
     _require_use(save, dataset, (split, calibrate_on))
     model_file, row = _opened(model_file)
+    if calibrate_on is not None and model_file.metadata.multi_label:
+        name = calibrate_on if isinstance(calibrate_on, str) else name_of(calibrate_on)
+        raise InputError(
+            f"a temperature is for one class per image, but {model_file.path} gives an image any "
+            f"number of labels. Received: calibrate_on={name!r}"
+        )
     warn_of_missing_metadata(model_file)
 
     def opened(name: str | data.Split | None) -> data.Split:
@@ -172,7 +185,8 @@ def predict_split(
     Raises:
         InputError: as from `batches`.
     """
-    gallery, scores, labels = Gallery(), [], []
+    threshold = model_file.metadata.threshold
+    gallery, scores, labels = Gallery(threshold), [], []
     for images, true in batches(model_file, split, batch_size):
         scores.append(np.asarray(model_file.predict(images), np.float32))
         labels.append(true)
@@ -193,12 +207,16 @@ def predict_split(
         paths=paths_of(split),
         shown=shown,
         images=shown_images,
+        threshold=threshold,
     )
 
 
 def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
     """Compute what `evaluate` returns without `calibrate_on`."""
     scores, labels = predictions.scores, predictions.labels
+    speed = {"examples": len(labels), "images_per_second": round(len(labels) / seconds, 1)}
+    if predictions.threshold is not None:
+        return _of_labels(predictions, predictions.threshold) | speed
     places = measures.ranks(scores, labels)
     probabilities = measures.are_probabilities(scores)
     per_class = measures.per_class(places, labels, len(predictions.classes))
@@ -207,10 +225,28 @@ def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
         "top1": float(np.mean(places < 1)),
         "top5": float(np.mean(places < 5)) if classes > 5 else None,
         **dataclasses.asdict(measures.averages(counts)),
-        "examples": len(places),
-        "images_per_second": round(len(places) / seconds, 1),
+        **speed,
         "ece": measures.reliability(scores, labels).ece if probabilities else None,
         "nll": measures.negative_log_likelihood(scores, labels) if probabilities else None,
         "per_class": dict(zip(predictions.classes, per_class, strict=True)),
         "confusion": counts.tolist() if classes <= _MOST_CONFUSED else None,
+    }
+
+
+def _of_labels(predictions: Predictions, threshold: float) -> dict[str, Any]:
+    """Compute what `evaluate` returns where images have any number of labels."""
+    scores, labels = predictions.scores, predictions.labels
+    found = measures.decisions(scores, labels, threshold)
+    each = [measures.average_precision(*pair) for pair in zip(scores.T, labels.T, strict=True)]
+    undefined = ("top1", "top5", "balanced_accuracy", "ece", "nll", "confusion")
+    return {
+        "map": measures.mean_average_precision(scores, labels),
+        "micro_f1": found.micro_f1,
+        "macro_f1": found.macro_f1,
+        "macro_precision": found.macro_precision,
+        "macro_recall": found.macro_recall,
+        "threshold": threshold,
+        "per_class": dict(zip(predictions.classes, each, strict=True)),
+        "f1_per_class": dict(zip(predictions.classes, found.f1, strict=True)),
+        **dict.fromkeys(undefined),
     }

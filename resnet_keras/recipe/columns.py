@@ -190,8 +190,8 @@ class Optimization:
     """Loss, optimizer and learning rate."""
 
     loss: Literal["softmax", "sigmoid"] = column(
-        "Cross-entropy of a softmax over the classes, or of a sigmoid for each class, summed; with "
-        "several labels per image always the latter.",
+        "Cross-entropy of a softmax over the classes, or of a sigmoid for each class, summed. With "
+        "several labels per image: always the latter.",
         "softmax",
     )
     label_smoothing: float = column(
@@ -278,7 +278,7 @@ class Run:
     """Data, evaluation, machine and output."""
 
     dataset: str = column(
-        "Data set: digits, a name in TensorFlow Datasets, or your own images: folder:PATH, csv:PATH.",
+        "Data set: digits, a name in TensorFlow Datasets, or your images, folder:PATH or csv:PATH.",
         metavar="NAME",
     )
     data_dir: Path | None = column(
