@@ -32,6 +32,7 @@ __all__ = [
     "Predictions",
     "batches",
     "evaluate",
+    "label_results",
     "load_predictions",
     "measures",
     "open_split_for",
@@ -83,12 +84,7 @@ def evaluate(
         by the name of the class, None for a class without images, and `confusion`: images by true
         class (rows) and top class, None for more than 100 classes. With `calibrate_on` also
         `temperature`, `calibrated_on`, `calibration_examples`, `ece_calibrated`, `nll_calibrated`.
-
-        Of a model that gives an image any number of labels: `map`, the mean of the average
-        precisions (of scikit-learn) of the labels that images have; `micro_f1`, `macro_f1`,
-        `macro_precision` and `macro_recall` at `threshold`, that of the model's metadata (see
-        `measures.Decisions`); `per_class`, the average precision by label; `f1_per_class`. What is
-        defined for one class alone is None there.
+        Of a model that gives an image any number of labels: see `label_results`.
 
     Raises:
         InputError: a file, data set or split is missing or does not fit, `dataset` is given
@@ -97,12 +93,7 @@ def evaluate(
     """
     _require_use(save, dataset, (split, calibrate_on))
     model_file, row = _opened(model_file)
-    if calibrate_on is not None and model_file.metadata.multi_label:
-        name = calibrate_on if isinstance(calibrate_on, str) else name_of(calibrate_on)
-        raise InputError(
-            f"a temperature is for one class per image, but {model_file.path} gives an image any "
-            f"number of labels. Received: calibrate_on={name!r}"
-        )
+    _require_one_class(model_file, calibrate_on)
     warn_of_missing_metadata(model_file)
 
     def opened(name: str | data.Split | None) -> data.Split:
@@ -149,6 +140,16 @@ def _require_use(save: str | Path | None, dataset: str | None, splits: tuple) ->
     if dataset is not None and not by_name:
         raise InputError(
             f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
+        )
+
+
+def _require_one_class(model_file: ModelFile, calibrate_on: str | data.Split | None) -> None:
+    """Refuse to fit a temperature for a model that gives an image any number of labels."""
+    if calibrate_on is not None and model_file.metadata.multi_label:
+        name = calibrate_on if isinstance(calibrate_on, str) else name_of(calibrate_on)
+        raise InputError(
+            f"a temperature is for one class per image, but {model_file.path} gives an image any "
+            f"number of labels. Received: calibrate_on={name!r}"
         )
 
 
@@ -216,7 +217,7 @@ def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
     scores, labels = predictions.scores, predictions.labels
     speed = {"examples": len(labels), "images_per_second": round(len(labels) / seconds, 1)}
     if predictions.threshold is not None:
-        return _of_labels(predictions, predictions.threshold) | speed
+        return label_results(predictions, predictions.threshold) | speed
     places = measures.ranks(scores, labels)
     probabilities = measures.are_probabilities(scores)
     per_class = measures.per_class(places, labels, len(predictions.classes))
@@ -233,8 +234,20 @@ def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
     }
 
 
-def _of_labels(predictions: Predictions, threshold: float) -> dict[str, Any]:
-    """Compute what `evaluate` returns where images have any number of labels."""
+def label_results(predictions: Predictions, threshold: float) -> dict[str, Any]:
+    """Measure predictions of a model that gives an image any number of labels.
+
+    Args:
+        predictions: of a split.
+        threshold: of the scores of labels that an image has.
+
+    Returns:
+        `map`, the mean of the average precisions of the labels that images have, as scikit-learn
+        computes them; `micro_f1`, `macro_f1`, `macro_precision` and `macro_recall` at `threshold`
+        (see `measures.Decisions`); `per_class`, the average precision of each label by its name,
+        and `f1_per_class`, both None for a label that no image has. What is defined for one class
+        per image alone is None: `top1`, `top5`, `balanced_accuracy`, `ece`, `nll`, `confusion`.
+    """
     scores, labels = predictions.scores, predictions.labels
     found = measures.decisions(scores, labels, threshold)
     each = [measures.average_precision(*pair) for pair in zip(scores.T, labels.T, strict=True)]

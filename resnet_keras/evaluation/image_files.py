@@ -33,8 +33,8 @@ def predict(
     Returns:
         For each image `{"path": str, "predictions": [{"label": str, "score": float}, ...]}`, the
         most likely class first; of a model that gives an image any number of labels, all whose
-        score is the `threshold` of its metadata or more, which may be none. A score is what the model file gives, usually a probability; a
-        class that has no name is called by its number.
+        score is the `threshold` of its metadata or more, which may be none. A score is what the
+        model file gives, usually a probability; a class that has no name is called by its number.
 
     Raises:
         InputError: a file is missing or not an image, a folder has no images, or `top` is out of

@@ -20,8 +20,8 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
 
     Args:
         report: what `export` returned: `examples`, `top1`, `top1_source`, `max_difference`,
-            `top1_agreement`, `decision_agreement`, `map`, `map_source`, `bytes`, `latency_ms`, `layout`, `io`, `dataset`, `command`; the card
-            leaves out what the report lacks.
+            `top1_agreement`, `decision_agreement`, `map`, `map_source`, `bytes`, `latency_ms`,
+            `layout`, `io`, `dataset`, `command`; the card leaves out what the report lacks.
         metadata: of the model file.
         name: of the model file; its suffix decides how it is opened.
 

@@ -297,6 +297,12 @@ def _comparison(runs: Sequence[Run]) -> str:
                 "" if column == "learning_rate" else f"On the images each run was tested on.{cut}"
             )
             figures.append(figure(title, chart, words))
+    table = _side_by_side(names, runs)
+    return f'<div class="figures below">{"".join(figures)}</div>{table}'
+
+
+def _side_by_side(names: Sequence[str], runs: Sequence[Run]) -> str:
+    """Show a table of results, and of the fields in which the recipes differ."""
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
         name
@@ -338,14 +344,13 @@ def _comparison(runs: Sequence[Run]) -> str:
             + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
             + "</tr>"
         )
-    table = (
+    return (
         '<figure class="below"><h3>Side by side</h3><div class="wide"><table><tr><th>run</th>'
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + "".join(f'<th class="n">{escape(name)}</th>' for name in differing)
         + f"</tr>{''.join(rows)}</table></div><figcaption>The columns after the training "
         "time are the recipe fields that differ.</figcaption></figure>"
     )
-    return f'<div class="figures below">{"".join(figures)}</div>{table}'
 
 
 def _definitions(pairs: Sequence[tuple[str, Any]]) -> str:

@@ -129,16 +129,19 @@ def _labels_section(predictions: Predictions, threshold: float) -> str:
         rows.append((math.inf if precision is None else precision, name, cells))
     rows.sort(key=lambda row: row[0])
     drawn = "".join(
-        f"<tr><td>{escape(name)}</td>{''.join(f'<td class="n">{cell}</td>' for cell in cells)}</tr>"
+        f"<tr><td>{escape(name)}</td>"
+        + "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        + "</tr>"
         for _, name, cells in rows
     )
-    heads = ("average precision", "F1", "images with it", "predicted", "of these right")
+    names = ("average precision", "F1", "images with it", "predicted", "of these right")
+    heads = "".join(f'<th class="n">{name}</th>' for name in names)
     return (
         f"<h2>Labels</h2><p class='soft'>All {len(labels):,} images of "
         f"{escape(predictions.dataset)}, split {escape(predictions.split)}; a label is predicted "
         f"from a score of {threshold:.4g} on.</p>"
         '<div class="figures loose"><figure><h3>By label</h3><div class="wide"><table>'
-        f"<tr><th>label</th>{''.join(f'<th class="n">{head}</th>' for head in heads)}</tr>{drawn}"
+        f"<tr><th>label</th>{heads}</tr>{drawn}"
         "</table></div><figcaption>The lowest average precision first.</figcaption></figure></div>"
     )
 
