@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from chromium import Chromium
 from PIL import Image
 from sklearn import metrics
 from sklearn.datasets import load_digits
 
-from resnet_keras import Recipe, augmentations, evaluate, train
+from resnet_keras import Recipe, augmentations, evaluate, quantize, train
 from resnet_keras.data import Source
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import load_predictions, measures, predict
@@ -25,6 +26,8 @@ from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.report import model_card, write_report
 
 DIGITS = load_digits()
+
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 
 
 def scenes(root, counts, kinds=10):
@@ -371,6 +374,49 @@ def test_heads_keep_their_activation(activation, suffix, colour_run, tmp_path):
     report = export(tmp_path / "model.keras", out, examples=32, bound=1e-3)
     assert report["kept"]
     assert np.allclose(open_model_file(out).predict(images), expected, atol=1e-3)
+
+
+def test_fine_tuning_for_int8_keeps_the_sigmoid(colour_run):
+    trained = keras.saving.load_model(colour_run / "model.keras", compile=False)
+    clone = quantize.quantization_aware(trained)
+    back = quantize.dequantized(clone, "sigmoid")
+    assert quantize.head_activation(back) == "sigmoid"
+    assert quantize.head_activation(trained) == "softmax"
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)
+    got = quantize.with_probabilities(clone, quantize.head_activation(back))(images)
+    assert np.allclose(got, keras.ops.sigmoid(clone(images)), atol=1e-6)
+
+
+@needs_chromium
+def test_the_page_shows_all_labels_above_the_threshold(short, tmp_path):
+    shutil.copytree(short, tmp_path / "run")
+    metadata = read_metadata(short / "model.keras")
+    model = open_model_file(short / "model.keras")
+    files = [short.parent / "data" / f"test{i}.png" for i in range(8)]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+    scores = model.predict(pixels)
+    # One image has none of the labels: that with the lowest of the highest scores.
+    middle = float(np.sort(scores.max(axis=1))[:2].mean())
+    dataclasses.replace(metadata, threshold=middle).write(tmp_path / "run" / "model.keras")
+    export(tmp_path / "run" / "model.keras", tmp_path / "web", examples=8, format="web")
+    browser = Chromium(tmp_path / "profile")
+    browser.open((tmp_path / "web" / "index.html").as_uri())
+    browser.wait("document.readyState == 'complete' && find('status').textContent == 'Ready.'")
+    assert "any number in an image" in browser.run("find('about').textContent")
+    counts = []
+    for path, row in zip(files, scores, strict=True):
+        browser.run("find('status').textContent = 'waiting'")
+        browser.choose("#file", path)
+        browser.wait("find('status').textContent != 'waiting'")
+        shown = browser.run("Array.from(document.querySelectorAll('.name'), e => e.textContent)")
+        expected = sorted(np.flatnonzero(row >= middle), key=lambda i: -row[i])
+        assert shown == [f"digit {i}" for i in expected]
+        counts.append(len(shown))
+        if not shown:
+            assert browser.run("find('classes').textContent") == "none"
+            assert browser.run("find('status').textContent") == f"{path.name}: none"
+    browser.close()
+    assert counts.count(0) == 1
 
 
 @pytest.mark.slow
