@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -446,7 +447,7 @@ def test_a_network_learns_several_labels_and_its_files_decide_alike(tmp_path):
     told = (run / "web" / "metadata.js").read_text()
     assert f'"threshold": {results["threshold"]}' in told
     serve = tf.saved_model.load(str(run / "saved")).signatures["serve_bytes"]
-    answer = serve(image_bytes=tf.constant([open(split.paths[0], "rb").read()]))
+    answer = serve(image_bytes=tf.constant([Path(split.paths[0]).read_bytes()]))
     chosen = answer["classes"].numpy()[answer["chosen"].numpy()]
     names = [split.labels[i] for i in np.flatnonzero(expected[0])]
     assert sorted(word.decode() for word in chosen) == names
