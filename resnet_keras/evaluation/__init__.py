@@ -88,8 +88,7 @@ def evaluate(
 
     Raises:
         InputError: a file, data set or split is missing or does not fit, `dataset` is given
-            beside open splits only, no image is left to calibrate on, or a temperature is asked
-            for where images have several labels.
+            beside open splits only, or a temperature has no image, or several labels, to fit on.
     """
     _require_use(save, dataset, (split, calibrate_on))
     model_file, row = _opened(model_file)
@@ -108,12 +107,8 @@ def evaluate(
     held_out = None if calibrate_on is None else opened(calibrate_on)
     fingerprints: set[bytes] = set()
     start = time.perf_counter()
-    predictions = predict_split(
-        model_file,
-        opened(split),
-        batch_size,
-        fingerprints=None if held_out is None else fingerprints,
-    )
+    wanted = None if held_out is None else fingerprints
+    predictions = predict_split(model_file, opened(split), batch_size, fingerprints=wanted)
     seconds = time.perf_counter() - start
     if save is not None:
         predictions.save(save)
