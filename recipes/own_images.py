@@ -2,9 +2,9 @@
 
     python recipes/own_images.py --dataset folder:my_images
 
-Not measured here on images of yours; on those of tools/example_images.py, see docs/images.md. The
-recipe is ours. The folder has one subfolder for each class, or `train/`, `val/` and `test/` with one
-subfolder for each class in each. For larger images, see finetune_resnet50.py.
+Not measured here on images of yours; on those of tools/example_images.py, see README.md. The recipe
+is ours. The folder has one subfolder for each class, or `train/`, `val/` and `test/` with these.
+For larger images, see finetune_resnet50.py.
 """
 
 from resnet_keras import Recipe, train

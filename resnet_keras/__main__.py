@@ -60,11 +60,11 @@ class Images:
     """Where the images come from."""
 
     dataset: Name = None
-    """digits, a name in TensorFlow Datasets, or folder:PATH. By default as in training."""
+    """digits, a name in TensorFlow Datasets, folder:PATH or csv:PATH. By default as in training."""
     data_dir: Folder = None
     """Folder of the prepared data sets. By default ~/tensorflow_datasets."""
     skip_bad: Flag = False
-    """Skip the images of a folder that cannot be read."""
+    """Skip the images of your own that cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,8 @@ class Proof:
         Number,
         arg(
             help="Largest allowed difference of a probability (by default 1e-4 for float32, 5e-3 "
-            "for float16), or smallest allowed fraction of images with the same top class (by "
-            "default 0.99, for dynamic and int8)."
+            "for float16), or smallest allowed fraction of images with the same top class, or of "
+            "decisions with several labels per image (by default 0.99, for dynamic and int8)."
         ),
     ] = None
     seed: int = 0
@@ -259,10 +259,10 @@ def prepare(
     data_dir: Folder = None,
     verify: Flag = False,
 ) -> dict[str, Any]:
-    """Check and build a data set of TensorFlow Datasets, or check a folder of images.
+    """Check and build a data set of TensorFlow Datasets, or check your own images.
 
     Args:
-        dataset: A name in TensorFlow Datasets, or your images, such as folder:PATH.
+        dataset: A name in TensorFlow Datasets, or your images, folder:PATH or csv:PATH.
         manual_dir: Folder of the downloaded archives. By default downloads/manual in --data-dir.
         data_dir: Folder of the prepared data sets. By default ~/tensorflow_datasets.
         verify: First decode every image in the archives.
@@ -281,12 +281,12 @@ def predict(
     top: int = 5,
     out: File = None,
 ) -> dict[str, Any]:
-    """Predict the most likely classes of images.
+    """Predict the most likely classes of images, or all their labels if there may be several.
 
     Args:
         model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
         paths: JPEG, PNG, GIF, BMP, WebP or TIFF files, or folders of them.
-        top: Number of classes per image.
+        top: Number of classes per image. Of several labels all above the threshold are given.
         out: Also write a CSV file with the columns path, rank, label and score.
     """
     if not paths:
@@ -449,7 +449,10 @@ def _numbers(field: str, text: str | None) -> list[float] | None:
 
 
 def _write_predictions(path: Path, answer: list[dict[str, Any]]) -> None:
-    """Write predictions as CSV: a row for each image and class, the most likely class first."""
+    """Write predictions as CSV: a row for each image and class, the most likely class first.
+
+    An image with none of the labels has a row, too, whose other cells are empty.
+    """
     from resnet_keras.files import whole
 
     with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -458,6 +461,8 @@ def _write_predictions(path: Path, answer: list[dict[str, Any]]) -> None:
         for item in answer:
             for rank, best in enumerate(item["predictions"], start=1):
                 writer.writerow((item["path"], rank, best["label"], best["score"]))
+            if not item["predictions"]:
+                writer.writerow((item["path"], "", "", ""))
 
 
 def _show(answer: Any, stdout: TextIO) -> None:
@@ -477,12 +482,17 @@ def _show(answer: Any, stdout: TextIO) -> None:
     else:
         table = Table(show_header=False)
         for key, value in answer.items():
+            if value is None and key in _ONE_CLASS and answer.get("map") is not None:
+                continue
             title = "hardest classes" if key == "per_class" else key
-            if key == "confusion":
-                continue  # the report draws it
+            if key in ("confusion", "f1_per_class"):
+                continue  # the report draws them
             table.add_row(text(title), text(_readable(key, value)))
     Console(file=stdout).print(table)
 
+
+# None where images have several labels.
+_ONE_CLASS = ("top1", "top5", "top1_agreement", "top1_source", "balanced_accuracy", "ece", "nll")
 
 # Of published weights.
 _JSON_ONLY = ("model", "classes", "url", "sha256", "md5", "preprocessing", "note")
@@ -496,6 +506,8 @@ def _readable(key: str, value: Any) -> str:
         return _hardest(value)
     if key == "layers":  # of an int8 file
         return "\n".join(f"{item['error']:8.3g}  {item['layer']}" for item in value[:5])
+    if value == []:  # of an image with several labels, or none
+        return "none"
     if isinstance(value, list) and value and isinstance(value[0], dict):  # of an image
         return "\n".join(f"{100 * item['score']:6.2f} %  {item['label']}" for item in value)
     if isinstance(value, tuple):  # names of tensors
@@ -508,7 +520,7 @@ def _readable(key: str, value: Any) -> str:
 
 
 def _hardest(classes: dict[str, float | None], most: int = 5) -> str:
-    """Name the classes with the lowest top-1."""
+    """Name the classes with the lowest top-1 or average precision."""
     seen = sorted((share, name) for name, share in classes.items() if share is not None)
     return "\n".join(f"{100 * share:6.2f} %  {name}" for share, name in seen[:most])
 

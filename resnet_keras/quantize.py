@@ -201,8 +201,15 @@ def activation_ranges(clone: keras.Model) -> dict[str, tuple[float, float]]:
     }
 
 
-def dequantized(clone: keras.Model) -> keras.Model:
+def dequantized(clone: keras.Model, activation: str = "softmax") -> keras.Model:
     """Clone a fine-tuned network back to float: stock layers, and probabilities.
+
+    Args:
+        clone: of `quantization_aware`.
+        activation: which turns its logits into probabilities, "softmax" or "sigmoid".
+
+    Returns:
+        The network.
 
     `quantization_aware(dequantized(clone), activation_ranges(clone))` is the clone again.
     """
@@ -215,7 +222,7 @@ def dequantized(clone: keras.Model) -> keras.Model:
     def stock(layer):
         config = layer.get_config()
         if isinstance(layer, Int8Dense):
-            config["activation"] = "softmax"
+            config["activation"] = activation
         return kinds.get(type(layer), type(layer)).from_config(config)
 
     def call(layer, inputs, *others, **arguments):
@@ -229,10 +236,23 @@ def dequantized(clone: keras.Model) -> keras.Model:
     return model
 
 
-def with_probabilities(clone: keras.Model) -> keras.Model:
-    """Put a softmax behind a clone: the model that TFLite's converter turns into integers."""
-    outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(clone.output)
-    return keras.Model(clone.input, outputs, name=clone.name)
+def with_probabilities(clone: keras.Model, activation: str = "softmax") -> keras.Model:
+    """Put an activation behind a clone: the model that TFLite's converter turns into integers.
+
+    Args:
+        clone: of `quantization_aware`, which gives logits.
+        activation: any of Keras', by name.
+    """
+    if activation == "softmax":
+        end = keras.layers.Softmax(name="probabilities", dtype="float32")
+    else:
+        end = keras.layers.Activation(activation, name="probabilities", dtype="float32")
+    return keras.Model(clone.input, end(clone.output), name=clone.name)
+
+
+def head_activation(model: keras.Model) -> str:
+    """Return the name of the activation of a network's last layer, which is dense."""
+    return keras.activations.serialize(model.layers[-1].activation)
 
 
 def write_ranges(model: Path, ranges: Ranges) -> None:

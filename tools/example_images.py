@@ -1,11 +1,11 @@
-"""A folder of images such as people have: PNG files in eight classes of unequal size, some of them bad.
+"""A folder of images such as people have: eight classes of unequal size, and some bad files.
 
     python tools/example_images.py FOLDER [--data-dir FOLDER]
 
-Four classes of scikit-learn's digits and four of Fashion-MNIST. Of each pair that is easily taken for
-one another, one has ten times as many images: 170 and 17 digits, 600 and 60 articles. Three more
-files are damaged, as downloads are. Fashion-MNIST is read from Debian's package
-dataset-fashion-mnist, or downloaded (31 MB).
+PNG files of four classes of scikit-learn's digits and four of Fashion-MNIST. Of a pair, one class
+has ten times as many images as the other: 170 and 17 digits, 600 and 60 articles. Three more files
+are damaged, as downloads are. Fashion-MNIST is read from Debian's package dataset-fashion-mnist, or
+downloaded (31 MB).
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Data sets of TFDS and folders of images, as batches of `(uint8 images, labels)`."""
+"""Data sets of TFDS, folders of images and CSV files, as batches of `(uint8 images, labels)`."""
 
 from resnet_keras.data.archives import Expected
 from resnet_keras.data.batches import evaluation_batches, training_batches, view_batches
 from resnet_keras.data.builders import Digits
+from resnet_keras.data.csv_files import open_csv
 from resnet_keras.data.features import FeatureSplit
 from resnet_keras.data.files import Files, FileSplit
 from resnet_keras.data.folders import open_folder
@@ -26,6 +27,7 @@ __all__ = [
     "decode",
     "evaluation_batches",
     "evaluation_image",
+    "open_csv",
     "open_folder",
     "prepare",
     "read_image",

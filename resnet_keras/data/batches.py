@@ -47,10 +47,11 @@ def training_batches(
 
     Returns:
         A data set of `(uint8 (batch, train_size, train_size, channels), int64 (batch,))`; labels
-        are float32 `(batch, classes)` with mixup or CutMix.
+        are float32 `(batch, classes)` with mixup or CutMix, and of a split that is `multi_label`.
 
     Raises:
-        InputError: colour augmentation for grey images, or balanced sampling of records.
+        InputError: colour augmentation for grey images, or balanced sampling of records or of
+            images with several labels.
     """
     augmentations.require_channels(augmentation, split.channels)
     features = isinstance(split, FeatureSplit)
@@ -66,6 +67,12 @@ def training_batches(
         raise InputError(
             "`sampling` must be all for data sets that are kept as records, whose classes are "
             f"known when they are read. Received: sampling={augmentation.sampling!r}"
+        )
+    if augmentation.sampling == "balanced" and split.multi_label:
+        raise InputError(
+            "`sampling` must be all where images have several labels, so that no batch can have as "
+            "many images of each; try --class-weights balanced. "
+            f"Received: sampling={augmentation.sampling!r}"
         )
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     mixed = augmentations.mixes(augmentation)
@@ -170,8 +177,9 @@ def evaluation_batches(
             have the same number of batches: the last ones are filled with images of weight 0.
 
     Returns:
-        A data set of `(uint8 (batch, height, width, channels), int64 (batch,))`; with `share`,
-        weights, float32 `(batch,)`, are the third: their mean over all shares is 1.
+        A data set of `(uint8 (batch, height, width, channels), int64 (batch,))`; labels are float32
+        `(batch, classes)` of a split that is `multi_label`; with `share`, weights, float32
+        `(batch,)`, are the third: their mean over all shares is 1.
     """
 
     def transform(encoded, label):

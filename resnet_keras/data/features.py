@@ -18,7 +18,7 @@ class FeatureSplit(IndexedSplit):
         images: the split of the images.
         views: of each view the features in pieces of equal length, the last one shorter: float32
             `(n, features)`.
-        classes: the number of each image's class, int64 `(n,)`.
+        classes: the number of each image's class, int64 `(n,)`; its labels, uint8 `(n, classes)`.
     """
 
     images: Split
@@ -49,15 +49,15 @@ class FeatureSplit(IndexedSplit):
 
     def reader(self) -> Callable:
         """See `IndexedSplit`; gives the number of an image in its place, for `lookup`."""
-        classes = tf.constant(self.classes)
-        return lambda index: (index, tf.gather(classes, index))
+        label = self._label_reader()
+        return lambda index: (index, label(index))
 
     def lookup(self, index: tf.Tensor, label: tf.Tensor, epoch: tf.Tensor) -> tuple:
         """Put features in the place of numbers of images, in a graph.
 
         Args:
             index: numbers of images, int64 `(batch,)`.
-            label: numbers of their classes, int64 `(batch,)`.
+            label: numbers of their classes, int64 `(batch,)`, or their rows of labels.
             epoch: in which they are seen, int64 `(batch,)`; the view is that of the number
                 `(epoch + index) % views`.
 

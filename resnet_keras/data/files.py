@@ -20,7 +20,8 @@ class Files:
 
     Attributes:
         paths: bytes `(n,)`, absolute paths.
-        labels: int64 `(n,)`, numbers of the classes.
+        labels: int64 `(n,)`, numbers of the classes; uint8 `(n, classes)`, 1 for each label of an
+            image, where images have several.
         fingerprints: int64 `(n,)`, of the files' bytes.
         plain: bool `(n,)`, whether TensorFlow decodes them without `tidy`.
     """
@@ -59,7 +60,12 @@ class FileSplit(IndexedSplit):
     def relabelled(self, labels: tuple[str, ...]) -> Self:
         """The same images, their classes numbered as in `labels`, which has all of them."""
         numbers = np.array([labels.index(label) for label in self.labels], np.int64)
-        files = dataclasses.replace(self.files, labels=numbers[self.files.labels])
+        if self.multi_label:
+            moved = np.zeros((self.examples, len(labels)), np.uint8)
+            moved[:, numbers] = self.files.labels
+        else:
+            moved = numbers[self.files.labels]
+        files = dataclasses.replace(self.files, labels=moved)
         return dataclasses.replace(self, labels=labels, files=files)
 
     def _contents(self) -> Iterable[np.ndarray]:
@@ -77,18 +83,17 @@ class FileSplit(IndexedSplit):
         """
         files = self.files
         paths, plain = tf.constant(files.paths), tf.constant(files.plain)
-        numbers = tf.constant(np.stack([files.labels, files.fingerprints], 1))
+        fingerprints, label_of = tf.constant(files.fingerprints), self._label_reader()
 
         def read(index):
-            path = tf.gather(paths, index)
-            label, expected = tf.unstack(tf.gather(numbers, index))
+            path, expected = tf.gather(paths, index), tf.gather(fingerprints, index)
             data = tf.io.read_file(path)
             same = tf.debugging.Assert(fingerprint(data) == expected, [CHANGED, path])
             with tf.control_dependencies([same]):
                 data = tf.identity(data)
             if not files.plain.all():
                 data = tf.cond(tf.gather(plain, index), lambda: data, lambda: _tidy_in_graph(data))
-            return data, label
+            return data, label_of(index)
 
         return read
 

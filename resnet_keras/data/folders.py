@@ -92,7 +92,7 @@ def _find(root: Path) -> tuple[tuple[str, ...], tuple[ImageFile, ...]]:
             found += _files(split, label)
     if not labels:
         raise InputError(f"{root} has no class folders: it needs CLASS/* or train/CLASS/*.")
-    _require_different(root, labels)
+    require_different(root, labels)
     return tuple(sorted(labels)), tuple(found)
 
 
@@ -127,7 +127,7 @@ def _split_like(name: str) -> bool:
     return re.fullmatch(pattern, name.lower()) is not None
 
 
-def _require_different(root: Path, labels: set[str]) -> None:
+def require_different(root: Path, labels: set[str]) -> None:
     """Refuse classes whose names differ in case only: `train/cat` and `val/Cat`."""
     folded: dict[str, str] = {}
     for label in sorted(labels):
@@ -135,7 +135,7 @@ def _require_different(root: Path, labels: set[str]) -> None:
         if other != label:
             raise InputError(
                 f"{root} has the classes {other} and {label}, which differ in upper and lower "
-                "case only: give the folders of one class the same name."
+                "case only: give one class the same name everywhere."
             )
 
 

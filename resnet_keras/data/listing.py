@@ -35,19 +35,26 @@ _FOLD = re.compile(r"fold (\d+)/(\d+)")
 _MANY = 5000
 
 
+# Sets of labels with fewer images are drawn from together: a fifth of each would be none.
+_FEW = round(1 / TEST_SHARE)
+
+# What `_by_class` calls them; no label is empty.
+_OTHERS = ("",)
+
+
 class ImageFile(NamedTuple):
     """A file and its class; size and time change where the file does.
 
     Attributes:
         split: "train", "val" or "test"; "" where there are no splits.
-        label: name of the class.
+        label: name of the class; of a data set with several labels an image, all names, sorted.
         path: absolute.
         size: in bytes.
         time: of the last change, in nanoseconds.
     """
 
     split: str
-    label: str
+    label: str | tuple[str, ...]
     path: str
     size: int
     time: int
@@ -70,11 +77,11 @@ class _Listing(NamedTuple):
     skipped: tuple[tuple[str, str], ...]
 
 
-def image_file(split: str, label: str, path: Path) -> ImageFile:
+def image_file(split: str, label: str | tuple[str, ...], path: Path) -> ImageFile:
     """List a file, which is read later; one that is not there is bad then."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:  # such as: not there, or a part of its path is a file
         return ImageFile(split, label, str(path), 0, 0)
     return ImageFile(split, label, str(path), status.st_size, status.st_mtime_ns)
 
@@ -94,7 +101,8 @@ def split_of(
 
     Where the files have no splits, about a fifth of them becomes the test split: each file by the
     hash of its own bytes, so that others never move it, and copies stay together. A class of two
-    images or more has at least one in each split.
+    images or more has at least one in each split; where images have several labels, so has a set
+    of labels of five images or more.
 
     Args:
         root: what lists the files, in messages: a folder, in which they are, or a file beside them.
@@ -132,7 +140,7 @@ def split_of(
     number = {label: i for i, label in enumerate(checked.labels)}
     files = Files(
         paths=np.array([file.path.encode(errors="surrogateescape") for file, _ in members]),
-        labels=np.array([number[file.label] for file, _ in members], np.int64),
+        labels=_numbers([file.label for file, _ in members], number),
         fingerprints=np.array([check.fingerprint for _, check in members], np.int64),
         plain=np.array([check.plain for _, check in members]),
     )
@@ -143,6 +151,16 @@ def split_of(
         skipped=checked.skipped,
         name=fold if fold and name == "test" else name,
     )
+
+
+def _numbers(labels: list[str | tuple[str, ...]], number: dict[str, int]) -> np.ndarray:
+    """Number classes, int64 `(n,)`; several labels become a row of 0 and 1, uint8."""
+    if not labels or isinstance(labels[0], str):
+        return np.array([number[str(label)] for label in labels], np.int64)
+    rows = np.zeros((len(labels), len(number)), np.uint8)
+    for row, names in zip(rows, labels, strict=True):
+        row[[number[name] for name in names]] = 1
+    return rows
 
 
 # Training opens two splits; the files are read once for both.
@@ -288,11 +306,14 @@ def _draw(pair: tuple[ImageFile, _Checked], salt: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _by_class(images: list) -> dict[str, list]:
-    """Images by the names of their classes."""
-    classes: dict[str, list] = {}
+def _by_class(images: list) -> dict:
+    """Images by the names of their classes; by the set of their labels where they have several."""
+    classes: dict = {}
     for pair in images:
         classes.setdefault(pair[0].label, []).append(pair)
+    rare = [key for key, some in classes.items() if isinstance(key, tuple) and len(some) < _FEW]
+    if rare:
+        classes[_OTHERS] = [pair for key in rare for pair in classes.pop(key)]
     return classes
 
 
@@ -351,6 +372,8 @@ def _count_copies(root: Path, splits: dict[str, list]) -> None:
 def _say_what_is_missing(root: Path, labels: tuple[str, ...], splits: dict[str, list]) -> None:
     """Name the classes of which a split has no images."""
     for split, images in splits.items():
-        there = {file.label for file, _ in images}
+        there: set[str] = set()
+        for file, _ in images:
+            there.update((file.label,) if isinstance(file.label, str) else file.label)
         if lacking := [label for label in labels if label not in there]:
             say(f"warning: {root}: no {split} images of {', '.join(lacking)}")

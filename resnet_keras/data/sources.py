@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from resnet_keras.data.csv_files import files_listed, open_csv
 from resnet_keras.data.folders import files_in, open_folder
 from resnet_keras.data.listing import ImageFile
 from resnet_keras.data.splits import Split
 from resnet_keras.data.tfds_splits import open_tfds
 from resnet_keras.errors import InputError
-from resnet_keras.files import local_path
+from resnet_keras.files import local_path, sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class _Local:
 
 
 # By the word; data sets of other names are TFDS'.
-_LOCAL = {"folder": _Local(open_folder, files_in)}
+_LOCAL = {"folder": _Local(open_folder, files_in), "csv": _Local(open_csv, files_listed)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Source:
 
     Attributes:
         dataset: `digits`; the name of a TFDS image-classification data set; or images of one's own,
-            such as `folder:PATH` (see `open_folder`).
+            `folder:PATH` (see `open_folder`) or `csv:PATH` (see `open_csv`).
         split: "train"; "test", which is the validation split where the data set has no labelled
             test split; or a split as TFDS writes it (`validation[:10%]`); of one's own images
             "val" and "all", too.
         data_dir: where prepared data sets are; by default TFDS' `~/tensorflow_datasets`.
         skip_bad: leave out image files that cannot be read.
         holdout: of one's own images, how many of the training images are the validation images
-            (see `open_folder`).
+            (see `split_of`).
         fold: of one's own images in cross-validation, which fold is the test split, as `split_of`
             names it.
         channels: of one's own images, 3 or 1: grey.
@@ -62,15 +64,19 @@ class Source:
         path = local_path(self.dataset)
         return None if path is None else {f.split for f in self._local().files(path)} - {""}
 
-    def files(self) -> dict[str, int]:
+    def files(self) -> dict[str, Any]:
         """Return the number of files of one's own images, and their bytes, without reading them.
+
+        Where a file lists them, as of `csv:PATH`, also its `sha256`: labels may change in it.
 
         Raises:
             InputError: there are none.
         """
         path = local_path(self.dataset)
         found = () if path is None else self._local().files(path)
-        return {"files": len(found), "bytes": sum(file.size for file in found)}
+        facts = {"files": len(found), "bytes": sum(file.size for file in found)}
+        listed = path is not None and path.expanduser().is_file()
+        return facts | ({"sha256": sha256(path.expanduser())} if path and listed else {})
 
     def open(self) -> Split:
         """Open the split; small data sets are prepared first, if their files can be had.

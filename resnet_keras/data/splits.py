@@ -71,6 +71,11 @@ class Split(abc.ABC):
         """The number of images."""
 
     @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of labels: float32 `(classes,)` of 0 and 1, not one."""
+        return False
+
+    @property
     def record_files(self) -> tuple[str, ...]:
         """Paths of the TFRecord files that images are read from."""
         return ()
@@ -82,7 +87,10 @@ class Split(abc.ABC):
 
     @property
     def counts(self) -> np.ndarray | None:
-        """Images of each class, integers `(classes,)`; None where only reading them all tells."""
+        """Images of each class, integers `(classes,)`; None where only reading them all tells.
+
+        An image with several labels counts for each of them.
+        """
         return None
 
     @property
@@ -143,11 +151,25 @@ class IndexedSplit(Split):
     @property
     @abc.abstractmethod
     def numbers(self) -> np.ndarray:
-        """The number of each image's class, int64 `(n,)`."""
+        """The number of each image's class, int64 `(n,)`; its labels, uint8 `(n, classes)`."""
+
+    @property
+    def multi_label(self) -> bool:
+        """See `Split`."""
+        return self.numbers.ndim == 2
+
+    def _label_reader(self) -> Callable:
+        """Return a graph function from the number of an image to its label."""
+        numbers = tf.constant(self.numbers)
+        if self.multi_label:  # a byte each until they are read
+            return lambda index: tf.cast(tf.gather(numbers, index), tf.float32)
+        return lambda index: tf.gather(numbers, index)
 
     @property
     def counts(self) -> np.ndarray:
         """See `Split`."""
+        if self.multi_label:
+            return self.numbers.sum(axis=0, dtype=np.int64)
         return np.bincount(self.numbers, minlength=len(self.labels))
 
     def sample(self, examples: int, *, seed: int) -> Self:
@@ -218,7 +240,7 @@ class ArraySplit(IndexedSplit):
 
     Attributes:
         arrays: the images, uint8 `(n, height, width, channels)`, and the numbers of their classes,
-            int64 `(n,)`.
+            int64 `(n,)`; uint8 `(n, classes)` where images have several labels.
     """
 
     arrays: tuple[np.ndarray, np.ndarray]
@@ -242,8 +264,8 @@ class ArraySplit(IndexedSplit):
 
     def reader(self) -> Callable:
         """See `IndexedSplit`."""
-        images, labels = (tf.constant(array) for array in self.arrays)
-        return lambda index: (tf.gather(images, index), tf.gather(labels, index))
+        images, label_of = tf.constant(self.arrays[0]), self._label_reader()
+        return lambda index: (tf.gather(images, index), label_of(index))
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -32,6 +32,7 @@ __all__ = [
     "Predictions",
     "batches",
     "evaluate",
+    "label_results",
     "load_predictions",
     "measures",
     "open_split_for",
@@ -84,13 +85,15 @@ def evaluate(
         by the name of the class, None for a class without images, and `confusion`: images by true
         class (rows) and top class, None for more than 100 classes. With `calibrate_on` also
         `temperature`, `calibrated_on`, `calibration_examples`, `ece_calibrated`, `nll_calibrated`.
+        Of a model that gives an image any number of labels: see `label_results`.
 
     Raises:
         InputError: a file, data set or split is missing or does not fit, `dataset` is given
-            beside open splits only, or no image is left to calibrate on.
+            beside open splits only, or a temperature has no image, or several labels, to fit on.
     """
     _require_use(save, dataset, (split, calibrate_on))
     model_file, row = _opened(model_file)
+    _require_one_class(model_file, calibrate_on)
     warn_of_missing_metadata(model_file)
 
     def opened(name: str | data.Split | None) -> data.Split:
@@ -105,12 +108,8 @@ def evaluate(
     held_out = None if calibrate_on is None else opened(calibrate_on)
     fingerprints: set[bytes] = set()
     start = time.perf_counter()
-    predictions = predict_split(
-        model_file,
-        opened(split),
-        batch_size,
-        fingerprints=None if held_out is None else fingerprints,
-    )
+    wanted = None if held_out is None else fingerprints
+    predictions = predict_split(model_file, opened(split), batch_size, fingerprints=wanted)
     seconds = time.perf_counter() - start
     if save is not None:
         predictions.save(save)
@@ -137,6 +136,16 @@ def _require_use(save: str | Path | None, dataset: str | None, splits: tuple) ->
     if dataset is not None and not by_name:
         raise InputError(
             f"`dataset` is for splits by name, not for open ones. Received: dataset={dataset!r}"
+        )
+
+
+def _require_one_class(model_file: ModelFile, calibrate_on: str | data.Split | None) -> None:
+    """Refuse to fit a temperature for a model that gives an image any number of labels."""
+    if calibrate_on is not None and model_file.metadata.multi_label:
+        name = calibrate_on if isinstance(calibrate_on, str) else name_of(calibrate_on)
+        raise InputError(
+            f"a temperature is for one class per image, but {model_file.path} gives an image any "
+            f"number of labels. Received: calibrate_on={name!r}"
         )
 
 
@@ -173,7 +182,8 @@ def predict_split(
     Raises:
         InputError: as from `batches`.
     """
-    gallery, scores, labels = Gallery(), [], []
+    threshold = model_file.metadata.threshold
+    gallery, scores, labels = Gallery(threshold), [], []
     for images, true in batches(model_file, split, batch_size):
         scores.append(np.asarray(model_file.predict(images), np.float32))
         labels.append(true)
@@ -194,12 +204,16 @@ def predict_split(
         paths=paths_of(split),
         shown=shown,
         images=shown_images,
+        threshold=threshold,
     )
 
 
 def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
     """Compute what `evaluate` returns without `calibrate_on`."""
     scores, labels = predictions.scores, predictions.labels
+    speed = {"examples": len(labels), "images_per_second": round(len(labels) / seconds, 1)}
+    if predictions.threshold is not None:
+        return label_results(predictions, predictions.threshold) | speed
     places = measures.ranks(scores, labels)
     probabilities = measures.are_probabilities(scores)
     per_class = measures.per_class(places, labels, len(predictions.classes))
@@ -208,10 +222,40 @@ def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:
         "top1": float(np.mean(places < 1)),
         "top5": float(np.mean(places < 5)) if classes > 5 else None,
         **dataclasses.asdict(measures.averages(counts)),
-        "examples": len(places),
-        "images_per_second": round(len(places) / seconds, 1),
+        **speed,
         "ece": measures.reliability(scores, labels).ece if probabilities else None,
         "nll": measures.negative_log_likelihood(scores, labels) if probabilities else None,
         "per_class": dict(zip(predictions.classes, per_class, strict=True)),
         "confusion": counts.tolist() if classes <= _MOST_CONFUSED else None,
+    }
+
+
+def label_results(predictions: Predictions, threshold: float) -> dict[str, Any]:
+    """Measure predictions of a model that gives an image any number of labels.
+
+    Args:
+        predictions: of a split.
+        threshold: of the scores of labels that an image has.
+
+    Returns:
+        `map`, the mean of the average precisions of the labels that images have, as scikit-learn
+        computes them; `micro_f1`, `macro_f1`, `macro_precision` and `macro_recall` at `threshold`
+        (see `measures.Decisions`); `per_class`, the average precision of each label by its name,
+        and `f1_per_class`, both None for a label that no image has. What is defined for one class
+        per image alone is None: `top1`, `top5`, `balanced_accuracy`, `ece`, `nll`, `confusion`.
+    """
+    scores, labels = predictions.scores, predictions.labels
+    found = measures.decisions(scores, labels, threshold)
+    each = [measures.average_precision(*pair) for pair in zip(scores.T, labels.T, strict=True)]
+    undefined = ("top1", "top5", "balanced_accuracy", "ece", "nll", "confusion")
+    return {
+        "map": measures.mean_average_precision(scores, labels),
+        "micro_f1": found.micro_f1,
+        "macro_f1": found.macro_f1,
+        "macro_precision": found.macro_precision,
+        "macro_recall": found.macro_recall,
+        "threshold": threshold,
+        "per_class": dict(zip(predictions.classes, each, strict=True)),
+        "f1_per_class": dict(zip(predictions.classes, found.f1, strict=True)),
+        **dict.fromkeys(undefined),
     }

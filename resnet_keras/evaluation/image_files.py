@@ -10,7 +10,8 @@ import numpy as np
 from resnet_keras import data
 from resnet_keras.data.folders import is_litter
 from resnet_keras.errors import InputError
-from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
+from resnet_keras.evaluation import measures
+from resnet_keras.model_files import Metadata, ModelFile, open_model_file, warn_of_missing_metadata
 from resnet_keras.weights import model_file_of
 
 _BATCH = 32
@@ -26,12 +27,14 @@ def predict(
         paths: files, of any format of `read_image`, and folders. In a folder and its subfolders
             every file must be an image, except hidden files and those that file managers leave
             behind; they are taken in the order of their names.
-        top: how many classes to give for an image, above 0.
+        top: how many classes to give for an image, above 0; not used by a model that gives an
+            image any number of labels.
 
     Returns:
         For each image `{"path": str, "predictions": [{"label": str, "score": float}, ...]}`, the
-        most likely class first. A score is what the model file gives, usually a probability; a
-        class that has no name is called by its number.
+        most likely class first; of a model that gives an image any number of labels, all whose
+        score is the `threshold` of its metadata or more, which may be none. A score is what the
+        model file gives, usually a probability; a class that has no name is called by its number.
 
     Raises:
         InputError: a file is missing or not an image, a folder has no images, or `top` is out of
@@ -46,13 +49,11 @@ def predict(
     if not isinstance(model_file, ModelFile):
         model_file = open_model_file(model_file_of(model_file))
     warn_of_missing_metadata(model_file)
-    answers = []
+    metadata, answers = model_file.metadata, []
     for batch in _batches(files):
         images = np.stack([_prepared(file, model_file) for file in batch])
         for file, scores in zip(batch, model_file.predict(images), strict=True):
-            answers.append(
-                {"path": str(file), "predictions": _best(scores, model_file.metadata.labels, top)}
-            )
+            answers.append({"path": str(file), "predictions": _best(scores, metadata, top)})
     return answers
 
 
@@ -92,9 +93,13 @@ def _prepared(file: Path, model_file: ModelFile) -> np.ndarray:
     return data.evaluation_image(image, model_file.metadata.preprocessing).numpy()
 
 
-def _best(scores: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
+def _best(scores: np.ndarray, metadata: Metadata, top: int) -> list[dict[str, Any]]:
     """Name the classes with the highest scores; of equal ones the first leads, as in `argmax`."""
-    best = np.argsort(-scores, kind="stable")[:top]
+    best, labels = np.argsort(-scores, kind="stable"), metadata.labels
+    if metadata.threshold is None:
+        best = best[:top]
+    else:
+        best = best[measures.decided(scores, metadata.threshold)[best]]
     return [
         {"label": labels[i] if labels else str(i), "score": float(scores[i])} for i in best.tolist()
     ]

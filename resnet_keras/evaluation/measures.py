@@ -1,4 +1,4 @@
-"""Measures of scores against true classes: ranks, calibration, temperature."""
+"""Measures of scores against true classes: ranks, calibration, temperature; of several labels."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -97,6 +97,111 @@ def averages(counts: np.ndarray) -> Averages:
         float(recall[there].mean()),
         float((2 * right / np.maximum(true + predicted, 1))[there].mean()),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+    """Measures of decisions, one for each image and label; fractions, as scikit-learn has them.
+
+    Labels that no image has are left out of all averages but `micro_f1`, which has no classes; so
+    are, of the precision, those that are never predicted either.
+
+    Attributes:
+        macro_precision: mean precision of the labels; of one that is never predicted 0.
+        macro_recall: mean recall of the labels.
+        macro_f1: mean of their harmonic means of precision and recall.
+        micro_f1: of all decisions together.
+        f1: of each label, None where no image has it.
+    """
+
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    micro_f1: float
+    f1: tuple[float | None, ...]
+
+
+def decided(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Tell which labels have a score of `threshold` or more, bool; NaN is none."""
+    return scores.astype(np.float64) >= threshold  # NumPy would round the threshold to float32
+
+
+def decisions(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Decisions:
+    """Compare the labels of `threshold` or more with the true ones.
+
+    Args:
+        scores: `(n, classes)`.
+        labels: 0 or 1, `(n, classes)`.
+        threshold: of a score.
+    """
+    predicted, true = decided(scores, threshold), labels > 0.5
+    right = np.sum(predicted & true, axis=0).astype(np.float64)
+    found, there = predicted.sum(axis=0), true.sum(axis=0)
+    f1 = 2 * right / np.maximum(found + there, 1)
+    seen = there > 0
+
+    def mean(values: np.ndarray) -> float:
+        return float(values[seen].mean()) if seen.any() else 0.0
+
+    return Decisions(
+        mean(right / np.maximum(found, 1)),
+        mean(right / np.maximum(there, 1)),
+        mean(f1),
+        float(2 * right.sum() / max(found.sum() + there.sum(), 1)),
+        tuple(float(x) if some else None for x, some in zip(f1, seen, strict=True)),
+    )
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Compute the average precision of one label, as scikit-learn's `average_precision_score`.
+
+    It is the sum of the precisions at each distinct score, weighted by the recall that it adds.
+    Images of equal score are taken together. NaN counts as lower than any number.
+
+    Args:
+        scores: `(n,)`.
+        labels: 0 or 1, `(n,)`.
+
+    Returns:
+        A fraction; None where no image has the label.
+    """
+    true = labels > 0.5
+    if not true.any():
+        return None
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    right = np.cumsum(true[order])[ends]
+    recall = right / right[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * right / (ends + 1)))
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Average `average_precision` over the labels that images have; None where there are none."""
+    each = [average_precision(*pair) for pair in zip(scores.T, labels.T, strict=True)]
+    there = [x for x in each if x is not None]
+    return float(np.mean(there)) if there else None
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Find the threshold with the highest micro F1.
+
+    Candidates are the means of neighbouring distinct scores, and that of the lowest and 0; of
+    several that are equally good, the one nearest 1/2.
+
+    Args:
+        scores: probabilities `(n, classes)`.
+        labels: 0 or 1, `(n, classes)`.
+    """
+    flat = np.nan_to_num(scores.ravel().astype(np.float64), nan=0.0)
+    order = np.argsort(-flat, kind="stable")
+    ordered = flat[order]
+    ends = np.flatnonzero(np.diff(ordered, append=-1.0))
+    right = np.cumsum(labels.ravel()[order] > 0.5)[ends]
+    f1 = 2 * right / np.maximum(ends + 1 + right[-1], 1)
+    middles = (ordered[ends] + np.append(ordered[ends[1:]], 0.0)) / 2
+    best = middles[f1 == f1.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
 
 
 def are_probabilities(scores: np.ndarray) -> bool:

@@ -22,7 +22,8 @@ class Predictions:
 
     Attributes:
         scores: float32 `(n, classes)`.
-        labels: int64 `(n,)`, the true classes.
+        labels: int64 `(n,)`, the true classes; float32 `(n, classes)`, 1 for each label of an
+            image, where images have several.
         classes: the names of the classes.
         dataset: its name, as it was given.
         split: its name, as it was given.
@@ -31,6 +32,7 @@ class Predictions:
         shown: int64 `(k,)`, the numbers of the images that are kept: the most confident mistakes,
             the most confident first, then right ones, each the first of its class.
         images: uint8 `(k, height, width, channels)`, those images as the network saw them.
+        threshold: of the scores of labels that an image has, where it can have several.
     """
 
     scores: np.ndarray
@@ -42,12 +44,18 @@ class Predictions:
     paths: np.ndarray | None
     shown: np.ndarray
     images: np.ndarray
+    threshold: float | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether images have any number of labels."""
+        return self.threshold is not None
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz` file that NumPy reads without pickle, whole or not at all.
 
         Its arrays are the attributes that are arrays, `classes`, `index`, which counts the images,
-        and `about`, JSON with the attributes that are text.
+        and `about`, JSON with the other attributes.
         """
         path = Path(path)
         arrays: dict[str, Any] = {
@@ -65,7 +73,7 @@ class Predictions:
             np.savez(file, **arrays)  # compressed, scores are hardly smaller
 
 
-_ABOUT = ("dataset", "split", "model_sha256")
+_ABOUT = ("dataset", "split", "model_sha256", "threshold")
 
 
 def load_predictions(path: str | Path) -> Predictions:
@@ -90,17 +98,28 @@ def load_predictions(path: str | Path) -> Predictions:
 
 
 class Gallery:
-    """Keeps the images worth looking at while the batches of a split go by."""
+    """Keeps the images worth looking at while the batches of a split go by.
 
-    def __init__(self) -> None:
+    Args:
+        threshold: of `Predictions`. With one, an image is right if all its decisions are, and a
+            mistake is the more confident the farther a score is from 0 or 1, where it should be.
+    """
+
+    def __init__(self, threshold: float | None = None) -> None:
+        self.threshold = threshold
         self.mistakes: list[tuple[float, int, np.ndarray]] = []
-        self.right: dict[int, tuple[int, np.ndarray]] = {}
+        self.right: dict[bytes, tuple[int, np.ndarray]] = {}
         self.seen = 0
 
     def look(self, images: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Take one batch: uint8 `(n, height, width, c)`, float32 `(n, classes)`, int64 `(n,)`."""
-        right = measures.ranks(scores, labels) < 1
-        confidence = scores.max(axis=1)
+        """Take one batch: uint8 `(n, height, width, c)`, float32 `(n, classes)`, and labels."""
+        if self.threshold is None:
+            right = measures.ranks(scores, labels) < 1
+            confidence = scores.max(axis=1)
+        else:
+            wrong = measures.decided(scores, self.threshold) != (labels > 0.5)
+            right = ~wrong.any(axis=1)
+            confidence = np.where(wrong, np.abs(scores - labels), 0.0).max(axis=1)
         for i in np.flatnonzero(~right & ~np.isnan(confidence)):
             self.mistakes.append((-float(confidence[i]), self.seen + int(i), images[i]))
         # Of equal confidence the first is kept, whatever the batches are. Copied, because a part
@@ -108,8 +127,8 @@ class Gallery:
         self.mistakes.sort(key=lambda mistake: mistake[:2])
         self.mistakes = [(c, n, image.copy()) for c, n, image in self.mistakes[:MISTAKES]]
         for i in np.flatnonzero(right):
-            if len(self.right) < RIGHT and int(labels[i]) not in self.right:
-                self.right[int(labels[i])] = (self.seen + int(i), images[i].copy())
+            if len(self.right) < RIGHT and (key := labels[i].tobytes()) not in self.right:
+                self.right[key] = (self.seen + int(i), images[i].copy())
         self.seen += len(labels)
 
     def numbers_and_images(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

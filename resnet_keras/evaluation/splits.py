@@ -74,11 +74,19 @@ def require_fit(model_file: ModelFile, split: data.Split) -> None:
     """Refuse images that a model file cannot be evaluated on.
 
     Raises:
-        InputError: they differ from the model's in channels, in the number of classes, or, in a
-            folder, in the names of the classes.
+        InputError: they differ from the model's in channels, in how many labels an image can have,
+            in the number of classes, or, of images of one's own, in the names of the classes.
     """
     require_channels(model_file, split)
     name, labels = dataset_of(split), model_file.metadata.labels
+    if split.multi_label != model_file.metadata.multi_label:
+        kinds = ("one class", "any number of labels")
+        theirs, ours = kinds[split.multi_label], kinds[model_file.metadata.multi_label]
+        hint = " (its JSON file has no `threshold`)" if split.multi_label else ""
+        raise InputError(
+            f"{model_file.path} gives an image {ours}{hint}, an image of {name} has {theirs}: "
+            f"choose other images with `dataset` (--dataset). Received: dataset={name!r}"
+        )
     if model_file.classes is not None and model_file.classes < len(split.labels):
         raise InputError(
             f"{model_file.path} has {model_file.classes} classes, {name} has {len(split.labels)}."
@@ -116,7 +124,8 @@ def batches(
         batch_size: images in a batch, above 0; the last batch may have fewer.
 
     Yields:
-        Images, uint8 `(batch, height, width, channels)`, and labels, int64 `(batch,)`.
+        Images, uint8 `(batch, height, width, channels)`, and labels, int64 `(batch,)`, or float32
+        `(batch, classes)` where images have several.
 
     Raises:
         InputError: `batch_size` is out of its range; or, at a later batch, a file of the data set

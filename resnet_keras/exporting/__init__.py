@@ -88,7 +88,8 @@ def export(
         people (Hugging Face's front matter). It holds:
 
         - `model_file`, `dataset`, `split`, and what `compare` found: `examples`, `max_difference`,
-          `mean_difference`, `top1_agreement`, `top1`, `top1_source`;
+          `mean_difference`, `top1_agreement`, `top1`, `top1_source`; of a model that gives an
+          image any number of labels also `decision_agreement`, `map`, `map_source`;
         - `measure`, `bound`, `kept`, `reason`: the verdict;
         - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`, and
           `examples`, `seed`, or that it is `fine_tuned`): how it was made, None where it does not

@@ -15,7 +15,12 @@ from resnet_keras.evaluation import batches, require_channels
 from resnet_keras.exporting.options import Settings
 from resnet_keras.model_files import Metadata, ModelFile
 from resnet_keras.model_files.keras import plain
-from resnet_keras.quantize import quantization_aware, read_ranges, with_probabilities
+from resnet_keras.quantize import (
+    head_activation,
+    quantization_aware,
+    read_ranges,
+    with_probabilities,
+)
 
 # How many training images the ranges are taken from, and how many there must be at least.
 CALIBRATION_IMAGES, LEAST_IMAGES = 200, 100
@@ -39,7 +44,7 @@ def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
     """Clone `plain(model)` without batch norm: what is converted. Its layers keep their names.
 
     Args:
-        model: as `train` builds it.
+        model: any that `fold` takes.
         rescale_rows: as of `fold`; not for a file with the layout "nchw".
     """
     return fold(plain(model), rescale_rows=rescale_rows)
@@ -98,7 +103,7 @@ def convert(
     """Write a model in the format of the settings, with its metadata beside it.
 
     Args:
-        model: as `train` builds it.
+        model: of a `.keras` file.
         path: the file or folder.
         metadata: what travels with it.
         settings: how.
@@ -121,7 +126,8 @@ def _network(
 ) -> keras.Model:
     """Clone a model into what the format's `write` takes."""
     if calibration is not None and calibration.ranges is not None:
-        return with_probabilities(quantization_aware(model, calibration.ranges))
+        clone = quantization_aware(model, calibration.ranges)
+        return with_probabilities(clone, head_activation(model))
     if settings.format.keeps_batch_norm:
         return model
     return folded(model, rescale_rows=settings.layout != "nchw")

@@ -15,7 +15,8 @@ from resnet_keras.model_files import ModelFile, open_model_file
 from resnet_keras.model_files.formats import format_of
 
 # What each kind of file must satisfy: the largest difference of a probability must be below the
-# bound, or the fraction of images with the same top class at least the bound.
+# bound, or the fraction of images with the same top class at least the bound; of models that give
+# an image any number of labels, the fraction of decisions, one for each image and label.
 BOUNDS = {
     "none": ("max_difference", 1e-4),
     "float16": ("max_difference", 5e-3),
@@ -54,6 +55,8 @@ def prove(
     """
     report = compare(original, candidate, split, examples=examples)
     measure, default = BOUNDS[settings.quantize]
+    if measure == "top1_agreement" and original.metadata.multi_label:
+        measure = "decision_agreement"
     bound = default if bound is None else bound
     operators = settings.format.module.operators(candidate.path)
     reason = reason_to_refuse(report, measure, bound)
@@ -84,32 +87,61 @@ def compare(
     Returns:
         `examples`; `max_difference` and `mean_difference` of a probability; `top1_agreement`, the
         share of images with the same likeliest class; `top1` of the candidate and `top1_source`
-        on these images. Differences are None where the candidate gives no finite number.
+        on these images. Of a model that gives an image any number of labels these three are None,
+        and there are `decision_agreement`, the share of decisions, one for each image and label,
+        that are the same at the threshold of the original; `map` and `map_source`. Differences are
+        None where the candidate gives no finite number.
 
     Raises:
         InputError: a file of the data is gone or damaged.
     """
-    largest, total, agreed, right, right_source, seen = 0.0, 0.0, 0, 0, 0, 0
+    largest, total, seen = 0.0, 0.0, 0
+    answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for images, labels in batches(original, split, 32):
         images, labels = images[: examples - seen], labels[: examples - seen]
         expected, got = original.predict(images), candidate.predict(images)
         difference = np.abs(got.astype(np.float64) - expected)
         largest = np.maximum(largest, difference.max())  # Python's max would drop a NaN
         total += difference.mean() * len(images)
-        # A row of NaN has no likeliest class; argmax would give the first.
-        agreed += int(np.sum((got.argmax(1) == expected.argmax(1)) & np.isfinite(got).all(1)))
-        right += int(np.sum(measures.ranks(got, labels) < 1))
-        right_source += int(np.sum(measures.ranks(expected, labels) < 1))
+        answers.append((got, expected, labels))
         seen += len(images)
         if seen >= examples:
             break
+    got, expected, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    threshold = original.metadata.threshold
     return {
         "examples": seen,
         "max_difference": float(largest) if np.isfinite(largest) else None,
         "mean_difference": float(total / seen) if np.isfinite(total) else None,
-        "top1_agreement": agreed / seen,
-        "top1": right / seen,
-        "top1_source": right_source / seen,
+        **(
+            _of_classes(got, expected, labels)
+            if threshold is None
+            else _of_labels(got, expected, labels, threshold)
+        ),
+    }
+
+
+def _of_classes(got: np.ndarray, expected: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Compare likeliest classes, `(n, classes)` scores both."""
+    # A row of NaN has no likeliest class; argmax would give the first.
+    agreed = (got.argmax(1) == expected.argmax(1)) & np.isfinite(got).all(1)
+    return {
+        "top1_agreement": float(np.mean(agreed)),
+        "top1": float(np.mean(measures.ranks(got, labels) < 1)),
+        "top1_source": float(np.mean(measures.ranks(expected, labels) < 1)),
+    }
+
+
+def _of_labels(
+    got: np.ndarray, expected: np.ndarray, labels: np.ndarray, threshold: float
+) -> dict[str, Any]:
+    """Compare decisions, of `(n, classes)` scores both."""
+    agreed = measures.decided(got, threshold) == measures.decided(expected, threshold)
+    return {
+        **dict.fromkeys(("top1_agreement", "top1", "top1_source")),
+        "decision_agreement": float(np.mean(agreed & np.isfinite(got))),
+        "map": measures.mean_average_precision(got, labels),
+        "map_source": measures.mean_average_precision(expected, labels),
     }
 
 
@@ -118,7 +150,7 @@ def reason_to_refuse(report: Mapping[str, Any], measure: str, bound: float) -> s
 
     Args:
         report: of `compare`.
-        measure: "max_difference" or "top1_agreement".
+        measure: "max_difference", "top1_agreement" or "decision_agreement".
         bound: as in `BOUNDS`.
     """
     value = report[measure]
@@ -130,6 +162,11 @@ def reason_to_refuse(report: Mapping[str, Any], measure: str, bound: float) -> s
         return (
             f"its top class is the same on {100 * value:.2f} % of {report['examples']} images, "
             f"not on {100 * bound:.2f} % or more"
+        )
+    if measure == "decision_agreement" and not value >= bound:
+        return (
+            f"{100 * value:.2f} % of its decisions about {report['examples']} images are the "
+            f"same, not {100 * bound:.2f} % or more"
         )
     return None
 

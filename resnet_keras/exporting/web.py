@@ -27,7 +27,7 @@ _READ = (
 )
 
 # What the page needs of the metadata; where the training images were is nobody's business.
-_TOLD = ("size", "resize", "interpolation", "antialias", "labels")
+_TOLD = ("size", "resize", "interpolation", "antialias", "labels", "threshold")
 
 
 def write_page(onnx: Path, metadata: Metadata, folder: Path) -> None:

@@ -57,7 +57,7 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> d
     """Write `plain(model)`; its metadata lies beside it alone, because the file is Keras' own.
 
     Args:
-        model: as `train` builds it.
+        model: any.
         path: the file.
         metadata: not used.
     """
@@ -90,14 +90,16 @@ def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     return []
 
 
-def plain(model: keras.Model) -> keras.Model:
-    """Clone a trained model such that anybody can load it.
+def plain(model: keras.Model, activation: str | None = None) -> keras.Model:
+    """Clone a model such that anybody can load it.
 
     Args:
-        model: as `train` builds it: any precision, any batch norm, logits or probabilities.
+        model: as `train` builds it, or of a file: any precision, any batch norm.
+        activation: "softmax" or "sigmoid", which turns the logits of a model that is trained into
+            probabilities; None: the model keeps the outputs that it has.
 
     Returns:
-        A model with the same weights, of stock layers in float32, with softmax, not compiled.
+        A model with the same weights, of stock layers in float32, not compiled.
     """
 
     def stock(layer):
@@ -108,8 +110,8 @@ def plain(model: keras.Model) -> keras.Model:
             config.pop("replicas", None)
         if isinstance(layer, Conv2D):
             kind = keras.layers.Conv2D
-        if layer.name == "predictions":
-            config["activation"] = "softmax"
+        if layer.name == "predictions" and activation is not None:
+            config["activation"] = activation
         return kind.from_config(config)
 
     clone = cloned(model, stock)
@@ -117,10 +119,10 @@ def plain(model: keras.Model) -> keras.Model:
     return clone
 
 
-def save_plain(model: keras.Model, path: Path) -> None:
-    """Write `plain(model)` as a `.keras` file, whole or not at all."""
+def save_plain(model: keras.Model, path: Path, activation: str | None = None) -> None:
+    """Write `plain(model, activation)` as a `.keras` file, whole or not at all."""
     with whole(path) as part:
-        write(model, part)
+        save(plain(model, activation), part)
 
 
 def load_keras(path: str | Path) -> keras.Model:

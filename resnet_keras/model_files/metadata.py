@@ -22,20 +22,29 @@ class Metadata:
         dataset: the data set that the model was trained on, by the name that `--dataset` takes.
         split: the images of it that the model was not trained on, where the usual split is another:
             a fold, or what was held out.
+        threshold: of a model that gives an image any number of labels: all whose score, a
+            probability, is this or more. None: an image has one class.
     """
 
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     dataset: str | None = None
     split: str | None = None
+    threshold: float | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the model gives an image any number of labels."""
+        return self.threshold is not None
 
     def write(self, model_file: Path) -> None:
         """Write it beside a model file, whole or not at all."""
         write_text(metadata_path(model_file), json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the preprocessing and the others, as JSON holds them."""
+        """Return the fields of the preprocessing and its own ones, as JSON holds them."""
         own: dict[str, Any] = {"labels": list(self.labels), "dataset": self.dataset}
+        own["threshold"] = self.threshold
         if self.split is not None:
             own["split"] = self.split
         return self.preprocessing.to_json() | own
@@ -95,16 +104,23 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
     """
     try:
         fields = json.loads(text.decode())
-        own = {name: fields.pop(name) for name in ("labels", "dataset", "split") if name in fields}
-        texts = own.get("dataset"), own.get("split")
-        if not _are_words(own.get("labels", [])) or not all(
-            isinstance(t, str | None) for t in texts
-        ):
+        own = {name: fields.pop(name) for name in _OWN if name in fields}
+        texts = [own.get(name) for name in ("dataset", "split")]
+        known = _are_words(own.get("labels", [])) and all(isinstance(t, str | None) for t in texts)
+        if not known or not _is_threshold(own.get("threshold")):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
         return Metadata(Preprocessing.from_json(fields), **own)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not describe a model: {error}") from None
+
+
+# The fields of `Metadata` that are not of the preprocessing.
+_OWN = ("labels", "dataset", "split", "threshold")
+
+
+def _is_threshold(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
 
 
 def _are_words(value: object) -> bool:

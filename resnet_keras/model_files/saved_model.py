@@ -58,7 +58,8 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> d
     `serve_bytes`, if there is metadata: `image_bytes`, strings `(batch,)`, each a JPEG, PNG, GIF or
     BMP file (by the suffix `_bytes` TensorFlow Serving knows base64 in JSON), decoded, resized and
     cropped as in evaluation, to `classes`, strings, and `scores`, float32, both `(batch, 5)`, the
-    likeliest class first.
+    likeliest class first. Where an image has any number of labels, all of them are there,
+    `(batch, classes)`, and `chosen`, bool, tells those whose score is the threshold or more.
 
     Args:
         model: of `folded`.
@@ -125,7 +126,8 @@ def _serve_bytes(
         ),
         default_value="",
     )
-    channels = model.input_shape[-1]
+    channels, threshold = model.input_shape[-1], metadata.threshold
+    shown = min(TOP, classes) if threshold is None else classes
 
     def prepare(file):
         return tf.ensure_shape(
@@ -135,10 +137,11 @@ def _serve_bytes(
 
     def serve_bytes(image_bytes):
         images = tf.map_fn(prepare, image_bytes, fn_output_signature=tf.uint8)
-        scores, best = tf.math.top_k(
-            model(tf.cast(images, tf.float32), training=False), min(TOP, classes)
-        )
-        return {"classes": module.labels.lookup(tf.cast(best, tf.int64)), "scores": scores}
+        scores, best = tf.math.top_k(model(tf.cast(images, tf.float32), training=False), shown)
+        answer = {"classes": module.labels.lookup(tf.cast(best, tf.int64)), "scores": scores}
+        if threshold is not None:
+            answer["chosen"] = tf.cast(scores, tf.float64) >= threshold
+        return answer
 
     files = tf.TensorSpec((None,), tf.string, name="image_bytes")
     return tf.function(serve_bytes, [files])

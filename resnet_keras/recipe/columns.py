@@ -202,16 +202,20 @@ class Optimization:
     """Loss, optimizer and learning rate."""
 
     loss: Literal["softmax", "sigmoid"] = column(
-        "Cross-entropy of a softmax over the classes, or of a sigmoid for each class, summed.",
+        "Cross-entropy of a softmax over the classes, or of a sigmoid for each class, summed. With "
+        "several labels per image: always the latter.",
         "softmax",
     )
     label_smoothing: float = column(
-        "Label smoothing: fraction of each target spread evenly over all classes.",
+        "Label smoothing: fraction of each target spread evenly over all classes; with several "
+        "labels per image, of each label moved to 1/2.",
         0.0, at_least=0, below=1,
     )  # fmt: skip
     class_weights: Literal["none", "balanced"] = column(
-        "Loss: weigh each image by 1 / the number of images of its class, 1 on average.", "none"
-    )
+        "Loss: weigh each image by 1 / the number of images of its class, 1 on average; with "
+        "several labels per image, each positive by the negatives per positive of its label.",
+        "none",
+    )  # fmt: skip
     optimizer: str = column("Optimizer.", "sgd", choices=OPTIMIZERS)
     momentum: float = column("momentum.", 0.9, at_least=0, below=1)
     nesterov: bool = column("Nesterov momentum.", False, needs="momentum")
@@ -303,7 +307,7 @@ class Run:
     """Data, evaluation, machine and output."""
 
     dataset: str = column(
-        "Data set: digits, a name in TensorFlow Datasets, or your own images, such as folder:PATH.",
+        "Data set: digits, a name in TensorFlow Datasets, or your images, folder:PATH or csv:PATH.",
         metavar="NAME",
     )
     data_dir: Path | None = column(

@@ -20,8 +20,8 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
 
     Args:
         report: what `export` returned: `examples`, `top1`, `top1_source`, `max_difference`,
-            `top1_agreement`, `bytes`, `latency_ms`, `layout`, `io`, `dataset`, `command`; the card
-            leaves out what the report lacks.
+            `top1_agreement`, `decision_agreement`, `map`, `map_source`, `bytes`, `latency_ms`,
+            `layout`, `io`, `dataset`, `command`; the card leaves out what the report lacks.
         metadata: of the model file.
         name: of the model file; its suffix decides how it is opened.
 
@@ -70,7 +70,7 @@ def _front_matter(report: dict, metadata: Metadata, name: str, row: Format) -> l
     if _is_public(metadata.dataset):
         lines += ["datasets:", f"- {json.dumps(metadata.dataset)}"]
     measured = report.get("dataset") or metadata.dataset
-    if _is_public(measured) and report.get("top1") is not None:
+    if _is_public(measured) and report.get("top1") is not None:  # as far as the Hub knows a metric
         lines += [
             "metrics:",
             "- accuracy",
@@ -93,6 +93,8 @@ def _front_matter(report: dict, metadata: Metadata, name: str, row: Format) -> l
 
 def _about(metadata: Metadata) -> list[str]:
     classes = f" into {len(metadata.labels)} classes" if metadata.labels else ""
+    if metadata.multi_label:
+        classes = f": an image has any number of {len(metadata.labels)} labels"
     trained = ""
     if metadata.dataset is not None:
         trained = f", trained on {escape_markdown(public(metadata.dataset))}"
@@ -110,9 +112,13 @@ def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
         " Both are quantized: a value is (integer - zero point) x scale, and `(scale, zero point)` "
         'are in `entry["quantization"]` and `exit["quantization"]`.'
     )
+    chosen = ""
+    if metadata.multi_label:
+        chosen = f" An image has the labels of {metadata.threshold:.6g} or more, which may be none."
     return [
         f"`pixels` is {kind}, `(batch, {shape})`, RGB or grey, 0-255; `scores` holds a probability "
-        f"for each class, {kind if quantized else 'float32'}.{how if quantized else ''}"
+        f"for each {'label' if chosen else 'class'}, {kind if quantized else 'float32'}."
+        f"{how if quantized else ''}{chosen}"
     ]
 
 
@@ -137,6 +143,9 @@ def _measured(report: dict, metadata: Metadata) -> list[str]:
         ("top-1", percent(report.get("top1"), 2)),
         ("top-1 of the Keras model", percent(report.get("top1_source"), 2)),
         ("top-1 agreement with the Keras model", percent(report.get("top1_agreement"), 2)),
+        ("mAP", percent(report.get("map"), 2)),
+        ("mAP of the Keras model", percent(report.get("map_source"), 2)),
+        ("decisions that agree with the Keras model", percent(report.get("decision_agreement"), 2)),
         ("largest difference of a probability from the Keras model", _number(difference, ".1e")),
         ("size, bytes", _number(report.get("bytes"), ",")),
         ("latency of one image, ms, on the machine that exported it", milliseconds(latency)),
@@ -168,7 +177,8 @@ def _classes(metadata: Metadata, most: int = 100) -> list[str]:
         return []
     shown = ", ".join(escape_markdown(label) for label in metadata.labels[:most])
     more = f", and {len(metadata.labels) - most} more" if len(metadata.labels) > most else ""
-    return ["## Classes", "", f"In the order of the scores: {shown}{more}."]
+    title = "## Labels" if metadata.multi_label else "## Classes"
+    return [title, "", f"In the order of the scores: {shown}{more}."]
 
 
 def _is_public(dataset: str | None) -> bool:

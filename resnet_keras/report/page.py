@@ -85,7 +85,13 @@ def _tiles(run: Run, known: dict[str, Any]) -> str:
     """Show the most important numbers."""
     results = run.results
     tiles = []
-    if "top1" in results and "examples" in results:
+    if results.get("map") is not None and "examples" in results:
+        what = f"mAP of {results['examples']:,} {run.tested}: mean of the labels' average precision"
+        at = f"at threshold {results.get('threshold', 0.5):.2f}"
+        tiles.append((percent(results["map"], 2), what))
+        tiles.append((percent(results.get("macro_f1"), 2), f"macro F1: mean of the labels', {at}"))
+        tiles.append((percent(results.get("micro_f1"), 2), f"micro F1: of all decisions, {at}"))
+    elif results.get("top1") is not None and "examples" in results:
         n = results["examples"]
         low, high = wilson_interval(results["top1"], n)
         words = f"top-1 of {n:,} {run.tested}; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
@@ -131,6 +137,7 @@ def _curves(run: Run) -> str:
     # The first colour is that of the images that are not trained on, in every chart.
     order = (run.validated, "training images")
     accuracy = {word: accuracy[word] for word in order if word in accuracy}
+    several = run.results.get("map") is not None
     loss = {word: loss[word] for word in order if word in loss}
     figures = [
         figure(
@@ -138,7 +145,7 @@ def _curves(run: Run) -> str:
             charts.lines(
                 accuracy,
                 x_label="epoch",
-                y_label="top-1, %",
+                y_label="right decisions, %" if several else "top-1, %",
                 show=lambda y: f"{y:.2f} %",
                 low=_worth_showing(accuracy),
             ),
@@ -186,13 +193,15 @@ def _exports(run: Run) -> str:
     if not run.exports:
         return ""
     rows = []
+    several = any(report.get("map") is not None for report in run.exports.values())
+    measure = "map" if several else "top1"
     for name, report in run.exports.items():
         cells = (
             _large_bytes(report.get("bytes")),
             _scientific(report.get("max_difference")),
             _scientific(report.get("mean_difference")),
-            percent(report.get("top1_agreement"), 2),
-            f"{percent(report.get('top1'), 2)} / {percent(report.get('top1_source'), 2)}",
+            percent(report.get(f"{'decision' if several else 'top1'}_agreement"), 2),
+            f"{percent(report.get(measure), 2)} / {percent(report.get(f'{measure}_source'), 2)}",
             f"{milliseconds(report.get('latency_ms')) or '-'} / "
             f"{milliseconds(report.get('latency_ms_source')) or '-'}",
             f"{report['examples']:,}" if isinstance(report.get("examples"), int) else "-",
@@ -205,8 +214,13 @@ def _exports(run: Run) -> str:
             + "</tr>"
         )
     heads = (
-        *("size", "max difference", "mean difference", "top-1 agreement"),
-        *("top-1: file / Keras", "ms per image: file / Keras", "test images"),
+        *("size", "max difference", "mean difference"),
+        "agreement of decisions" if several else "top-1 agreement",
+        *(
+            f"{'mAP' if several else 'top-1'}: file / Keras",
+            "ms per image: file / Keras",
+            "test images",
+        ),
     )
     return (
         '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
@@ -253,7 +267,13 @@ def _comparison(runs: Sequence[Run]) -> str:
     names = _distinct([run.name for run in runs])
     figures = []
     for title, column, label, times, show in (
-        ("Accuracy", "val_accuracy", "top-1, %", 100, lambda y: f"{y:.2f} %"),
+        (
+            "Accuracy",
+            "val_accuracy",
+            "top-1 (several labels: right decisions), %",
+            100,
+            lambda y: f"{y:.2f} %",
+        ),
         ("Loss", "val_loss", "cross-entropy, nats (log scale)", 1, lambda y: f"{y:.4f}"),
         ("Learning rate", "learning_rate", "learning rate (no unit)", 1, lambda y: f"{y:.3g}"),
     ):
@@ -274,9 +294,15 @@ def _comparison(runs: Sequence[Run]) -> str:
             )
             cut = _cut(series) if column == "val_accuracy" else ""
             words = (
-                "" if column == "learning_rate" else f"On the images each run was tested on.{cut}"
+                "" if column == "learning_rate" else f"On the images each run was validated on.{cut}"
             )
             figures.append(figure(title, chart, words))
+    table = _side_by_side(names, runs)
+    return f'<div class="figures below">{"".join(figures)}</div>{_folds(runs)}{table}'
+
+
+def _side_by_side(names: Sequence[str], runs: Sequence[Run]) -> str:
+    """Show a table of results, and of the fields in which the recipes differ."""
     fields = dict.fromkeys(name for run in runs for name in run.recipe)
     differing = [
         name
@@ -284,7 +310,9 @@ def _comparison(runs: Sequence[Run]) -> str:
         if name not in ("run_dir", "data_dir")
         and len({str(run.recipe.get(name)) for run in runs}) > 1
     ]
+    several = any(run.results.get("map") is not None for run in runs)
     heads = (
+        *(("mAP", "micro F1") if several else ()),
         "top-1",
         "top-5",
         "balanced",
@@ -298,7 +326,9 @@ def _comparison(runs: Sequence[Run]) -> str:
     for i, (word, run) in enumerate(zip(names, runs, strict=True)):
         results = run.results
         ece, loss = ece_and_nll(run.predictions)
+        of_labels = (percent(results.get(name), 2) for name in ("map", "micro_f1") if several)
         cells = (
+            *of_labels,
             percent(results.get("top1"), 2),
             percent(results.get("top5"), 2),
             percent(results.get("balanced_accuracy"), 2),
@@ -314,14 +344,13 @@ def _comparison(runs: Sequence[Run]) -> str:
             + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
             + "</tr>"
         )
-    table = (
+    return (
         '<figure class="below"><h3>Side by side</h3><div class="wide"><table><tr><th>run</th>'
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + "".join(f'<th class="n">{escape(name)}</th>' for name in differing)
         + f"</tr>{''.join(rows)}</table></div><figcaption>The columns after the training "
         "time are the recipe fields that differ.</figcaption></figure>"
     )
-    return f'<div class="figures below">{"".join(figures)}</div>{_folds(runs)}{table}'
 
 
 def _folds(runs: Sequence[Run]) -> str:

@@ -18,7 +18,9 @@ _Z = 1.959964
 
 
 def accuracy_section(predictions: Predictions) -> str:
-    """Show accuracy by class, confusion and calibration."""
+    """Show accuracy by class, confusion and calibration; of several labels, each one's."""
+    if predictions.threshold is not None:
+        return _labels_section(predictions, predictions.threshold)
     places = measures.ranks(predictions.scores, predictions.labels)
     counts = _confusion_counts(predictions)
     stacked = _by_class(predictions, places) + _confused_pairs(predictions, counts)
@@ -51,9 +53,11 @@ def mistakes_section(predictions: Predictions) -> str:
     ]
     if not shown:
         return ""
+    under = "the predicted class with its score, then the label, which may itself be wrong"
+    if predictions.multi_label:
+        under = "the predicted labels with their scores, then the true ones, which may be wrong"
     return (
-        "<h2>Most confident mistakes</h2><p class='soft'>Under each image: the predicted class "
-        "with its score, then the label, which may itself be wrong.</p>"
+        f"<h2>Most confident mistakes</h2><p class='soft'>Under each image: {under}.</p>"
         f'<div class="images">{"".join(shown)}</div>'
     )
 
@@ -74,7 +78,7 @@ def grad_cam_section(predictions: Predictions, maps: np.ndarray | None, most: in
     figures = []
     for k, n in wrong + right:
         views = [("the image", images.image(predictions.images[k], _alternative(predictions, n)))]
-        for label in dict.fromkeys(_predicted_and_true(predictions, n)):
+        for label in _mapped(predictions, n):
             name = escape(predictions.classes[label])
             drawn = images.heat(predictions.images[k], maps[k, ..., label], f"evidence for {name}")
             views.append((f"for {name}", drawn))
@@ -96,7 +100,9 @@ def grad_cam_section(predictions: Predictions, maps: np.ndarray | None, most: in
 
 def ece_and_nll(predictions: Predictions | None) -> tuple[float | None, float | None]:
     """Compute calibration error and negative log-likelihood; None without probabilities."""
-    if predictions is None or not measures.are_probabilities(predictions.scores):
+    if predictions is None or predictions.multi_label:
+        return None, None
+    if not measures.are_probabilities(predictions.scores):
         return None, None
     scores, labels = predictions.scores, predictions.labels
     ece = measures.reliability(scores, labels).ece
@@ -108,6 +114,67 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _labels_section(predictions: Predictions, threshold: float) -> str:
+    """Show a table of the labels, the lowest average precision first."""
+    scores, labels = predictions.scores, predictions.labels
+    found = measures.decisions(scores, labels, threshold)
+    predicted, true = measures.decided(scores, threshold), labels > 0.5
+    rows = []
+    for i, name in enumerate(predictions.classes):
+        precision = measures.average_precision(scores[:, i], labels[:, i])
+        counts = (true[:, i], predicted[:, i], true[:, i] & predicted[:, i])
+        cells = [percent(precision), percent(found.f1[i]), *(f"{x.sum():,}" for x in counts)]
+        rows.append((math.inf if precision is None else precision, name, cells))
+    rows.sort(key=lambda row: row[0])
+    drawn = "".join(
+        f"<tr><td>{escape(name)}</td>"
+        + "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        + "</tr>"
+        for _, name, cells in rows
+    )
+    names = ("average precision", "F1", "images with it", "predicted", "of these right")
+    heads = "".join(f'<th class="n">{name}</th>' for name in names)
+    return (
+        f"<h2>Labels</h2><p class='soft'>All {len(labels):,} images of "
+        f"{escape(predictions.dataset)}, split {escape(predictions.split)}; a label is predicted "
+        f"from a score of {threshold:.4g} on.</p>"
+        '<div class="figures loose"><figure><h3>By label</h3><div class="wide"><table>'
+        f"<tr><th>label</th>{heads}</tr>{drawn}"
+        "</table></div><figcaption>The lowest average precision first.</figcaption></figure></div>"
+    )
+
+
+def _sets(predictions: Predictions, n: int) -> tuple[list[int], list[int]]:
+    """The labels of an image that are predicted, the highest score first, and the true ones."""
+    assert predictions.threshold is not None
+    scores = predictions.scores[n]
+    chosen = np.flatnonzero(measures.decided(scores, predictions.threshold))
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    return chosen.tolist(), np.flatnonzero(predictions.labels[n] > 0.5).tolist()
+
+
+def _mapped(predictions: Predictions, n: int, most: int = 4) -> list[int]:
+    """The classes whose maps are shown of an image: the predicted and the true ones."""
+    if not predictions.multi_label:
+        return list(dict.fromkeys(_predicted_and_true(predictions, n)))
+    chosen, true = _sets(predictions, n)
+    wrong = [label for label in (*chosen, *true) if (label in chosen) != (label in true)]
+    return list(dict.fromkeys([*wrong, *chosen, *true]))[:most]
+
+
+def _names(predictions: Predictions, labels: list[int]) -> str:
+    return escape(", ".join(predictions.classes[label] for label in labels) or "none")
+
+
+def _with_scores(predictions: Predictions, n: int, labels: list[int]) -> str:
+    """Name labels with their scores."""
+    each = (
+        f"{escape(predictions.classes[label])} {percent(float(predictions.scores[n, label]))}"
+        for label in labels
+    )
+    return ", ".join(each) or "none"
 
 
 def _by_class(predictions: Predictions, places: np.ndarray) -> str:
@@ -196,11 +263,18 @@ def _shown(predictions: Predictions) -> list[tuple[int, int]]:
 
 
 def _is_right(predictions: Predictions, n: int) -> bool:
+    if predictions.multi_label:
+        chosen, labels = _sets(predictions, n)
+        return set(chosen) == set(labels)
     predicted, true = _predicted_and_true(predictions, n)
     return predicted == true
 
 
 def _title(predictions: Predictions, n: int) -> str:
+    if predictions.multi_label:
+        chosen, labels = _sets(predictions, n)
+        verdict = "correct" if _is_right(predictions, n) else f"true {_names(predictions, labels)}"
+        return f"Predicted {_with_scores(predictions, n, chosen)}; {verdict}"
     predicted, true = _predicted_and_true(predictions, n)
     score = percent(float(predictions.scores[n, predicted]))
     name = escape(predictions.classes[predicted])
@@ -210,6 +284,13 @@ def _title(predictions: Predictions, n: int) -> str:
 
 
 def _caption(predictions: Predictions, n: int) -> str:
+    if predictions.multi_label:
+        chosen, labels = _sets(predictions, n)
+        return (
+            f'<span class="predicted">{_with_scores(predictions, n, chosen)}</span><br>'
+            f'labels <span class="true">{_names(predictions, labels)}</span><br>'
+            f'<span class="soft">{escape(_which(predictions, n))}</span>'
+        )
     predicted, true = _predicted_and_true(predictions, n)
     score = percent(float(predictions.scores[n, predicted]))
     return (
@@ -221,8 +302,9 @@ def _caption(predictions: Predictions, n: int) -> str:
 
 
 def _alternative(predictions: Predictions, n: int) -> str:
-    label = predictions.classes[predictions.labels[n]]
-    return f"test image {escape(_which(predictions, n))}: {escape(label)}"
+    labels = [int(predictions.labels[n])] if not predictions.multi_label else []
+    shown = _names(predictions, labels or _sets(predictions, n)[1])
+    return f"test image {escape(_which(predictions, n))}: {shown}"
 
 
 def _which(predictions: Predictions, n: int) -> str:

@@ -146,9 +146,12 @@ def _json(path: Path) -> dict[str, Any]:
 def _results(path: Path) -> dict[str, Any]:
     """Read `results.json`, and check the numbers that the page computes with."""
     results = _json(path)
-    for name in ("top1", "top5", "examples", "train_seconds"):
-        value, most = results.get(name, 1), 1 if name.startswith("top") else math.inf
-        if name == "top5" and value is None:  # of 5 classes or fewer
+    several = results.get("map") is not None  # labels per image
+    shares = ("top1", "top5", "map", "micro_f1", "macro_f1", "threshold")
+    for name in (*shares, "examples", "train_seconds"):
+        value, most = results.get(name, 1), 1 if name in shares else math.inf
+        # top-5 of 5 classes or fewer, and what is defined for one class alone, or for several.
+        if value is None and (name == "top5" or (name == "top1") == several):
             continue
         if type(value) not in (int, float) or not 0 <= value <= most:
             raise InputError(f"{path} is damaged. Received: {name}={value!r}")

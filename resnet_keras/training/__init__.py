@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from resnet_keras.backup import Saved
     from resnet_keras.data import Split
+    from resnet_keras.model_files import ModelFile
     from resnet_keras.training.fitting import Fitted
 
 __all__ = ["train"]
@@ -110,7 +111,7 @@ def prepared(
         validation = dataclasses.replace(source, split=name).open()
     _require_validation(recipe, validation, test)
     _warn_of_imbalance(train, recipe)
-    if len(train.labels) < 2:
+    if len(train.labels) < 2 and not train.multi_label:
         raise InputError(
             f"{recipe.dataset} must have two classes or more. Received: {', '.join(train.labels)}"
         )
@@ -141,6 +142,11 @@ def _require_validation(recipe: Recipe, validation: "Split", test: "Split") -> N
 def _warn_of_imbalance(train: "Split", recipe: Recipe) -> None:
     """Say where the largest class has ten times as many training images as the smallest."""
     counts = train.counts
+    advice = (
+        "look at the balanced accuracy, and try --class-weights balanced or --sampling balanced"
+    )
+    if train.multi_label:
+        advice = "look at the average precision of each label, and try --class-weights balanced"
     if counts is None or (recipe.class_weights, recipe.sampling) != ("none", "all"):
         return
     there = {name: int(n) for name, n in zip(train.labels, counts, strict=True) if n}
@@ -150,7 +156,7 @@ def _warn_of_imbalance(train: "Split", recipe: Recipe) -> None:
     if there[most] >= 10 * there[least]:
         say(
             f"warning: {there[most]:,} training images of {most} and {there[least]:,} of {least}: "
-            "look at the balanced accuracy, and try --class-weights balanced or --sampling balanced"
+            f"{advice}"
         )
 
 
@@ -269,8 +275,10 @@ def _begin(job: Job, saved: "Saved | None") -> None:
             f"learning rate {recipe.learning_rate:g}{resuming}"
         )
         return
+    heads = f"a sigmoid for each of {len(job.train.labels)} labels, "
     say(
-        f"{recipe.model} on {recipe.dataset}: {job.train.examples:,} training images, "
+        f"{recipe.model} on {recipe.dataset}: "
+        f"{heads if job.train.multi_label else ''}{job.train.examples:,} training images, "
         + ("" if job.validation is job.test else f"{job.validation.examples:,} validation images, ")
         + f"{job.test.examples:,} {images_of(job.tested_on)}, {job.total_steps:,} steps, "
         f"{job.steps_per_epoch} an epoch, {count} replica{'s' if count > 1 else ''}. "
@@ -282,20 +290,26 @@ def _publish(job: Job, model: "keras.Model", fitted: "Fitted") -> dict[str, Any]
     """Write the model, its metadata and its results, which are those of the written file."""
     from resnet_keras.evaluation import evaluate
     from resnet_keras.exporting import save_plain
-    from resnet_keras.model_files import Metadata, label_lines
+    from resnet_keras.model_files import Metadata, label_lines, open_model_file
     from resnet_keras.quantize import activation_ranges, dequantized, write_ranges
     from resnet_keras.report import write_report
 
     recipe, path = job.recipe, job.folder / "model.keras"
-    labels = job.train.labels
+    labels, several = job.train.labels, job.train.multi_label
+    activation = "sigmoid" if several else "softmax"
     write_text(job.folder / "labels.txt", label_lines(labels))
-    Metadata(
+    metadata = Metadata(
         recipe.preprocessing,
-        labels=labels,
-        dataset=recipe.dataset,
+        labels,
+        recipe.dataset,
         split=None if job.tested_on in ("test", "val") else job.tested_on,
-    ).write(path)
-    save_plain(dequantized(model) if recipe.quantize else model, path)
+        threshold=0.5 if several else None,
+    )
+    metadata.write(path)
+    save_plain(dequantized(model, activation) if recipe.quantize else model, path, activation)
+    if several:
+        threshold = _fitted_threshold(job, open_model_file(path))
+        dataclasses.replace(metadata, threshold=threshold).write(path)
     if recipe.quantize:
         write_ranges(path, activation_ranges(model))
     results = evaluate(
@@ -312,6 +326,7 @@ def _publish(job: Job, model: "keras.Model", fitted: "Fitted") -> dict[str, Any]
         "skipped": {"train": len(job.train.skipped), "test": len(job.test.skipped)},
         "tested_on": job.tested_on,
         "validated_on": job.validated_on,
+        **({"threshold_on": job.validated_on} if several else {}),
         "files": run_folder.files(recipe),
         "versions": versions(),
     }
@@ -334,14 +349,32 @@ def _reason(job: Job, fitted: "Fitted") -> str:
     return reason
 
 
+def _fitted_threshold(job: Job, model_file: "ModelFile") -> float:
+    """Choose the threshold of a model on the validation images, as `best_threshold` does."""
+    from resnet_keras.evaluation import measures, predict_split
+
+    if job.validation is job.test:
+        say(
+            "warning: without other validation images the threshold is chosen on the "
+            f"{images_of(job.tested_on)} themselves, so that F1 is too high on them: "
+            "try --holdout 0.1"
+        )
+    predictions = predict_split(model_file, job.validation)
+    return measures.best_threshold(predictions.scores, predictions.labels)
+
+
 def _summary(recipe: Recipe, results: dict[str, Any]) -> str:
     """Say in one line how good the network is."""
     measured = {
-        "top-1": results["top1"],
+        "mAP": results.get("map"),
+        "top-1": results.get("top1"),
         "top-5": results.get("top5"),
         "balanced": results.get("balanced_accuracy"),
         "macro F1": results.get("macro_f1"),
+        "micro F1": results.get("micro_f1"),
     }
     shares = [f"{name} {100 * x:.2f} %" for name, x in measured.items() if x is not None]
     tested_on = images_of(results.get("tested_on", recipe.splits.test))
+    if results.get("threshold") is not None:
+        shares[-1] += f" at threshold {results['threshold']:.2f}"
     return f"{', '.join(shares)} of {results['examples']:,} {tested_on}"

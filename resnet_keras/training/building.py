@@ -40,7 +40,7 @@ def compiled(
     Raises:
         InputError: the network cannot be built, or the weights do not fit it.
     """
-    from resnet_keras.losses import LOSSES, Accuracy
+    from resnet_keras.losses import Accuracy, DecisionAccuracy
     from resnet_keras.quantize import quantization_aware
     from resnet_keras.weights import load_weights
 
@@ -53,11 +53,12 @@ def compiled(
         from resnet_keras.training.features import OnFeatures
 
         model = OnFeatures(model)
-    metrics: list[keras.metrics.Metric] = [Accuracy()]
+    metrics: list[keras.metrics.Metric]
+    metrics = [DecisionAccuracy() if train.multi_label else Accuracy()]
     average_statistics_on_jax(model)
     model.compile(
         optimizer(recipe, train.examples, policy),
-        LOSSES[recipe.loss](recipe, class_weights(recipe, train)),
+        loss(recipe, train),
         weighted_metrics=metrics,  # images that only fill a batch have weight 0
         auto_scale_loss=False,  # our optimizers scale it themselves, and check every replica
     )
@@ -68,13 +69,32 @@ def compiled(
     return model, metrics
 
 
+def loss(recipe: Recipe, train: "Split") -> "keras.losses.Loss":
+    """Make the loss of a recipe; where images have several labels, it is that of a sigmoid each.
+
+    Raises:
+        InputError: the numbers of images of the classes are not known, and needed.
+    """
+    from resnet_keras.losses import LOSSES, CrossEntropy
+
+    weights = class_weights(recipe, train)
+    if not train.multi_label:
+        return LOSSES[recipe.loss](recipe, weights)
+    return CrossEntropy(
+        sigmoid=True,
+        multi_label=True,
+        label_smoothing=recipe.label_smoothing,
+        class_weights=weights,
+    )
+
+
 def class_weights(recipe: Recipe, train: "Split") -> tuple[float, ...] | None:
     """Weigh the classes as a recipe asks; None: all alike.
 
     Raises:
         InputError: the numbers of their images are not known.
     """
-    from resnet_keras.losses import balanced_weights
+    from resnet_keras.losses import balanced_weights, positive_weights
 
     if recipe.class_weights == "none":
         return None
@@ -83,6 +103,8 @@ def class_weights(recipe: Recipe, train: "Split") -> tuple[float, ...] | None:
             "`class_weights` must be none for data sets that are kept as records, whose classes "
             f"are known when they are read. Received: class_weights={recipe.class_weights!r}"
         )
+    if train.multi_label:
+        return positive_weights(train.counts, train.examples)
     return balanced_weights(train.counts)
 
 

@@ -246,7 +246,7 @@ def _pieces(view: _View, recipe: Recipe, first: int, forward: Callable) -> Itera
             # Always whole batches: an accelerator's compiler compiles for each size.
             fill = [(0, BATCH - len(images)), *[(0, 0)] * (images.ndim - 1)]
             features = forward(np.pad(images, fill))[: len(images)]
-            kind = [("features", "<f4", features.shape[1:]), ("label", "<i8")]
+            kind = [("features", "<f4", features.shape[1:]), ("label", "<i8", labels.shape[1:])]
             row = np.empty(len(images), kind)
             row["features"], row["label"] = features, labels
             rows.append(row)
@@ -264,13 +264,12 @@ def _whole_pieces(view: _View) -> int:
 
 
 def _opened(view: _View) -> tuple[list[np.ndarray], np.ndarray]:
-    """The features of a view in pieces, which stay on the disk, and the numbers of the classes."""
+    """The features of a view in pieces, which stay on the disk, and the labels."""
     files = [np.load(path, mmap_mode="r") for path in view.paths()]
+    labels = np.concatenate([np.array(file["label"]) for file in files])
     # Plain arrays of the same memory: each access to a `memmap` makes another one.
-    return (
-        [np.asarray(file["features"]) for file in files],
-        np.concatenate([np.array(file["label"]) for file in files]),
-    )
+    features = [np.asarray(file["features"]) for file in files]
+    return features, labels.astype(np.uint8) if view.split.multi_label else labels
 
 
 def _split(images: data.Split, views: list, classes: np.ndarray) -> data.FeatureSplit:

@@ -68,7 +68,10 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
         results = read_object(path)
     except InputError as error:
         raise InputError(f"{error} {hint}") from error
-    for name in ("top1", "top5", "examples"):
+    names: tuple[str, ...] = ("top1", "top5", "examples")
+    if results.get("top1", 0) is None and "map" in results:  # images have several labels
+        names = ("map", "micro_f1", "macro_f1", "threshold", "examples")
+    for name in names:
         without = name == "top5" and name in results and results[name] is None  # 5 classes or fewer
         if type(results.get(name)) not in (int, float) and not without:
             raise InputError(
@@ -84,8 +87,8 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     return results
 
 
-def files(recipe: Recipe) -> dict[str, int] | None:
-    """Return the number and the bytes of the files of one's own images; None for other data sets.
+def files(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what `Source.files` says of one's own images; None for other data sets.
 
     Raises:
         InputError: they are gone.

@@ -6,6 +6,9 @@ const TOP = 5;
 const RUNTIME = "onnxruntime-web/ort-wasm-simd-threaded";
 const find = (id) => document.getElementById(id);
 
+// Whether an image may have any number of labels, all whose score is the threshold or more.
+const several = METADATA.threshold !== null;
+
 let network; // model.onnx in ONNX Runtime
 let channels, channelsFirst; // of its input
 
@@ -197,14 +200,30 @@ async function classify(source, width, height) {
   const scores = await probabilities(pixels);
   const after = performance.now();
 
-  const best = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a]).slice(0, TOP);
-  find("classes").replaceChildren(...best.map((index) => row(nameOf(index), scores[index])));
+  const best = chosen(scores);
+  const rows = best.map((index) => row(nameOf(index), scores[index]));
+  find("classes").replaceChildren(...(rows.length ? rows : [none()]));
   find("latency").textContent = `${(after - between).toFixed(1)} ms`;
   find("preparation").textContent = `${(between - before).toFixed(1)} ms`;
   find("size").textContent = `The network sees ${METADATA.size.join(" × ")} pixels`;
   drawSeen(pixels);
   find("facts").hidden = false;
-  return `${nameOf(best[0])}, ${percent(scores[best[0]])}`;
+  if (!best.length) return "none";
+  const told = best.slice(0, several ? best.length : 1);
+  return told.map((index) => `${nameOf(index)}, ${percent(scores[index])}`).join("; ");
+}
+
+// The numbers of the classes to show, the highest score first: the likeliest ones, or all labels
+// above the threshold.
+function chosen(scores) {
+  const ordered = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a]);
+  return several ? ordered.filter((index) => scores[index] >= METADATA.threshold) : ordered.slice(0, TOP);
+}
+
+function none() {
+  const item = document.createElement("li");
+  item.textContent = "none";
+  return item;
 }
 
 function nameOf(index) {
@@ -343,8 +362,9 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 document.addEventListener("paste", (event) => offer(event.clipboardData.files[0]));
 
 const count = METADATA.labels.length;
+if (several) find("heading").textContent = `Labels of ${percent(METADATA.threshold)} or more`;
 find("about").textContent =
-  (count ? `Recognises ${count} classes. ` : "") +
+  (count ? `Recognises ${count} ${several ? "labels, any number in an image" : "classes"}. ` : "") +
   "Everything runs in this page: no image leaves this device.";
 const loaded = load();
 next(() => loaded.then(() => say("Ready.")));

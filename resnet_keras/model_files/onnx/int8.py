@@ -58,9 +58,9 @@ def quantized(
 
 
 def _nodes_of(owners: dict[str, str], layers: Sequence[str]) -> list[str]:
-    """Name the nodes that stay in float: of these layers, and the softmax.
+    """Name the nodes that stay in float: of these layers, and the softmax or the sigmoid.
 
-    Its probabilities are small, and would lose the most.
+    Small probabilities would lose the most.
     """
     for layer in layers:
         if layer not in owners.values():
@@ -68,8 +68,8 @@ def _nodes_of(owners: dict[str, str], layers: Sequence[str]) -> list[str]:
                 "`keep_float`: no operator belongs to this layer; there are "
                 f"{', '.join(dict.fromkeys(owners.values()))}. Received: {layer}"
             )
-    softmax = [node for node in owners if node.endswith("/Softmax")]
-    return softmax + [node for node, layer in owners.items() if layer in layers]
+    last = [node for node in owners if node.endswith(("/Softmax", "/Sigmoid"))]
+    return last + [node for node, layer in owners.items() if layer in layers]
 
 
 def _ranges(graph: onnx.ModelProto, model: keras.Model) -> dict[str, list[dict]]:
