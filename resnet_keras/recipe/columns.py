@@ -202,8 +202,7 @@ class Optimization:
     """Loss, optimizer and learning rate."""
 
     loss: Literal["softmax", "sigmoid"] = column(
-        "Cross-entropy of a softmax over the classes, or of a sigmoid for each class, summed. With "
-        "several labels per image: always the latter.",
+        "Cross-entropy of a softmax, or of a sigmoid for each class, as always with several labels.",
         "softmax",
     )
     label_smoothing: float = column(

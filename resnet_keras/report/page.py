@@ -293,9 +293,8 @@ def _comparison(runs: Sequence[Run]) -> str:
                 logarithmic=column == "val_loss",
             )
             cut = _cut(series) if column == "val_accuracy" else ""
-            words = (
-                "" if column == "learning_rate" else f"On the images each run was validated on.{cut}"
-            )
+            shown_on = f"On the images each run was validated on.{cut}"
+            words = "" if column == "learning_rate" else shown_on
             figures.append(figure(title, chart, words))
     table = _side_by_side(names, runs)
     return f'<div class="figures below">{"".join(figures)}</div>{_folds(runs)}{table}'
