@@ -281,7 +281,7 @@ def predict(
     top: int = 5,
     out: File = None,
 ) -> dict[str, Any]:
-    """Predict the most likely classes of images, or all their labels if there may be several.
+    """Predict the most likely classes of images, or all of several labels.
 
     Args:
         model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.

@@ -71,6 +71,30 @@ def test_finetuning_on_a_folder_with_bad_files(run_python, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_example_of_ones_own_images(run_python, tmp_path):
+    images, data_dir = tmp_path / "images", ("--data-dir", tmp_path / "data")
+    done = run_python("tools/example_images.py", images, *data_dir)
+    assert "1,694 images of 8 classes, 3 bad files" in done.stdout, done.stderr
+    found = {}
+    for weights in ("none", "balanced"):
+        run = tmp_path / weights
+        flags = ("--skip-bad", "--class-weights", weights, "--run-dir", run, "--logger", "none")
+        done = run_python("recipes/own_images.py", "--dataset", f"folder:{images}", *flags)
+        assert done.returncode == 0, done.stderr
+        found[weights] = json.loads((run / "results.json").read_text())
+        assert found[weights]["skipped"] == {"train": 3, "test": 3}
+        assert ("warning: " in done.stderr) == (weights == "none")
+        assert f"balanced {100 * found[weights]['balanced_accuracy']:.2f} %" in done.stdout
+    # Four of the eight classes have a tenth of the images of the others.
+    assert found["none"]["top1"] > found["none"]["balanced_accuracy"] + 0.1
+    assert found["balanced"]["balanced_accuracy"] > found["none"]["balanced_accuracy"] + 0.1
+    file = tmp_path / "int8.tflite"
+    command = ("export", run / "model.keras", file, "--quantize", "int8", "--skip-bad", "--json")
+    report = json.loads(run_python("-m", "resnet_keras", *command).stdout)
+    assert report["kept"] and report["top1_agreement"] >= 0.99
+
+
+@pytest.mark.slow
 def test_the_quickstart_reaches_98_percent_in_the_median_of_five_seeds(run_python, tmp_path):
     found = []
     for seed in range(5):
@@ -217,6 +241,6 @@ def test_every_recipe_file_opens_with_its_claim_and_stands_on_one_page():
 
 
 OURS = (
-    *("quickstart", "quickstart_int8", "finetune_resnet50"),
+    *("quickstart", "quickstart_int8", "finetune_resnet50", "own_images"),
     *("fashion_mnist_resnet20", "fashion_mnist_resnet20_int8", "fashion_mnist_resnet20_short"),
 )

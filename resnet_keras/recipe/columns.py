@@ -202,7 +202,7 @@ class Optimization:
     """Loss, optimizer and learning rate."""
 
     loss: Literal["softmax", "sigmoid"] = column(
-        "Cross-entropy of a softmax, or of a sigmoid for each class, as always with several labels.",
+        "Cross-entropy of a softmax, or of a sigmoid for each class: so with several labels.",
         "softmax",
     )
     label_smoothing: float = column(

@@ -270,7 +270,7 @@ def _comparison(runs: Sequence[Run]) -> str:
         (
             "Accuracy",
             "val_accuracy",
-            "top-1 (several labels: right decisions), %",
+            "top-1 or right decisions, %",
             100,
             lambda y: f"{y:.2f} %",
         ),
