@@ -45,7 +45,7 @@ def test_float16_scales_the_loss(asked, scale, growth):
 class Images:
     """What `compiled` asks of a split."""
 
-    channels, labels, examples = 1, tuple("0123456789"), 12
+    channels, labels, examples, multi_label = 1, tuple("0123456789"), 12, False
 
 
 def test_a_compiled_model_has_its_loss_and_optimizer_and_may_be_without_momentum():

@@ -89,7 +89,15 @@ def test_the_example_of_ones_own_images(run_python, tmp_path):
     assert found["none"]["top1"] > found["none"]["balanced_accuracy"] + 0.1
     assert found["balanced"]["balanced_accuracy"] > found["none"]["balanced_accuracy"] + 0.1
     file = tmp_path / "int8.tflite"
-    command = ("export", run / "model.keras", file, "--quantize", "int8", "--skip-bad", "--json")
+    command = (
+        "export",
+        tmp_path / "none" / "model.keras",
+        file,
+        "--quantize",
+        "int8",
+        "--skip-bad",
+        "--json",
+    )
     report = json.loads(run_python("-m", "resnet_keras", *command).stdout)
     assert report["kept"] and report["top1_agreement"] >= 0.99
 

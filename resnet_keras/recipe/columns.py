@@ -206,13 +206,11 @@ class Optimization:
         "softmax",
     )
     label_smoothing: float = column(
-        "Label smoothing: fraction of each target spread evenly over all classes; with several "
-        "labels per image, of each label moved to 1/2.",
+        "Label smoothing: fraction of each target spread evenly over all classes, or moved to 1/2.",
         0.0, at_least=0, below=1,
     )  # fmt: skip
     class_weights: Literal["none", "balanced"] = column(
-        "Loss: weigh each image by 1 / the number of images of its class, 1 on average; with "
-        "several labels per image, each positive by the negatives per positive of its label.",
+        "Loss: weigh each image by 1 / the number of images of its class; see docs/images.md.",
         "none",
     )  # fmt: skip
     optimizer: str = column("Optimizer.", "sgd", choices=OPTIMIZERS)
