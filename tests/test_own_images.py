@@ -92,6 +92,7 @@ def test_a_folder_in_grey(tmp_path):
     assert report["calibration"]["examples"] == 150
 
 
+@pytest.mark.slow
 def test_trainings_in_one_process_say_nothing_about_tracing(tmp_path, capfd):
     dataset = folder(tmp_path / "images", {"train": range(40), "val": range(40, 60)})
     for i in range(4):
