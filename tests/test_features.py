@@ -144,15 +144,18 @@ def test_features_of_other_images_or_weights_are_not_used(opened, tmp_path):
     assert not np.allclose(rows(features.on_features(job, network).train), before)
 
 
-def test_a_forward_pass_is_not_made_again(opened, monkeypatch):
+def test_a_forward_pass_is_not_made_again(opened, capfd):
     job, network = opened()
-    features.on_features(job, network)
 
-    def forward(network):
-        return lambda images: pytest.fail("computed again")
+    def files():
+        features.on_features(job, network)
+        paths = (job.folder / "features").iterdir()
+        return {path: path.stat().st_ino for path in paths}
 
-    monkeypatch.setattr(features, "_forward", forward)
-    features.on_features(job, network)
+    before = files()
+    assert "computing the features" in capfd.readouterr().err
+    assert files() == before
+    assert "computing the features" not in capfd.readouterr().err
 
 
 def numbered(examples, views, piece):

@@ -80,6 +80,7 @@ def test_folds_that_cannot_be(tmp_path, fold):
     ("columns", "rule"),
     [({"folds": 5}, "`folds` needs `fold`"), ({"fold": 2}, "`fold` needs `folds`"),
      ({"folds": 1, "fold": 1}, "`folds` must be 2 or more"),
+     ({"folds": 101, "fold": 1}, "`folds` must be 100 or fewer for data sets of TFDS"),
      ({"folds": 5, "fold": 6}, r"`fold` must be in \[1, 5\]"),
      ({"folds": 5, "fold": 1, "holdout": 10}, "`holdout` must be 0 with `folds`"),
      ({"folds": 5, "fold": 1, "keep": "best"}, "`keep` needs validation images")],

@@ -5,11 +5,11 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Unpack
 
 from resnet_keras.data.files import FileSplit
 from resnet_keras.data.folders import require_different
-from resnet_keras.data.listing import SPLITS, ImageFile, image_file, split_of
+from resnet_keras.data.listing import SPLITS, Division, ImageFile, image_file, split_of
 from resnet_keras.errors import InputError
 
 # What separates cells: the comma; the semicolon of Excel where commas are decimal points; the tab.
@@ -29,11 +29,7 @@ class _Row(NamedTuple):
 def open_csv(
     file: str | Path,
     split: str,
-    *,
-    seed: int = 0,
-    skip_bad: bool = False,
-    holdout: float = 0,
-    fold: str | None = None,
+    **division: Unpack[Division],
 ) -> FileSplit:
     """Open one split of the images that a CSV file lists; nothing is written.
 
@@ -49,10 +45,7 @@ def open_csv(
     Args:
         file: the CSV file.
         split: as in `split_of`.
-        seed: as in `split_of`.
-        skip_bad: leave out files that are not images, and count them on stderr.
-        holdout: as in `split_of`.
-        fold: as in `split_of`.
+        **division: as of `split_of`.
 
     Returns:
         The images, always with three channels; with the column `labels` the split is
@@ -64,16 +57,7 @@ def open_csv(
     """
     path = _absolute(file)
     labels, images = _find(path)
-    return split_of(
-        path,
-        images,
-        split,
-        labels=labels,
-        seed=seed,
-        skip_bad=skip_bad,
-        holdout=holdout,
-        fold=fold,
-    )
+    return split_of(path, images, split, labels=labels, **division)
 
 
 def files_listed(file: str | Path) -> tuple[ImageFile, ...]:

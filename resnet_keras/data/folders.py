@@ -4,9 +4,10 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
 from resnet_keras.data.files import FileSplit
-from resnet_keras.data.listing import SPLITS, ImageFile, image_file, split_of
+from resnet_keras.data.listing import SPLITS, Division, ImageFile, image_file, split_of
 from resnet_keras.errors import InputError
 
 # What file managers and archivers leave behind.
@@ -20,11 +21,7 @@ _IMAGE_SUFFIXES = (
 def open_folder(
     folder: str | Path,
     split: str,
-    *,
-    seed: int = 0,
-    skip_bad: bool = False,
-    holdout: float = 0,
-    fold: str | None = None,
+    **division: Unpack[Division],
 ) -> FileSplit:
     """Open one split of a folder of images; nothing is written into it.
 
@@ -40,10 +37,7 @@ def open_folder(
     Args:
         folder: the folder of the images.
         split: as in `split_of`.
-        seed: as in `split_of`.
-        skip_bad: leave out files that are not images, and count them on stderr.
-        holdout: as in `split_of`.
-        fold: as in `split_of`.
+        **division: as of `split_of`.
 
     Returns:
         The images, always with three channels.
@@ -53,16 +47,7 @@ def open_folder(
     """
     root = Path(os.path.expanduser(folder)).absolute()
     labels, images = _find(root)
-    return split_of(
-        root,
-        images,
-        split,
-        labels=labels,
-        seed=seed,
-        skip_bad=skip_bad,
-        holdout=holdout,
-        fold=fold,
-    )
+    return split_of(root, images, split, labels=labels, **division)
 
 
 def files_in(folder: str | Path) -> tuple[ImageFile, ...]:

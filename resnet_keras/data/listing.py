@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -86,16 +86,31 @@ def image_file(split: str, label: str | tuple[str, ...], path: Path) -> ImageFil
     return ImageFile(split, label, str(path), status.st_size, status.st_mtime_ns)
 
 
+class Division(TypedDict, total=False):
+    """How files are divided into splits; each is optional.
+
+    Attributes:
+        seed: draws the test images where there are no splits, and the validation images.
+        skip_bad: leave out files that are not images, and count them on stderr.
+        holdout: where there are no validation images, take N from the training images, of each
+            class in proportion; below 1: this fraction of them.
+        fold: `fold 2/5`: divide the images, without those of a test split, into 5 folds, each
+            class in proportion; the second is the test split, the others are the training split.
+    """
+
+    seed: int
+    skip_bad: bool
+    holdout: float
+    fold: str | None
+
+
 def split_of(
     root: Path,
     images: Iterable[ImageFile],
     split: str,
     *,
     labels: Iterable[str],
-    seed: int = 0,
-    skip_bad: bool = False,
-    holdout: float = 0,
-    fold: str | None = None,
+    **division: Unpack[Division],
 ) -> FileSplit:
     """Read every file, and give one split.
 
@@ -111,12 +126,7 @@ def split_of(
             validation images and no test images; "all"; or `fold K/N`, the test split with that
             `fold`.
         labels: names of the classes, in the order of their numbers.
-        seed: draws the test images where there are no splits, and the validation images.
-        skip_bad: leave out files that are not images, and count them on stderr.
-        holdout: where there are no validation images, take N from the training images, of each
-            class in proportion; below 1: this fraction of them.
-        fold: `fold 2/5`: divide the images, without those of a test split, into 5 folds, each
-            class in proportion; the second is the test split, the others are the training split.
+        **division: see `Division`.
 
     Returns:
         The images, always with three channels.
@@ -124,8 +134,10 @@ def split_of(
     Raises:
         InputError: no such split, an empty one, or bad files, each with its reason.
     """
-    fold = split if _FOLD.fullmatch(split) else fold
-    checked = _check_once(root, tuple(labels), tuple(images), seed, skip_bad, holdout, fold)
+    if _FOLD.fullmatch(split):
+        division["fold"] = split
+    fold = division.get("fold")
+    checked = _check_once(root, tuple(labels), tuple(images), **division)
     name = "test" if split == fold else SPLITS.get(split, split)
     if name == "test" and name not in checked.splits:
         name = "val"
@@ -169,10 +181,11 @@ def _check_once(
     root: Path,
     labels: tuple[str, ...],
     found: tuple[ImageFile, ...],
-    seed: int,
-    skip_bad: bool,
-    holdout: float,
-    fold: str | None,
+    *,
+    seed: int = 0,
+    skip_bad: bool = False,
+    holdout: float = 0,
+    fold: str | None = None,
 ) -> _Listing:
     """Check every file, and say once what is wrong."""
     checks = _check(root, found)
@@ -335,17 +348,28 @@ def copies(splits: Mapping[str, FileSplit]) -> dict[str, list[list[str]]]:
         Lists of paths, each of files with the same bytes: `across_splits`, of which some are in
         another split, so that images are tested that were trained on; and `under_two_labels`.
     """
-    same: dict[int, list[tuple[str, str, str]]] = {}
-    for name, split in splits.items():
-        columns = (split.paths, split.files.fingerprints.tolist(), split.files.labels.tolist())
-        for path, number, label in zip(*columns, strict=True):
-            same.setdefault(number, []).append((name, str(label), path))
-    groups = [group for group in same.values() if len(group) > 1]
+    return _copies(
+        (name, str(label), number, path)
+        for name, split in splits.items()
+        for path, number, label in zip(
+            split.paths,
+            split.files.fingerprints.tolist(),
+            split.files.labels.tolist(),
+            strict=True,
+        )
+    )
+
+
+def _copies(rows: Iterable[tuple[str, Any, int, str]]) -> dict[str, list[list[str]]]:
+    """See `copies`; rows are split, label, fingerprint and path of a file."""
+    same: dict[int, list[tuple[str, Any, str]]] = {}
+    for split, label, number, path in rows:
+        same.setdefault(number, []).append((split, label, path))
     found = {"across_splits": 0, "under_two_labels": 1}
     return {
         kind: [
             [path for *_, path in group]
-            for group in groups
+            for group in same.values()
             if len({member[column] for member in group}) > 1
         ]
         for kind, column in found.items()
@@ -354,18 +378,16 @@ def copies(splits: Mapping[str, FileSplit]) -> dict[str, list[list[str]]]:
 
 def _count_copies(root: Path, splits: dict[str, list]) -> None:
     """Count the images whose bytes are in two splits, or under two labels."""
-    places: dict[int, set[str]] = {}
-    labels: dict[int, set[str]] = {}
-    for name, pairs in splits.items():
-        for file, check in pairs:
-            places.setdefault(check.fingerprint, set()).add(name)
-            labels.setdefault(check.fingerprint, set()).add(file.label)
-    across = sum(len(names) > 1 for names in places.values())
-    twice = sum(len(names) > 1 for names in labels.values())
-    if across or twice:
+    found = _copies(
+        (name, file.label, check.fingerprint, file.path)
+        for name, pairs in splits.items()
+        for file, check in pairs
+    )
+    if any(found.values()):
         say(
-            f"warning: {root}: images in more than one split: {across:,}, with more than one "
-            f"label: {twice:,}; `python -m resnet_keras prepare` names their files"
+            f"warning: {root}: images in more than one split: {len(found['across_splits']):,}, "
+            f"with more than one label: {len(found['under_two_labels']):,}; "
+            "`python -m resnet_keras prepare` names their files"
         )
 
 

@@ -71,6 +71,8 @@ def check(recipe: Recipe) -> None:
         refuse("channels", "must be None for data sets of TFDS, which have theirs", recipe.channels)
     if recipe.folds and recipe.fold and recipe.fold > recipe.folds:
         refuse("fold", f"must be in [1, {recipe.folds}]", recipe.fold)
+    if recipe.folds and recipe.folds > 100 and local_path(recipe.dataset) is None:
+        refuse("folds", "must be 100 or fewer for data sets of TFDS", recipe.folds)
     if recipe.folds and recipe.holdout and local_path(recipe.dataset) is None:
         refuse("holdout", "must be 0 with `folds`", recipe.holdout)
     if recipe.chooses_epoch and not recipe.holdout and local_path(recipe.dataset) is None:

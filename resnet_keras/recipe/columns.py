@@ -31,6 +31,7 @@ class Column:
             other value, this column must keep its default.
         needs: another column, which must be set (neither None nor 0) unless this one keeps its
             default.
+        random: whether it changes each image at random.
         resume: "same": must not change when a run is resumed. "free": may change, because the
             result does not depend on it. "settled": as "same"; but by default the machine settles
             the value, and training compares the settled values.
@@ -45,6 +46,7 @@ class Column:
     choices: Mapping[Any, Any] | None = None
     only: tuple[str, Container[str]] | None = None
     needs: str | None = None
+    random: bool = False
     resume: Literal["same", "free", "settled"] = "same"
     metavar: str | None = None
 
@@ -138,30 +140,35 @@ class Augmentation:
     train_size: int = column("Height and width of the training images.", 224, above=0)
     min_area: float | None = column(
         "Random resized crop: smallest fraction of the image's area. None: no such crop.",
-        None, above=0, at_most=1,
+        None, above=0, at_most=1, random=True,
     )  # fmt: skip
     padding: int = column(
-        "Pad each side with this many zero pixels, then crop at random.", 0, at_least=0
+        "Pad each side with this many zero pixels, then crop at random.", 0, at_least=0, random=True
     )
-    flip: bool = column("Flip horizontally at random.", False)
-    rotate: float = column("Rotate at random by up to this many degrees.", 0.0, at_least=0)
+    flip: bool = column("Flip horizontally at random.", False, random=True)
+    rotate: float = column(
+        "Rotate at random by up to this many degrees.", 0.0, at_least=0, random=True
+    )
     scale: float = column(
-        "Scale each axis by a random factor between 1 - SCALE and 1 + SCALE.", 0.0, at_least=0
+        "Scale each axis by a random factor between 1 - SCALE and 1 + SCALE.",
+        0.0, at_least=0, random=True,
+    )  # fmt: skip
+    shear: float = column(
+        "Shear at random by up to this fraction of the height.", 0.0, at_least=0, random=True
     )
-    shear: float = column("Shear at random by up to this fraction of the height.", 0.0, at_least=0)
     color_jitter: float = column(
         "Change brightness, contrast and saturation by random factors between 1 - JITTER and "
         "1 + JITTER.",
-        0.0, at_least=0,
+        0.0, at_least=0, random=True,
     )  # fmt: skip
-    rand_ops: int = column("RandAugment: operations per image. 0: off.", 0, at_least=0)
+    rand_ops: int = column("RandAugment: operations per image. 0: off.", 0, at_least=0, random=True)
     rand_magnitude: float = column(
         "RandAugment: mean strength, 0 to 10.", 7.0, at_least=0, at_most=10
     )
     rand_std: float = column("RandAugment: standard deviation of the strength.", 0.5, at_least=0)
     erasing: float = column(
         "Random erasing: probability of filling a random box with noise.",
-        0.0, at_least=0, at_most=1,
+        0.0, at_least=0, at_most=1, random=True,
     )  # fmt: skip
     mixup: float = column(
         "Mixup: alpha of its Beta distribution. 0: off. With --cutmix, each is applied to half of "
@@ -188,13 +195,6 @@ class Augmentation:
         "Resize with antialiasing, as Pillow does, or without, as OpenCV does; also in evaluation.",
         False,
     )
-
-
-# The columns that change an image at random.
-RANDOM = (
-    *("min_area", "padding", "flip", "rotate", "scale", "shear", "color_jitter", "rand_ops"),
-    "erasing",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -380,3 +380,7 @@ def columns(*classes: type) -> dict[str, Column]:
         field for group in classes or GROUPS for field in dataclasses.fields(group)
     )
     return {field.name: field.metadata["column"] for field in fields}
+
+
+# Names of the columns that change each image at random.
+RANDOM = tuple(name for name, column in columns(Augmentation).items() if column.random)
