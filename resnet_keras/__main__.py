@@ -308,7 +308,7 @@ def evaluate(
     *,
     images: OmitArgPrefixes[Images] = Images(),  # noqa: B008
     split: Name = None,
-    batch_size: int = 128,
+    batch_size: Integer = None,
     save: File = None,
     calibrate_on: Name = None,
 ) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def evaluate(
         images: Where the images come from.
         split: test, train, val, all, or a part such as test[:50%]. By default test, or all images
             of a folder without splits.
-        batch_size: Images per batch.
+        batch_size: Images per batch. By default as many as suit the machine.
         save: Write the scores of every image to this .npz file.
         calibrate_on: Also fit a temperature, on this split. It must not have been trained on.
     """

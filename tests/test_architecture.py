@@ -17,7 +17,7 @@ LAYERS = [
     {"preprocessing", "signals", "console", "arguments"},
     {"files"},
     {"internals"},
-    {"layers", "optimizers", "losses", "clones"},
+    {"layers", "optimizers", "losses", "clones", "devices"},
     {"recipe"},
     {"augmentations"},
     {"models", "data"},
@@ -36,7 +36,18 @@ STANDARD_LIBRARY = set(sys.stdlib_module_names)
 
 WITHOUT_TENSORFLOW = [
     *("specs", "errors", "text", "preprocessing", "signals", "console", "arguments", "files"),
-    *("layers", "losses", "optimizers", "models", "weights", "zoo", "quantize", "recipe", "clones"),
+    *(
+        "layers",
+        "losses",
+        "optimizers",
+        "models",
+        "weights",
+        "zoo",
+        "quantize",
+        "recipe",
+        "clones",
+        "devices",
+    ),
 ]
 
 MOST_LINES, MOST_PARAMETERS = 80, 10

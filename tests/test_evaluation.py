@@ -362,8 +362,8 @@ def test_photographs_are_prepared_as_evaluation_prepares_them_a_batch_at_a_time(
 
     metadata = Metadata(Preprocessing((48, 32), 64, antialias=True))
     open_ = model_file_of(mean_of_colours, metadata, tmp_path)
-    answers = predict(open_, [*files, *[files[0]] * 31], top=2)
-    assert [len(images) for images in seen] == [32, 1] and seen[0].dtype == np.uint8
+    answers = predict(open_, [*files, *[files[0]] * 127], top=2)
+    assert [len(images) for images in seen] == [128, 1] and seen[0].dtype == np.uint8
     for file, image in zip(files, seen[0], strict=False):
         # Both are 640 x 427: the short edge becomes 64, the long one 95, of which torchvision
         # crops round(63 / 2) = 32 columns on the left.

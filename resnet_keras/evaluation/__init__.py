@@ -55,7 +55,7 @@ def evaluate(
     dataset: str | None = None,
     data_dir: str | Path | None = None,
     skip_bad: bool = False,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     save: str | Path | None = None,
     calibrate_on: str | data.Split | None = None,
 ) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def evaluate(
             `skip_bad`, it is for splits that are named.
         data_dir: folder of the prepared data sets.
         skip_bad: leave out files of a folder that cannot be read, instead of refusing it.
-        batch_size: images in a batch.
+        batch_size: images in a batch. None: as many as suit the machine.
         save: an `.npz` file for the scores of every image: see `Predictions`.
         calibrate_on: a split, named or open, on which a temperature is fitted (Guo et al. 2017, "On
             Calibration of Modern Neural Networks", section 4.2), without images evaluated, too.
@@ -167,7 +167,7 @@ def _published(row: Pretrained) -> dict[str, float | None]:
 def predict_split(
     model_file: ModelFile,
     split: data.Split,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     *,
     fingerprints: set[bytes] | None = None,
 ) -> Predictions:
@@ -176,7 +176,7 @@ def predict_split(
     Args:
         model_file: an open model file.
         split: images that fit it (`open_split_for`).
-        batch_size: images in a batch.
+        batch_size: images in a batch; None: as many as suit the machine.
         fingerprints: a set that gets the `fingerprint` of every image.
 
     Raises:

@@ -22,7 +22,7 @@ def calibrate(
     *,
     split: Split,
     name: str,
-    batch_size: int,
+    batch_size: int | None,
 ) -> dict[str, Any]:
     """Fit a temperature on one split, and apply it to predictions of another.
 
@@ -33,7 +33,7 @@ def calibrate(
             of the fit.
         split: images to fit on.
         name: of this split, for messages and the result.
-        batch_size: images in a batch.
+        batch_size: images in a batch; None: as many as suit the machine.
 
     Returns:
         `temperature`, `calibrated_on`, `calibration_examples`, `ece_calibrated`, `nll_calibrated`.

@@ -9,12 +9,11 @@ import numpy as np
 
 from resnet_keras import data
 from resnet_keras.data.folders import is_litter
+from resnet_keras.devices import forward_batch
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
 from resnet_keras.model_files import Metadata, ModelFile, open_model_file, warn_of_missing_metadata
 from resnet_keras.weights import model_file_of
-
-_BATCH = 32
 
 
 def predict(
@@ -50,7 +49,8 @@ def predict(
         model_file = open_model_file(model_file_of(model_file))
     warn_of_missing_metadata(model_file)
     metadata, answers = model_file.metadata, []
-    for batch in _batches(files):
+    most = forward_batch(metadata.preprocessing.size)
+    for batch in _batches(files, most):
         images = np.stack([_prepared(file, model_file) for file in batch])
         for file, scores in zip(batch, model_file.predict(images), strict=True):
             answers.append({"path": str(file), "predictions": _best(scores, metadata, top)})
@@ -81,9 +81,9 @@ def _inside(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
             yield path
 
 
-def _batches(files: Iterable[Path]) -> Iterator[list[Path]]:
+def _batches(files: Iterable[Path], most: int) -> Iterator[list[Path]]:
     files = iter(files)
-    while batch := list(islice(files, _BATCH)):
+    while batch := list(islice(files, most)):
         yield batch
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_keras import data
+from resnet_keras.devices import forward_batch
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
 from resnet_keras.model_files import ModelFile
@@ -114,14 +115,15 @@ def require_channels(model_file: ModelFile, split: data.Split) -> None:
 
 
 def batches(
-    model_file: ModelFile, split: data.Split, batch_size: int
+    model_file: ModelFile, split: data.Split, batch_size: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Prepare every image of a split once, in order, as a model file takes them.
 
     Args:
         model_file: an open model file.
         split: images that fit it.
-        batch_size: images in a batch, above 0; the last batch may have fewer.
+        batch_size: images in a batch, above 0; the last batch may have fewer. None: as many as
+            suit the machine.
 
     Yields:
         Images, uint8 `(batch, height, width, channels)`, and labels, int64 `(batch,)`, or float32
@@ -131,6 +133,8 @@ def batches(
         InputError: `batch_size` is out of its range; or, at a later batch, a file of the data set
             is gone or damaged.
     """
+    if batch_size is None:
+        batch_size = forward_batch(model_file.metadata.preprocessing.size)
     if batch_size < 1:
         raise InputError(f"`batch_size` must be above 0. Received: batch_size={batch_size}")
     prepared = data.evaluation_batches(

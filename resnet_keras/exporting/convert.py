@@ -83,7 +83,7 @@ def image_calibration(original: ModelFile, split: Split, seed: int) -> Calibrati
     require_channels(original, split)
     chosen = split.sample(CALIBRATION_IMAGES, seed=seed)
     say(f"calibrating on {chosen.examples} training images of {name}")
-    images = np.concatenate([some for some, _ in batches(original, chosen, 32)])
+    images = np.concatenate([some for some, _ in batches(original, chosen)])
     if len(images) < LEAST_IMAGES:
         raise InputError(
             f"int8 needs at least {LEAST_IMAGES} training images to calibrate on. Received: "

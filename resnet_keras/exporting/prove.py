@@ -97,7 +97,7 @@ def compare(
     """
     largest, total, seen = 0.0, 0.0, 0
     answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for images, labels in batches(original, split, 32):
+    for images, labels in batches(original, split):
         images, labels = images[: examples - seen], labels[: examples - seen]
         expected, got = original.predict(images), candidate.predict(images)
         difference = np.abs(got.astype(np.float64) - expected)

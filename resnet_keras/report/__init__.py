@@ -12,6 +12,7 @@ from resnet_keras.files import write_text
 from resnet_keras.model_files import load_keras, open_model_file
 from resnet_keras.report.cards import model_card
 from resnet_keras.report.page import page
+from resnet_keras.report.predictions import with_maps
 from resnet_keras.report.runs import Run, over_folds, read_run
 
 __all__ = ["model_card", "over_folds", "read_run", "with_predictions", "write_report"]
@@ -94,7 +95,7 @@ def _facts(run: Run) -> dict[str, Any]:
     from resnet_keras.report.activation_maps import grad_cam
 
     model = load_keras(run.model)
-    images = run.predictions.images
+    images = run.predictions.images[with_maps(run.predictions)]
     facts: dict[str, Any] = {"maps": grad_cam(model, images) if len(images) else None}
     if None not in model.input_shape[1:]:
         facts |= count(model)

@@ -26,7 +26,7 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
 
     Args:
         runs: one run, or several to compare.
-        facts: for each run `params`, `macs` and `maps` (Grad-CAM of the images shown, see
+        facts: for each run `params`, `macs` and `maps` (Grad-CAM of some images, see
             `grad_cam`) of its model; empty without a model.
 
     Returns:

@@ -62,25 +62,39 @@ def mistakes_section(predictions: Predictions) -> str:
     )
 
 
-def grad_cam_section(predictions: Predictions, maps: np.ndarray | None, most: int = 4) -> str:
+def with_maps(predictions: Predictions, most: int = 4) -> list[int]:
+    """Choose the images that Grad-CAM is shown of: some mistakes, then some correct predictions.
+
+    Args:
+        predictions: with the images.
+        most: up to this many images of each kind.
+
+    Returns:
+        Their places among the images kept.
+    """
+    shown = _shown(predictions)
+    wrong = [k for k, n in shown if not _is_right(predictions, n)][:most]
+    return wrong + [k for k, n in shown if _is_right(predictions, n)][:most]
+
+
+def grad_cam_section(predictions: Predictions, maps: np.ndarray | None) -> str:
     """Show Grad-CAM of some mistakes and of some correct predictions.
 
     Args:
         predictions: with the images.
-        maps: of these images, `(k, rows, columns, classes)`; None: no section.
-        most: up to this many images of each kind.
+        maps: of the images of `with_maps`, `(k, rows, columns, classes)`; None: no section.
     """
     if maps is None:
         return ""
-    shown = _shown(predictions)
-    wrong = [(k, n) for k, n in shown if not _is_right(predictions, n)][:most]
-    right = [(k, n) for k, n in shown if _is_right(predictions, n)][:most]
     figures = []
-    for k, n in wrong + right:
+    for k, of_classes in zip(with_maps(predictions), maps, strict=True):
+        n = int(predictions.shown[k])
         views = [("the image", images.image(predictions.images[k], _alternative(predictions, n)))]
         for label in _mapped(predictions, n):
             name = escape(predictions.classes[label])
-            drawn = images.heat(predictions.images[k], maps[k, ..., label], f"evidence for {name}")
+            drawn = images.heat(
+                predictions.images[k], of_classes[..., label], f"evidence for {name}"
+            )
             views.append((f"for {name}", drawn))
         inside = "".join(
             f'<div class="image">{image}<span class="soft">{words}</span></div>'

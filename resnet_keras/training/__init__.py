@@ -244,14 +244,14 @@ def _memory_needed(job: Job, network: "keras.Model", cached: bool, here: int) ->
         cached: whether it is on features: then a forward pass is all, which keeps nothing.
         here: number of replicas on this machine.
     """
-    from resnet_keras.training.features import BATCH
+    from resnet_keras.training.features import batch_of
 
     recipe, count = job.recipe, job.replicas.count
     then = job.then()
     for one in [then.recipe] if then else []:
         memory.require(memory.estimate(one, network, job.policy, count), one, here)
     if cached:
-        recipe = dataclasses.replace(recipe, batch_size=BATCH, accumulate=1)
+        recipe = dataclasses.replace(recipe, batch_size=batch_of(recipe), accumulate=1)
     need = memory.estimate(recipe, network, job.policy, count)
     if not cached:
         memory.require(need, recipe, here)

@@ -15,6 +15,7 @@ import numpy as np
 from resnet_keras import data
 from resnet_keras.clones import cloned, fold
 from resnet_keras.console import say
+from resnet_keras.devices import forward_batch
 from resnet_keras.files import whole
 from resnet_keras.model_files.keras import plain
 from resnet_keras.preprocessing import Preprocessing
@@ -23,8 +24,8 @@ from resnet_keras.recipe.columns import RANDOM
 from resnet_keras.specs import SPECS
 from resnet_keras.training.job import Job
 
-# Images in a forward pass, and in a file: what a run that is killed loses at most.
-BATCH, PIECE = 32, 256
+# Images in a file: what a run that is killed loses at most. Whole batches of `forward_batch`.
+PIECE = 256
 
 # Seconds between two lines of progress.
 _INTERVAL = 20.0
@@ -144,11 +145,20 @@ def remove(folder: Path) -> None:
         shutil.rmtree(features)
 
 
+def batch_of(recipe: Recipe) -> int:
+    """Return the number of images in a forward pass.
+
+    Args:
+        recipe: of the training.
+    """
+    return forward_batch((recipe.train_size, recipe.train_size))
+
+
 def _checksum(job: Job, network: keras.Model) -> int:
     """A number that changes with the weights before the last layer and how they are used."""
     backend, last = keras.backend.backend(), network.get_layer("predictions")
     columns = dataclasses.replace(job.recipe, run_dir=None).preprocessing
-    value = zlib.crc32(f"{backend} {job.policy} {columns} {BATCH} {PIECE}".encode())
+    value = zlib.crc32(f"{backend} {job.policy} {columns} {batch_of(job.recipe)} {PIECE}".encode())
     for layer in network.layers:
         for array in layer.get_weights() if layer is not last else ():
             value = zlib.crc32(f"{layer.name} {array.shape}".encode(), value)
@@ -231,26 +241,27 @@ def _pieces(view: _View, recipe: Recipe, first: int, forward: Callable) -> Itera
     """The contents of the files of a view, from a number on."""
     if first * PIECE >= view.split.examples:
         return
+    batch = batch_of(recipe)
     batches = data.view_batches(
         view.split,
         recipe,
         view.preprocessing,
         view=view.number,
         seed=recipe.seed,
-        batch_size=BATCH,
+        batch_size=batch,
         start=first * PIECE,
     )
     rows: list[np.ndarray] = []
     with data.reading(view.split):
         for images, labels in batches.as_numpy_iterator():
             # Always whole batches: an accelerator's compiler compiles for each size.
-            fill = [(0, BATCH - len(images)), *[(0, 0)] * (images.ndim - 1)]
+            fill = [(0, batch - len(images)), *[(0, 0)] * (images.ndim - 1)]
             features = forward(np.pad(images, fill))[: len(images)]
             kind = [("features", "<f4", features.shape[1:]), ("label", "<i8", labels.shape[1:])]
             row = np.empty(len(images), kind)
             row["features"], row["label"] = features, labels
             rows.append(row)
-            if len(rows) == PIECE // BATCH:
+            if len(rows) == PIECE // batch:
                 yield np.concatenate(rows)
                 rows = []
     if rows:

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.devices import kinds
+
 
 @contextmanager
 def quiet_retracing() -> Iterator[None]:
@@ -95,19 +97,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def kinds() -> set[str]:
-    """Return the kinds of devices that the backend computes on: CPU, GPU, TPU."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return {device.platform.upper() for device in jax.devices()}
-    import tensorflow as tf
-
-    return {device.device_type for device in tf.config.list_physical_devices()}
 
 
 def _bfloat16_units() -> bool:

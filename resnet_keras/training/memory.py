@@ -6,10 +6,10 @@ import resource
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from resnet_keras.devices import kinds
 from resnet_keras.errors import InputError
 from resnet_keras.optimizers import OPTIMIZERS
 from resnet_keras.recipe import Recipe
-from resnet_keras.training import machine
 
 # The backward pass keeps the outputs of convolutions, batch norms and additions. A compiler for
 # GPUs computes the sum of a batch norm and a shortcut at once, and keeps the sum alone.
@@ -47,7 +47,7 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     Returns:
         The estimate. It counts the numbers that are kept, not the scratch space of kernels.
     """
-    kept = _kept(model, recipe.train_size, on_gpu="GPU" in machine.kinds())
+    kept = _kept(model, recipe.train_size, on_gpu="GPU" in kinds())
     activations = sum(math.prod(shape[1:]) for shape in kept)
     half = policy.startswith("mixed")
     # Weights, gradients and moments; sums over micro-batches; averages; half-precision weights.
