@@ -9,8 +9,12 @@ import pytest
 
 from resnet_keras import Recipe, evaluate, train
 from resnet_keras.backup import Saved
+from resnet_keras.data.splits import ArraySplit
 from resnet_keras.errors import InputError
+from resnet_keras.training import _reason
 from resnet_keras.training.best_epoch import BestEpoch
+from resnet_keras.training.fitting import Fitted
+from resnet_keras.training.job import Job
 from resnet_keras.training.watch import Position
 
 
@@ -73,6 +77,37 @@ def test_patience_counts_the_epochs_since_the_best():
         position = Position(4, 1, 1, 5, rows[:4])
         BestEpoch(position, [], keep=False, patience=patience, averages=False, saved=saved)
         assert position.stopped is stopped
+
+
+@pytest.mark.parametrize(
+    ("keep", "first", "second", "epoch", "reason"),
+    [
+        ("last", 3, 2, 5, "last of 5 epochs"),
+        ("best", 3, 2, 4, "highest val_accuracy, 0.4000, of 2 epochs of the whole network"),
+        ("best", 3, 1, 4,
+         "highest val_accuracy, 0.4000, of 1 epochs of the whole network, stopped after 1 without "
+         "a higher val_accuracy"),
+        ("last", 2, 2, 5,
+         "last of 5 epochs; the last layer alone: 2 epochs, stopped after 1 without a higher "
+         "val_accuracy"),
+    ],
+)  # fmt: skip
+def test_the_reason_names_both_trainings(tmp_path, keep, first, second, epoch, reason):
+    """Three epochs of the last layer, then two of the whole network; 360 images are one step."""
+    columns = {
+        "freeze": 3,
+        "epochs": 3,
+        "then_epochs": 2,
+        "patience": 1,
+        "keep": keep,
+        "weights": "start.keras",
+    }
+    images = np.zeros((360, 8, 8, 1), np.uint8), np.arange(360) % 2
+    split = ArraySplit(labels=("a", "b"), channels=1, arrays=images)
+    job = Job(recipe(tmp_path, **columns), tmp_path, None, "float32", split, split, split).then()
+    numbers = [*range(1, first + 1), *range(4, 4 + second)]
+    rows = [{"epoch": n, "val_accuracy": n / 10} for n in numbers]
+    assert _reason(job, Fitted(rows, epoch)) == reason
 
 
 def test_a_run_keeps_its_best_epoch(tmp_path, data_dir):

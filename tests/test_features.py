@@ -22,7 +22,9 @@ from resnet_keras.errors import InputError
 from resnet_keras.recipe.columns import Augmentation
 from resnet_keras.training import features, prepared
 from resnet_keras.training.building import compiled
+from resnet_keras.training.dry_run import resolved
 from resnet_keras.training.replicas import Replicas
+from resnet_keras.training.watch import EpochRow, Position
 
 FROZEN = {
     "model": "resnet20_cifar", "dataset": "digits", "train_size": 8, "eval_size": 8,
@@ -270,6 +272,30 @@ def test_the_second_curve_is_the_first_one_scaled(recipe):
     steps = {"steps": 80, "schedule": "step", "milestones": (20, 60), "warmup_steps": 10}
     then = recipe(**steps, then_epochs=5).then(1000)
     assert (then.steps, then.milestones, then.warmup_steps) == (40, (10, 30), 5)
+
+
+def test_a_dry_run_shows_both_trainings(recipe):
+    # 1,437 images of the digits are 12 steps of 128; a tenth of the learning rate follows.
+    columns = {"epochs": 3, "learning_rate": 0.2, "schedule": "constant"}
+    found = resolved(recipe(**columns, then_epochs=2))
+    assert (found["steps_per_epoch"], found["total_steps"]) == (12, 36)
+    then = found["then"]
+    assert (then["steps_per_epoch"], then["total_steps"]) == (12, 24)
+    assert then["learning_rates"] == pytest.approx({0: 0.02, 23: 0.02})
+    assert "then" not in resolved(recipe(**columns))
+
+
+def test_computing_features_is_time_of_the_first_epoch(opened):
+    job, network = opened()
+    spent = features.on_features(job, network).spent
+    assert 0 < spent < 600 and job.spent == 0
+    position = Position(1, 1, 1, 2, [])
+    row = EpochRow(position, lambda step: 0.1, spent=1000.0)
+    for epoch in range(2):
+        row.on_epoch_begin(epoch)
+        row.on_epoch_end(epoch, {})
+    first, second = (row["seconds"] for row in position.rows)
+    assert 1000 <= first < 1100 and second < 100
 
 
 def test_what_needs_all_stages_frozen_is_refused_without(recipe):

@@ -337,15 +337,20 @@ def _publish(job: Job, model: "keras.Model", fitted: "Fitted") -> dict[str, Any]
 
 def _reason(job: Job, fitted: "Fitted") -> str:
     """Say why the model has the weights of this epoch, and why the training ended."""
-    rows, recipe = fitted.rows, job.recipe
-    last = rows[-1]["epoch"]
+    rows = {row["epoch"]: row for row in fitted.rows}
+    recipe, before, last = job.recipe, job.epochs_before, max(rows)
     if recipe.keep == "best":
-        row = next(row for row in rows if row["epoch"] == fitted.epoch)
-        reason = f"highest val_accuracy, {row['val_accuracy']:.4f}, of {last} epochs"
+        epochs = f"{last - before} epochs" + " of the whole network" * bool(before)
+        best = rows[fitted.epoch]["val_accuracy"]
+        reason = f"highest val_accuracy, {best:.4f}, of {epochs}"
     else:
         reason = f"last of {last} epochs"
-    if recipe.patience and last * job.steps_per_epoch < job.total_steps:
-        reason += f", stopped after {recipe.patience} without a higher val_accuracy"
+    stopped = f", stopped after {recipe.patience} without a higher val_accuracy"
+    if recipe.patience and (last - before) * job.steps_per_epoch < job.total_steps:
+        reason += stopped
+    # Numbers of epochs that an early end has left out are not given to the training after it.
+    if before and before not in rows:
+        reason += f"; the last layer alone: {max(n for n in rows if n < before)} epochs{stopped}"
     return reason
 
 

@@ -18,7 +18,8 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     Returns:
         The recipe's columns, and `steps_per_epoch`, `total_steps`, `learning_rates` (by step, where
         the schedule bends), `params`, `macs` (of one training image), `estimated_memory_bytes` (of
-        one replica). What depends on a data set of unknown size is None.
+        one replica). With `then_epochs` also `then`: the first three of these of the training of
+        the whole network that follows. What depends on a data set of unknown size is None.
     """
     from resnet_keras.models import count
 
@@ -29,17 +30,32 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     channels = recipe.channels or channels
     model = network(dataclasses.replace(recipe, eval_size=recipe.train_size), channels, classes)
     counts = count(model)
-    steps = recipe.steps_per_epoch(examples) if examples else None
     policy, _ = choose_precision(recipe.precision)
     need = memory.estimate(recipe, model, policy, recipe.replicas or 1)
-    return recipe.to_json() | {
-        "steps_per_epoch": steps,
+    return (
+        recipe.to_json()
+        | _curve(recipe, examples)
+        | {
+            "params": counts["params"],
+            "macs": counts["macs"],
+            "estimated_memory_bytes": need.total,
+        }
+        | ({"then": _then(recipe, examples)} if recipe.then_epochs else {})
+    )
+
+
+def _curve(recipe: Recipe, examples: int | None) -> dict[str, Any]:
+    """How long a training is, and its learning rates."""
+    return {
+        "steps_per_epoch": recipe.steps_per_epoch(examples) if examples else None,
         "total_steps": recipe.total_steps(examples) if examples else recipe.steps,
         "learning_rates": _bends(recipe, examples) if examples else None,
-        "params": counts["params"],
-        "macs": counts["macs"],
-        "estimated_memory_bytes": need.total,
     }
+
+
+def _then(recipe: Recipe, examples: int | None) -> dict[str, Any] | None:
+    """The same of the training that follows, whose curve depends on the number of images."""
+    return _curve(recipe.then(examples), examples) if examples else None
 
 
 def _bends(recipe: Recipe, examples: int) -> dict[int, float]:

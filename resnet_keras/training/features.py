@@ -116,7 +116,7 @@ def on_features(job: Job, network: keras.Model) -> Job:
     Raises:
         InputError: an image or the disk is at fault.
     """
-    recipe, folder = job.recipe, job.folder / "features"
+    start, recipe, folder = time.perf_counter(), job.recipe, job.folder / "features"
     crc = _checksum(job, network)
     # Without augmentation, what the plain run sees; with it, what evaluation sees.
     augmented = recipe.views > 1 or not any(getattr(recipe, name) for name in RANDOM)
@@ -132,6 +132,7 @@ def on_features(job: Job, network: keras.Model) -> Job:
         job,
         train=_split(job.train, [pieces for pieces, _ in train], train[0][1]),
         validation=_split(job.validation, [validation], classes),
+        spent=time.perf_counter() - start,
     )
 
 

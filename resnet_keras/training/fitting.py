@@ -83,7 +83,9 @@ def fit(
                 watching += _shown(recipe, place, folder, stack)
             callbacks = [
                 watch.StepCounter(place),
-                watch.EpochRow(place, partial(recipe.learning_rate_at, steps_per_epoch=steps)),
+                watch.EpochRow(
+                    place, partial(recipe.learning_rate_at, steps_per_epoch=steps), job.spent
+                ),
                 *watching,
                 *([best] if best else []),
                 keep,

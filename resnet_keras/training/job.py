@@ -24,6 +24,7 @@ class Job:
         train: images to train on.
         validation: images to validate on after each epoch; the test images where there are none.
         test: images to evaluate on at the end.
+        spent: seconds that computing features took, in this process.
         earlier: the training of this run that this one continues with other columns; None: there is
             none.
     """
@@ -35,6 +36,7 @@ class Job:
     train: "Split"
     validation: "Split"
     test: "Split"
+    spent: float = 0.0
     earlier: "Job | None" = None
 
     @property
@@ -74,7 +76,7 @@ class Job:
         if not self.recipe.then_epochs:
             return None
         recipe = self.recipe.then(self.train.examples)
-        return dataclasses.replace(self, recipe=recipe, earlier=self)
+        return dataclasses.replace(self, recipe=recipe, spent=0.0, earlier=self)
 
     @property
     def fixed(self) -> dict[str, Any]:

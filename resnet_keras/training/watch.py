@@ -138,15 +138,23 @@ class ValidateAverages(keras.callbacks.Callback):
 
 
 class EpochRow(keras.callbacks.Callback):
-    """Adds a row to the log after each epoch; in every process."""
+    """Adds a row to the log after each epoch; in every process.
 
-    def __init__(self, position: Position, learning_rate: Callable[[int], float]):
+    Args:
+        position: of the training.
+        learning_rate: by the step.
+        spent: seconds that computing features took; they count as part of the next epoch.
+    """
+
+    def __init__(
+        self, position: Position, learning_rate: Callable[[int], float], spent: float = 0.0
+    ):
         super().__init__()
-        self.position, self.learning_rate = position, learning_rate
+        self.position, self.learning_rate, self.spent = position, learning_rate, spent
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note the time."""
-        self.start = time.perf_counter()
+        self.start, self.spent = time.perf_counter() - self.spent, 0.0
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Add a row."""
