@@ -419,6 +419,37 @@ def test_the_page_shows_all_labels_above_the_threshold(short, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "columns"),
+    [
+        ("jax", {}),
+        ("jax", {"replicas": 2}),
+        ("tensorflow", {"replicas": 2}),
+        ("tensorflow", {"quantize": True, "start": True}),
+        ("tensorflow", {"freeze": 3, "skip_head": True, "start": True}),
+        ("tensorflow", {"freeze": 3, "start": True, "precision": "mixed_bfloat16"}),
+    ],
+    ids=["jax", "jax two", "two", "int8", "features", "half"],
+)
+def test_several_labels_in_every_kind_of_training(short, run_python, tmp_path, backend, columns):
+    own = json.loads((short / "recipe.json").read_text())
+    fields = own | {"run_dir": str(tmp_path / "run")} | columns
+    if fields.pop("start", False):
+        fields |= {"weights": str(short / "model.keras"), "mixup": 0.0, "cutmix": 0.0}
+    code = "import json, sys; from resnet_keras import Recipe, train;"
+    code += "train(Recipe(**json.loads(sys.argv[1])))"
+    done = run_python("-c", code, json.dumps(fields), KERAS_BACKEND=backend, JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
+    assert ("computing the features" in done.stderr) == ("freeze" in columns)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = load_predictions(tmp_path / "run" / "predictions.npz")
+    expected = metrics.average_precision_score(found.labels, found.scores)
+    assert results["map"] == pytest.approx(expected)
+    # By chance it is the share of the scenes that have a label.
+    assert results["map"] > found.labels.mean() + 0.1 and 0 < results["threshold"] < 1
+
+
+@pytest.mark.slow
 def test_a_network_learns_several_labels_and_its_files_decide_alike(tmp_path):
     """Scenes of up to four of ten digits; no digit of the test scenes is in a training scene."""
     dataset = scenes(tmp_path / "data", {"train": 2000, "val": 300, "test": 300})

@@ -262,6 +262,20 @@ def test_our_own_files_tell_their_network(tmp_path, other, suffix):
     assert relative(again(images), keras.ops.convert_to_numpy(model(images))) < 1e-5
 
 
+def test_a_head_of_sigmoids_starts_a_training_of_logits_or_is_skipped(tmp_path):
+    shape = {"classes": 4, "input_shape": (64, 48, 3)}
+    model = randomised(ResNet(few("resnet50"), **shape, classifier_activation="sigmoid"))
+    model.save(tmp_path / "x.keras")
+    logits = ResNet(few("resnet50"), **shape, classifier_activation=None)
+    load_weights(logits, tmp_path / "x.keras")
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype("float32")
+    truth = keras.ops.convert_to_numpy(model(images))
+    assert relative(keras.ops.sigmoid(logits(images)), truth) < 1e-5
+    other = ResNet(few("resnet50"), **shape)
+    report = load_weights(other, tmp_path / "x.keras", skip_head=True)
+    assert set(report.skipped) == {"predictions/kernel", "predictions/bias"}
+
+
 def test_a_plain_file_into_a_model_of_other_preprocessing(tmp_path):
     small().save(tmp_path / "x.keras")
     for arguments, message in (

@@ -155,7 +155,7 @@ def fill(
     used = {key for _, key in pairs}
     skipped = _leftover(checkpoint, used, backbone_only, model)
     _require_style(model, checkpoint)
-    _require_layers(model, checkpoint)
+    _require_layers(model, checkpoint, without_head=skip_head)
     if not given or checkpoint.told.normalised is not None:
         _require_preprocessing(model, checkpoint)
     for variable, key in pairs:
@@ -335,20 +335,21 @@ def _require_style(model: keras.Model, checkpoint: Checkpoint) -> None:
             )
 
 
-def _require_layers(model: keras.Model, checkpoint: Checkpoint) -> None:
+def _require_layers(model: keras.Model, checkpoint: Checkpoint, *, without_head: bool) -> None:
     """Refuse a file whose layers compute something else than the model's of the same names."""
     told, layers = checkpoint.told, model_layers(model)
     ours = keras_layers.parts(layers).backbone
     pairs: list[tuple[str, Any, Any]] = [
         ("output_stride", told.output_stride, keras_layers.output_stride(ours))
     ]
-    if "predictions" in layers:
+    if "predictions" in layers and not without_head:
         activation = layers["predictions"]["config"]["activation"]
-        pairs.append(("classifier_activation", told.activation, activation))
+        # Logits and what is made of them are the user's choice.
+        if "linear" not in (told.activation, activation):
+            pairs.append(("classifier_activation", told.activation, activation))
     for field, one, other in pairs:
-        # A strided network's weights, where its layers are not known, are often dilated. Logits
-        # and probabilities are the user's choice.
-        if one not in (None, other) and not {one, other} <= {"softmax", "linear"}:
+        # A strided network's weights, where its layers are not known, are often dilated.
+        if one not in (None, other):
             raise InputError(
                 f"{checkpoint.path} is from a network with {field}={one}: build {model.name} "
                 f"with it. Received: {field}={other}"
