@@ -354,8 +354,15 @@ def test_bounds_of_int8_are_of_decisions():
     assert reason_to_refuse(report, "decision_agreement", 0.98) is None
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", None, "relu"])
-@pytest.mark.parametrize("suffix", [".tflite", ".onnx", ".keras"])
+@pytest.mark.parametrize(
+    ("activation", "suffix"),
+    [
+        *(("sigmoid", suffix) for suffix in (".tflite", ".onnx", ".keras")),
+        (None, ".tflite"),
+        *(pytest.param(None, suffix, marks=pytest.mark.slow) for suffix in (".onnx", ".keras")),
+        *(pytest.param("relu", s, marks=pytest.mark.slow) for s in (".tflite", ".onnx", ".keras")),
+    ],
+)
 def test_heads_keep_their_activation(activation, suffix, colour_run, tmp_path):
     """Sigmoids that sum to more than 1, and outputs that are no probabilities at all."""
     trained = keras.saving.load_model(colour_run / "model.keras", compile=False)
