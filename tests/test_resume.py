@@ -36,7 +36,8 @@ CODE = (
 )
 
 
-# `train` replaces float16 on a CPU, where its convolutions crawl; a very small network bears it.
+# `train` replaces float16 on a CPU, where convolutions of half precision crawl; a very small
+# network bears them.
 HALF = """
 from contextlib import ExitStack
 from dataclasses import replace
@@ -51,7 +52,7 @@ recipe = replace(run_path("recipes/quickstart.py")["RECIPE"], model="tiny", drop
 recipe = recipe.parse()
 replicas = choose_replicas(recipe)
 with ExitStack() as stack:
-    trained(prepared(recipe, recipe.run_dir, replicas, "mixed_float16", stack), stack)
+    trained(prepared(recipe, recipe.run_dir, replicas, "{policy}", stack), stack)
 """
 
 
@@ -222,10 +223,8 @@ def test_ten_kills_at_random_steps_change_nothing(start, tmp_path, kind):
         flags += ("--replicas", "2", "--sync-batch-norm")
     if kind == "best epoch":  # its weights and its number are in the backups that are compared
         flags += ("--holdout", "360", "--keep", "best", "--patience", "3", "--learning-rate", "2")
-    if "bfloat16" in kind:
-        flags += ("--precision", "mixed_bfloat16")
-    if " float16" in kind:
-        start = partial(start, code=HALF)
+    if "float16" in kind:
+        start = partial(start, code=HALF.replace("{policy}", f"mixed_{kind.split()[-1]}"))
         flags += ("--batch-size", "16", "--steps", "48", "--warmup-epochs", "0")
     expected = unbroken(start, tmp_path / "unbroken", *flags)
     folder, rng = tmp_path / "broken", random.Random(0)
