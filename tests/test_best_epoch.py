@@ -110,6 +110,7 @@ def test_the_reason_names_both_trainings(tmp_path, keep, first, second, epoch, r
     assert _reason(job, Fitted(rows, epoch)) == reason
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_best_epoch(tmp_path, data_dir):
     run = train(recipe(tmp_path, data_dir=data_dir, ema=0.5))
     rows, results = rows_of(run), json.loads((run / "results.json").read_text())

@@ -223,6 +223,7 @@ def test_records_are_viewed_from_any_image_on(tmp_path):
     assert np.array_equal(found[0][8:], found[8])
 
 
+@pytest.mark.slow
 def test_then_the_whole_network_starts_where_the_last_layer_ended(recipe):
     """Without a learning rate it stays there."""
     alone = train(recipe("alone"))

@@ -200,6 +200,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_a_repository_of_the_hub_tells_its_preprocessing_and_what_it_is(hub, tmp_path, run_python):
     if importlib.util.find_spec("huggingface_hub") is None:
         pytest.skip("huggingface_hub is not installed")
