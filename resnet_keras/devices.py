@@ -24,8 +24,7 @@ def kinds() -> set[str]:
 def forward_batch(size: tuple[int, int]) -> int:
     """Return how many images a forward pass is fastest with, where nothing else decides.
 
-    On two cores, batches of 8 take ResNet-50 through its images of 224x224 about 1.3 times as fast
-    as batches of 128.
+    A processor is slower with batches whose activations leave its caches.
 
     Args:
         size: height and width of the images, in pixels.

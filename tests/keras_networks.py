@@ -26,7 +26,7 @@ def randomised(model: keras.Model) -> keras.Model:
             *window, fan_in, fan_out = variable.shape
             scale = np.sqrt(2 / (np.prod(window) * (fan_in + fan_out)))
             variable.assign(rng.normal(0, scale, variable.shape))
-        elif "seed" not in variable.path:
+        elif len(variable.shape) == 1 and "seed" not in variable.path:
             low, high = (0.2, 0.5) if variable.name == "gamma" else (0.5, 1.5)
             variable.assign(rng.uniform(low, high, variable.shape))
     return model

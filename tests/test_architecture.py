@@ -36,18 +36,8 @@ STANDARD_LIBRARY = set(sys.stdlib_module_names)
 
 WITHOUT_TENSORFLOW = [
     *("specs", "errors", "text", "preprocessing", "signals", "console", "arguments", "files"),
-    *(
-        "layers",
-        "losses",
-        "optimizers",
-        "models",
-        "weights",
-        "zoo",
-        "quantize",
-        "recipe",
-        "clones",
-        "devices",
-    ),
+    *("layers", "losses", "optimizers", "models", "weights", "zoo", "quantize", "recipe"),
+    *("clones", "devices"),
 ]
 
 MOST_LINES, MOST_PARAMETERS = 80, 10

@@ -85,7 +85,7 @@ def test_patience_counts_the_epochs_since_the_best():
         ("last", 3, 2, 5, "last of 5 epochs"),
         ("best", 3, 2, 4, "highest val_accuracy, 0.4000, of 2 epochs of the whole network"),
         ("best", 3, 1, 4,
-         "highest val_accuracy, 0.4000, of 1 epochs of the whole network, stopped after 1 without "
+         "highest val_accuracy, 0.4000, of 1 epoch of the whole network, stopped after 1 without "
          "a higher val_accuracy"),
         ("last", 2, 2, 5,
          "last of 5 epochs; the last layer alone: 2 epochs, stopped after 1 without a higher "

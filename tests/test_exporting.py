@@ -350,7 +350,6 @@ def test_assumed_preprocessing_is_said_before_it_travels(tmp_path, capsys):
     )
 
 
-@pytest.mark.slow
 def test_the_command_line_exits_1_and_leaves_nothing(digits_run, data_dir, tmp_path, run_python):
     arguments = ("-m", "resnet_keras", "export", digits_run / "model.keras", tmp_path / "m.onnx")
     options = ("--layout", "nchw", "--data-dir", data_dir, "--examples", "8", "--bound", "1e-30")

@@ -340,18 +340,23 @@ def _reason(job: Job, fitted: "Fitted") -> str:
     rows = {row["epoch"]: row for row in fitted.rows}
     recipe, before, last = job.recipe, job.epochs_before, max(rows)
     if recipe.keep == "best":
-        epochs = f"{last - before} epochs" + " of the whole network" * bool(before)
+        epochs = _epochs(last - before) + " of the whole network" * bool(before)
         best = rows[fitted.epoch]["val_accuracy"]
         reason = f"highest val_accuracy, {best:.4f}, of {epochs}"
     else:
-        reason = f"last of {last} epochs"
+        reason = f"last of {_epochs(last)}"
     stopped = f", stopped after {recipe.patience} without a higher val_accuracy"
     if recipe.patience and (last - before) * job.steps_per_epoch < job.total_steps:
         reason += stopped
     # Numbers of epochs that an early end has left out are not given to the training after it.
     if before and before not in rows:
-        reason += f"; the last layer alone: {max(n for n in rows if n < before)} epochs{stopped}"
+        alone = max(number for number in rows if number < before)
+        reason += f"; the last layer alone: {_epochs(alone)}{stopped}"
     return reason
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
 
 
 def _fitted_threshold(job: Job, model_file: "ModelFile") -> float:

@@ -47,7 +47,11 @@ def estimate(recipe: Recipe, model, policy: str, replicas: int = 1) -> Need:
     Returns:
         The estimate. It counts the numbers that are kept, not the scratch space of kernels.
     """
-    kept = _kept(model, recipe.train_size, on_gpu="GPU" in kinds())
+    return _estimate(recipe, model, policy, replicas, on_gpu="GPU" in kinds())
+
+
+def _estimate(recipe: Recipe, model, policy: str, replicas: int, *, on_gpu: bool) -> Need:
+    kept = _kept(model, recipe.train_size, on_gpu=on_gpu)
     activations = sum(math.prod(shape[1:]) for shape in kept)
     half = policy.startswith("mixed")
     # Weights, gradients and moments; sums over micro-batches; averages; half-precision weights.
