@@ -14,6 +14,7 @@ def cloned(
     model: keras.Model,
     clone: Callable[[keras.Layer], keras.Layer],
     call: Callable[..., Any] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> keras.Model:
     """Make a model of the same graph with other layers.
 
@@ -22,6 +23,7 @@ def cloned(
         clone: returns the layer that takes the place of the given one. Operations that are not
             layers (`x + y`, those of `keras.ops`) have no weights and stay.
         call: `(layer, *inputs, **arguments)` to outputs; by default it calls the layer.
+        size: height and width of the images that the new model takes; None: as the old one.
 
     Returns:
         A model that is not compiled and has new weights.
@@ -45,7 +47,13 @@ def cloned(
         called.add(id(layer))
         return call(layer, *inputs, **arguments) if call else layer(*inputs, **arguments)
 
-    result = keras.models.clone_model(graph, clone_function=make, call_function=note)
+    sized = None
+    if size is not None:
+        images = graph.inputs[0]
+        sized = keras.Input((*size, images.shape[-1]), dtype=images.dtype, name=images.name)
+    result = keras.models.clone_model(
+        graph, input_tensors=sized, clone_function=make, call_function=note
+    )
     for layer in graph.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
@@ -55,6 +63,18 @@ def cloned(
                 f"the layer {layer.name}. Received: Keras {keras.__version__}"
             )
     return result
+
+
+def of_size(model: keras.Model, size: tuple[int, int]) -> keras.Model:
+    """Make a clone that takes images of one size, of a model that takes them of any.
+
+    Args:
+        model: any.
+        size: height and width, in pixels.
+    """
+    clone = cloned(model, lambda layer: type(layer).from_config(layer.get_config()), size=size)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
 def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:

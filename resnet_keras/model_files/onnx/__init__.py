@@ -72,7 +72,9 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
         return np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
 
     metadata = properties.get("metadata")
-    return Opened(predict, tuple(shape), exit_.shape[-1], metadata and metadata.encode())
+    features = len(exit_.shape) != 2
+    classes = None if features else exit_.shape[-1]
+    return Opened(predict, tuple(shape), classes, metadata and metadata.encode(), features)
 
 
 def write(
@@ -109,7 +111,7 @@ def write(
         InputError: `keep_float` names a layer that is not there.
     """
     with _quiet():
-        graph = _convert(model, layout, opset)
+        graph = _convert(model, layout, opset, metadata.output)
         owners = _name_after_layers(graph, [layer.name for layer in model.layers])
         errors: dict[str, float] = {}
         if quantize == "int8":
@@ -136,20 +138,25 @@ def operators(path: Path) -> dict[str, int] | None:
     return dict(sorted(counts.items()))
 
 
-def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
-    """Name operators of other domains, batch norms, and transposes but for that of the pixels."""
+def unwelcome(
+    operators: Mapping[str, int], layout: str | None, *, features: bool = False
+) -> list[str]:
+    """Name operators of other domains, batch norms, and transposes but for those of the ends.
+
+    One is of the pixels, and one of features, whose channels are last in both layouts.
+    """
     names = [name for name in operators if "." in name or name == "BatchNormalization"]
-    if operators.get("Transpose", 0) > (0 if layout == "nchw" else 1):
+    if operators.get("Transpose", 0) > (layout != "nchw") + features:
         names.append("Transpose")
     return names
 
 
-def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
+def _convert(model: keras.Model, layout: str, opset: int, output: str) -> onnx.ModelProto:
     """Convert a model with tf2onnx."""
     import tf2onnx
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=int8.IMAGES)
-    function = tf.function(lambda images: {"probabilities": model(images, training=False)}, [spec])
+    function = tf.function(lambda images: {output: model(images, training=False)}, [spec])
     with _collecting():
         graph, _ = tf2onnx.convert.from_function(
             function,

@@ -60,7 +60,9 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
                 metadata = files.read(_METADATA)
     # What may vary is 1 in `shape`, and -1 in the signature.
     shape = tuple(int(n) if n > 0 else None for n in entry["shape_signature"])
-    return Opened(predict, shape, int(exit_["shape"][-1]), metadata)
+    features = len(exit_["shape"]) != 2
+    classes = None if features else int(exit_["shape"][-1])
+    return Opened(predict, shape, classes, metadata, features)
 
 
 def write(
@@ -134,7 +136,9 @@ def operators(path: Path) -> dict[str, int] | None:
     return dict(sorted(counts.items()))
 
 
-def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
+def unwelcome(
+    operators: Mapping[str, int], layout: str | None, *, features: bool = False
+) -> list[str]:
     """Name the operators that are not built in."""
     return [name for name in operators if name.startswith("CUSTOM")]
 
