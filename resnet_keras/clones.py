@@ -73,8 +73,21 @@ def of_size(model: keras.Model, size: tuple[int, int]) -> keras.Model:
         size: height and width, in pixels.
     """
     clone = cloned(model, lambda layer: type(layer).from_config(layer.get_config()), size=size)
-    clone.set_weights(model.get_weights())
+    set_weights(clone, model.get_weights())
     return clone
+
+
+def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """Set the weights of a model, and what its `Normalization` layers derive from theirs.
+
+    Args:
+        model: any.
+        weights: of `get_weights`.
+    """
+    model.set_weights(weights)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # else it computes with the statistics of its beginning
 
 
 def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
@@ -82,7 +95,8 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
 
     In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
     is computed in float64, so that the clone differs by float32's rounding alone. A batch norm that
-    does not follow a convolution, channel by channel, stays.
+    does not follow a convolution, channel by channel, stays. A `Normalization` of channels becomes
+    a `Rescaling`: its tensors would be further inputs of a traced graph.
 
     Args:
         model: any, of stock layers or our batch norm.
@@ -101,6 +115,9 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
     clones: dict[keras.Layer, keras.Layer] = {}
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if (constants := _constants(layer)) is not None:
+            clones[layer] = constants
+            return constants
         config = {**layer.get_config(), "dtype": "float32"}
         if layer in norms:
             config["use_bias"] = True
@@ -115,7 +132,7 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
 
     folded = cloned(model, clone, call)
     for layer, copy in clones.items():
-        if layer.name not in gone:
+        if layer.name not in gone and type(copy) is type(layer):
             weights = layer.get_weights()
             copy.set_weights(_folded(weights, norms[layer]) if layer in norms else weights)
     return folded
@@ -131,6 +148,21 @@ def _convolution_before(norm: keras.Layer) -> keras.layers.Conv2D | None:
     channels = 3 if layer.data_format == "channels_last" else 1
     linear = layer.activation is keras.activations.linear
     return layer if linear and norm.axis % 4 == channels else None
+
+
+def _constants(layer: keras.Layer) -> keras.layers.Rescaling | None:
+    """A `Rescaling` that does what a `Normalization` of channels does; None of other layers."""
+    if type(layer) is not keras.layers.Normalization or layer.invert:
+        return None
+    mean, variance = (
+        np.float64(ops.convert_to_numpy(tensor)) for tensor in (layer.mean, layer.variance)
+    )
+    if mean.size not in (1, mean.shape[-1]):
+        return None
+    std = np.maximum(np.sqrt(variance), keras.config.epsilon()).ravel()
+    return keras.layers.Rescaling(
+        (1 / std).tolist(), (-mean.ravel() / std).tolist(), name=layer.name, dtype="float32"
+    )
 
 
 def _rows(numbers: Any, shape: tuple[int | None, ...]) -> Any:

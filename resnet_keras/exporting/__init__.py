@@ -91,6 +91,7 @@ def export(
           `mean_difference`, `mean_largest_difference`, `difference_of`, `top1_agreement`, `top1`,
           `top1_source`, `decision_agreement`; of a model that gives an image any number of labels
           also `map`, `map_source`;
+        - of a quantized file `unquantized_max_difference`, of the same in float32;
         - `measure`, `bound`, `further_bounds`, `kept`, `reason`: the verdict;
         - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`, and
           `examples`, `seed`, or that it is `fine_tuned`): how it was made, None where it does not
@@ -185,9 +186,11 @@ class _Job:
             say(f"converting to {settings.format.name}, {settings.precision}")
             errors = convert(model, file, metadata, settings, calibration)
             candidate = open_model_file(file, folded=False)
-            report = self._facts(calibration, errors) | self._proof(original, candidate)
+            unquantized = self._unquantized(model, file)
+            report = self._facts(calibration, errors)
+            report |= self._proof(original, candidate, unquantized)
             if report["kept"]:
-                report |= self._measured(model, original, candidate, image)
+                report |= self._measured(original, candidate, unquantized, image)
             seconds = round(time.perf_counter() - self.start, 1)
             report |= {"seconds": seconds, "command": command()}
             if not report["kept"]:
@@ -209,7 +212,17 @@ class _Job:
         opened = open_model_file(copy, folded=False)
         return dataclasses.replace(opened, path=self.source, metadata=self.original.metadata)
 
-    def _proof(self, original: ModelFile, candidate: ModelFile) -> dict[str, Any]:
+    def _unquantized(self, model: keras.Model, file: Path) -> ModelFile | None:
+        """Write the same as a quantized file in float32, beside it; None if it is not quantized."""
+        if self.settings.quantize == "none":
+            return None
+        float32 = file.with_name(f"float32-{file.name}")
+        convert(model, float32, self.original.metadata, self.settings.in_float32())
+        return open_model_file(float32, folded=False)
+
+    def _proof(
+        self, original: ModelFile, candidate: ModelFile, unquantized: ModelFile | None
+    ) -> dict[str, Any]:
         """Compare the file with the model."""
         source = self.test.source
         images = f"{source.split} images of {source.dataset}" if source else "images"
@@ -220,22 +233,25 @@ class _Job:
             candidate,
             self.test,
             self.settings,
+            unquantized=unquantized,
             examples=self.examples,
             bound=self.bound,
         )
 
     def _measured(
-        self, model: keras.Model, original: ModelFile, candidate: ModelFile, image: np.ndarray
+        self,
+        original: ModelFile,
+        candidate: ModelFile,
+        unquantized: ModelFile | None,
+        image: np.ndarray,
     ) -> dict[str, Any]:
         """Measure latency; of a quantized file also latency and bytes of the same in float32."""
         say("measuring latency")
         files = {"latency_ms": candidate, "latency_ms_source": original}
         facts: dict[str, Any] = {"cores": os.cpu_count()}
-        if self.settings.quantize != "none":
-            float32 = candidate.path.with_name(f"float32-{candidate.path.name}")
-            convert(model, float32, self.original.metadata, self.settings.in_float32())
-            facts["bytes_float32"] = size(self.settings.format.files(float32))
-            files["latency_ms_float32"] = open_model_file(float32)
+        if unquantized is not None:
+            facts["bytes_float32"] = size(self.settings.format.files(unquantized.path))
+            files["latency_ms_float32"] = unquantized
         return latencies(files, image) | facts
 
     def _facts(self, calibration: Calibration | None, errors: dict[str, float]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ BOUNDS = {
 # What quantized files must satisfy beside that, because the top class says nothing of how sure the
 # model is: the mean over the images of the largest difference of an output must be below this.
 OUTPUT_BOUNDS = {"dynamic": 0.05, "int8": 0.05}
+# And because rounding hides other differences, such as those of a softmax that is too sharp: the
+# largest difference of an output of the same file before it is quantized.
+UNQUANTIZED_BOUND = 5e-3
 # The threshold of a sigmoid whose model file names none.
 _USUAL_THRESHOLD = 0.5
 
@@ -41,6 +44,7 @@ def prove(
     split: Split,
     settings: Settings,
     *,
+    unquantized: ModelFile | None,
     examples: int,
     bound: float | None,
 ) -> dict[str, Any]:
@@ -51,22 +55,24 @@ def prove(
         candidate: the file.
         split: the test split.
         settings: how the file was made.
+        unquantized: of a quantized file, the same in float32.
         examples: how many images.
         bound: of the measure that `BOUNDS` has for the quantization; None: its value there.
 
     Returns:
-        What `compare` finds, `measure`, `bound`, `further_bounds` (of other measures, by name),
-        `kept`, `reason` (None if it is kept), `operators` and `bytes`.
+        What `compare` finds, and `unquantized_max_difference`; `measure`, `bound`, `further_bounds`
+        (of other measures, by name), `kept`, `reason` (None if it is kept), `operators`, `bytes`.
     """
-    report = compare(original, candidate, split, examples=examples)
+    files = [candidate] if unquantized is None else [candidate, unquantized]
+    report, *others = _compared(original, files, split, examples)
+    for other in others:
+        report["unquantized_max_difference"] = other["max_difference"]
     (measure, default), further = _bounds(report, settings.quantize)
     bounds = {measure: default if bound is None else bound} | further
     operators = settings.format.module.operators(candidate.path)
     reasons = (reason_to_refuse(report, *pair) for pair in bounds.items())
     reason = next(filter(None, reasons), None)
-    unwelcome = settings.format.module.unwelcome(
-        operators or {}, settings.layout, features=original.metadata.features
-    )
+    unwelcome = settings.format.module.unwelcome(operators or {}, settings.layout)
     if reason is None and unwelcome:
         reason = f"it needs {', '.join(unwelcome)}, which not every runtime has or folding removes"
     return report | {
@@ -89,6 +95,8 @@ def _bounds(report: Mapping[str, Any], quantize: str) -> tuple[tuple[str, float]
         name: bound for name in ("top1_agreement", "decision_agreement") if report[name] is not None
     }
     bounds["mean_largest_difference"] = OUTPUT_BOUNDS[quantize]
+    if "unquantized_max_difference" in report:
+        bounds["unquantized_max_difference"] = UNQUANTIZED_BOUND
     main = next(iter(bounds))
     return (main, bounds.pop(main)), bounds
 
@@ -120,24 +128,50 @@ def compare(
     Raises:
         InputError: a file of the data is gone or damaged.
     """
-    found = _Differences()
-    features = original.metadata.features
-    answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    (report,) = _compared(original, [candidate], split, examples)
+    return report
+
+
+def _compared(
+    original: ModelFile, candidates: Sequence[ModelFile], split: Split, examples: int
+) -> list[dict[str, Any]]:
+    """Return what `compare` does, of several candidates: the original predicts once."""
+    found = [_Differences() for _ in candidates]
+    outputs: list[list[np.ndarray]] = [[] for _ in range(len(candidates) + 2)]
+    seen = 0
     for images, labels in batches(original, split):
-        images, labels = images[: examples - found.seen], labels[: examples - found.seen]
-        expected, got = original.predict(images), candidate.predict(images)
-        found.add(got, expected)
-        if not features:  # maps are too large to keep, and have no classes
-            answers.append((got, expected, labels))
-        if found.seen >= examples:
+        images, labels = images[: examples - seen], labels[: examples - seen]
+        seen += len(images)
+        expected = original.predict(images)
+        got = [candidate.predict(images) for candidate in candidates]
+        for differences, given in zip(found, got, strict=True):
+            differences.add(given, expected)
+        if not original.metadata.features:  # maps are too large to keep, and have no classes
+            for parts, part in zip(outputs, (expected, labels, *got), strict=True):
+                parts.append(part)
+        if seen >= examples:
             break
-    measured: dict[str, Any] = dict.fromkeys(("top1_agreement", "top1", "top1_source"))
-    measured["decision_agreement"] = None
-    if features:
-        return found.measured("features") | measured
-    got, expected, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-    probabilities = measures.are_probabilities(expected)
+    if original.metadata.features:
+        return [differences.measured("features") | _NOT_OF_FEATURES for differences in found]
+    expected, labels, *got = (np.concatenate(parts) for parts in outputs)
+    kind = "probabilities" if measures.are_probabilities(expected) else "scores"
     threshold = original.metadata.threshold
+    return [
+        differences.measured(kind) | _of_scores(given, expected, labels, threshold)
+        for differences, given in zip(found, got, strict=True)
+    ]
+
+
+# What features have no classes for.
+_NOT_OF_FEATURES = dict.fromkeys(("top1_agreement", "top1", "top1_source", "decision_agreement"))
+
+
+def _of_scores(
+    got: np.ndarray, expected: np.ndarray, labels: np.ndarray, threshold: float | None
+) -> dict[str, Any]:
+    """Compare likeliest classes and decisions, of `(n, classes)` scores both."""
+    measured: dict[str, Any] = dict(_NOT_OF_FEATURES)
+    probabilities = measures.are_probabilities(expected)
     if threshold is None and expected.shape[1] > 1:
         measured |= _of_classes(got, expected, labels)
     if threshold is not None or (probabilities and not _sum_to_one(expected)):
@@ -145,7 +179,7 @@ def compare(
     if threshold is not None:
         measured["map"] = measures.mean_average_precision(got, labels)
         measured["map_source"] = measures.mean_average_precision(expected, labels)
-    return found.measured("probabilities" if probabilities else "scores") | measured
+    return measured
 
 
 class _Differences:
@@ -213,8 +247,8 @@ def reason_to_refuse(report: Mapping[str, Any], measure: str, bound: float) -> s
 
     Args:
         report: of `compare`.
-        measure: "max_difference", "mean_largest_difference", "top1_agreement" or
-            "decision_agreement".
+        measure: "max_difference", "mean_largest_difference", "unquantized_max_difference",
+            "top1_agreement" or "decision_agreement".
         bound: as in `BOUNDS`.
     """
     value, kind = report[measure], report.get("difference_of", "probabilities")
@@ -223,6 +257,8 @@ def reason_to_refuse(report: Mapping[str, Any], measure: str, bound: float) -> s
         return f"some of its {kind} are not finite"
     if measure == "max_difference" and not value < bound:
         return f"its {kind} differ by up to {value:.1e}{share}, not by less than {bound:.0e}"
+    if measure == "unquantized_max_difference" and (value is None or not value < bound):
+        return f"even without quantization its {kind} differ by {bound:.0e} or more{share}"
     if measure == "mean_largest_difference" and not value < bound:
         return (
             f"the largest difference of its {kind} is {value:.1e}{share} in the mean of "

@@ -53,16 +53,8 @@ class FormatModule(Protocol):
     def operators(self, path: Path) -> dict[str, int] | None:
         """Count the operators of a file by name; None where the format has none."""
 
-    def unwelcome(
-        self, operators: Mapping[str, int], layout: str | None, *, features: bool = False
-    ) -> list[str]:
-        """Name the operators that not every runtime has, or that folding was to remove.
-
-        Args:
-            operators: of a file.
-            layout: of its pixels, where the format has a choice.
-            features: whether it gives features.
-        """
+    def unwelcome(self, operators: Mapping[str, int], layout: str | None) -> list[str]:
+        """Name the operators that not every runtime has, or that folding was to remove."""
 
 
 @dataclasses.dataclass(frozen=True)

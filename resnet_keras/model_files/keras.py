@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from resnet_keras.clones import cloned, fold
+from resnet_keras.clones import cloned, fold, set_weights
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.internals.keras import producer
@@ -98,9 +98,7 @@ def operators(path: Path) -> dict[str, int] | None:
     return None
 
 
-def unwelcome(
-    operators: Mapping[str, int], layout: str | None, *, features: bool = False
-) -> list[str]:
+def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     """Return nothing: wherever Keras is, all layers of a plain model are."""
     return []
 
@@ -130,7 +128,7 @@ def plain(model: keras.Model, activation: str | None = None) -> keras.Model:
         return kind.from_config(config)
 
     clone = cloned(model, stock)
-    clone.set_weights(model.get_weights())
+    set_weights(clone, model.get_weights())
     return clone
 
 

@@ -107,9 +107,7 @@ def operators(path: Path) -> dict[str, int] | None:
     return dict(sorted(counts.items()))
 
 
-def unwelcome(
-    operators: Mapping[str, int], layout: str | None, *, features: bool = False
-) -> list[str]:
+def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     """Name batch norms, which folding was to remove."""
     return [name for name in operators if "BatchNorm" in name]
 
