@@ -157,8 +157,8 @@ def _constants(layer: keras.Layer) -> keras.layers.Rescaling | None:
     mean, variance = (
         np.float64(ops.convert_to_numpy(tensor)) for tensor in (layer.mean, layer.variance)
     )
-    if mean.size not in (1, mean.shape[-1]):
-        return None
+    if mean.shape[-1:] != (mean.size,):
+        return None  # of rows or columns
     std = np.maximum(np.sqrt(variance), keras.config.epsilon()).ravel()
     return keras.layers.Rescaling(
         (1 / std).tolist(), (-mean.ravel() / std).tolist(), name=layer.name, dtype="float32"

@@ -185,7 +185,7 @@ def _require_known(graph: onnx.ModelProto, names: Sequence[str]) -> None:
         if node.op_type == "Erfc":
             if all(weight.name != _ONE for weight in graph.graph.initializer):
                 graph.graph.initializer.append(
-                    onnx.numpy_helper.from_array(np.float32(1), name=_ONE)
+                    onnx.numpy_helper.from_array(np.array(1, np.float32), name=_ONE)
                 )
             erf = f"{node.name}/Erf"
             make = onnx.helper.make_node
