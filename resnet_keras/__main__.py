@@ -101,9 +101,10 @@ class Proof:
     bound: Annotated[
         Number,
         arg(
-            help="Largest allowed difference of a probability (by default 1e-4 for float32, 5e-3 "
-            "for float16), or smallest allowed fraction of images with the same top class, or of "
-            "decisions with several labels per image (by default 0.99, for dynamic and int8)."
+            help="Largest allowed difference of an output (by default 1e-4 for float32, 5e-3 for "
+            "float16), or smallest allowed fraction of images with the same top class, or of "
+            "decisions with several labels per image (by default 0.99, for dynamic and int8; of "
+            "features, the mean over the images of their largest difference, 0.05)."
         ),
     ] = None
     seed: int = 0

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from resnet_keras.clones import fold
+from resnet_keras.clones import fold, of_size
 from resnet_keras.console import say
 from resnet_keras.data import Split
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import batches, require_channels
 from resnet_keras.exporting.options import Settings
-from resnet_keras.model_files import Metadata, ModelFile
-from resnet_keras.model_files.keras import plain
+from resnet_keras.model_files import Metadata, ModelFile, load_keras, metadata_path
+from resnet_keras.model_files.keras import last_activation, plain
 from resnet_keras.quantize import (
     head_activation,
     quantization_aware,
@@ -48,6 +48,33 @@ def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
         rescale_rows: as of `fold`; not for a file with the layout "nchw".
     """
     return fold(plain(model), rescale_rows=rescale_rows)
+
+
+def exportable(original: ModelFile, settings: Settings) -> keras.Model:
+    """Load the model of a file for conversion; of one size, where the format needs one.
+
+    Args:
+        original: the model file that is exported.
+        settings: how.
+
+    Raises:
+        InputError: nobody could use the result.
+    """
+    model = load_keras(original.path)
+    if model.output_shape[1:] == (1,) and last_activation(model) == "softmax":
+        raise InputError(
+            f"{original.path} ends in a softmax of one class, which is 1.0 for every image: give "
+            f"the layer a sigmoid. Received: {model.layers[-1].name}"
+        )
+    if not settings.format.fixed_size or not original.any_size:
+        return model
+    if not original.has_metadata:
+        raise InputError(
+            f"{settings.format.described} takes images of one size, and neither {original.path} "
+            f"nor {metadata_path(original.path).name} beside it names one: write that file, "
+            f'{{"size": [HEIGHT, WIDTH]}}. Received: input_shape={model.input_shape[1:]}'
+        )
+    return of_size(model, original.metadata.preprocessing.size)
 
 
 def tuned_calibration(source: Path, original: ModelFile, settings: Settings) -> Calibration | None:

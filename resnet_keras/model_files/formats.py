@@ -72,6 +72,7 @@ class Format:
             batch norms are folded into convolutions.
         integer_scores: whether the scores of an int8 file have the type `io`, as its pixels do.
         takes_ranges: whether int8 can use the ranges that quantization-aware training has found.
+        fixed_size: whether its files take images of one size, whatever the model takes.
         threads: whether the threads of its interpreter can be chosen.
         marker: for a folder, the file in it that tells it from any other folder.
         companions: suffixes of further files that a file consists of, such as its weights.
@@ -86,6 +87,7 @@ class Format:
     keeps_batch_norm: bool = False
     integer_scores: bool = False
     takes_ranges: bool = False
+    fixed_size: bool = False
     threads: bool = False
     marker: str | None = None
     companions: tuple[str, ...] = ()
@@ -141,6 +143,7 @@ TFLITE = Format(
     options={"io": Option(("uint8", "int8", "float32"), "uint8")},
     integer_scores=True,
     takes_ranges=True,
+    fixed_size=True,
     threads=True,
 )
 ONNX = Format(

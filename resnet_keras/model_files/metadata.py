@@ -24,6 +24,7 @@ class Metadata:
             a fold, or what was held out.
         threshold: of a model that gives an image any number of labels: all whose score, a
             probability, is this or more. None: an image has one class.
+        features: whether the model gives features, an embedding or a map, not scores of classes.
     """
 
     preprocessing: Preprocessing
@@ -31,11 +32,17 @@ class Metadata:
     dataset: str | None = None
     split: str | None = None
     threshold: float | None = None
+    features: bool = False
 
     @property
     def multi_label(self) -> bool:
         """Whether the model gives an image any number of labels."""
         return self.threshold is not None
+
+    @property
+    def output(self) -> str:
+        """The name of the output in the formats that name it."""
+        return "features" if self.features else "probabilities"
 
     def write(self, model_file: Path) -> None:
         """Write it beside a model file, whole or not at all."""
@@ -47,6 +54,8 @@ class Metadata:
         own["threshold"] = self.threshold
         if self.split is not None:
             own["split"] = self.split
+        if self.features:
+            own["features"] = True
         return self.preprocessing.to_json() | own
 
     def public(self) -> str:
@@ -107,6 +116,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
         own = {name: fields.pop(name) for name in _OWN if name in fields}
         texts = [own.get(name) for name in ("dataset", "split")]
         known = _are_words(own.get("labels", [])) and all(isinstance(t, str | None) for t in texts)
+        known = known and type(own.get("features", False)) is bool
         if not known or not _is_threshold(own.get("threshold")):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
@@ -116,7 +126,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
 
 
 # The fields of `Metadata` that are not of the preprocessing.
-_OWN = ("labels", "dataset", "split", "threshold")
+_OWN = ("labels", "dataset", "split", "threshold", "features")
 
 
 def _is_threshold(value: Any) -> bool:

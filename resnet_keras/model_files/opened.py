@@ -17,16 +17,19 @@ class Opened(NamedTuple):
 
     Attributes:
         predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to scores, float32
-            `(batch, classes)`.
+            `(batch, classes)`; or to features, of any shape `(batch, ...)`.
         shape: `(batch, height, width, channels)` of the input, None where it may vary.
-        classes: how many there are; None where the file does not say.
+        classes: how many there are; None where the file does not say, or gives a feature map.
         metadata: JSON of the metadata inside the file, if there is any.
+        features: whether the outputs are not scores of classes as far as the file shows: a feature
+            map always, an embedding where its last layer tells.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int | None, ...]
     classes: int | None
     metadata: bytes | None
+    features: bool = False
 
 
 def only(path: Path, inputs: Sequence[T], outputs: Sequence[T]) -> tuple[T, T]:
@@ -37,8 +40,8 @@ def only(path: Path, inputs: Sequence[T], outputs: Sequence[T]) -> tuple[T, T]:
     """
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
-            f"{path} must have one input, images, and one output, the scores of their classes: "
-            "export that part of the model alone. "
+            f"{path} must have one input, images, and one output, scores of classes or features: "
+            "save a model of one of each, such as keras.Model(model.inputs[0], model.outputs[-1]). "
             f"Received: {len(inputs)} inputs, {len(outputs)} outputs"
         )
     return inputs[0], outputs[0]

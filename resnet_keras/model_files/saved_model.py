@@ -46,7 +46,9 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
 
     inside = path / "assets" / "metadata.json"
     metadata = inside.read_bytes() if inside.exists() else None
-    return Opened(predict, tuple(spec.shape), scores.shape[-1], metadata)
+    features = scores.shape.rank != 2
+    classes = None if features else scores.shape[-1]
+    return Opened(predict, tuple(spec.shape), classes, metadata, features)
 
 
 def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> dict[str, float]:
@@ -61,6 +63,8 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> d
     likeliest class first. Where an image has any number of labels, all of them are there,
     `(batch, classes)`, and `chosen`, bool, tells those whose score is the threshold or more.
 
+    A model without classes gives `features`, float32 `(batch, ...)`, in all signatures.
+
     Args:
         model: of `folded`.
         path: the folder.
@@ -71,7 +75,8 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> d
     module.weights = [weight.value for weight in model.weights]
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
     module.serve = tf.function(lambda images: model(images, training=False), [spec])
-    named = tf.function(lambda images: {"probabilities": module.serve(images)}, [spec])
+    output = "probabilities" if metadata is None else metadata.output
+    named = tf.function(lambda images: {output: module.serve(images)}, [spec])
     signatures = {"serving_default": named, "serve": named}
     with contextlib.ExitStack() as until_saved:
         if metadata is not None:
@@ -137,7 +142,10 @@ def _serve_bytes(
 
     def serve_bytes(image_bytes):
         images = tf.map_fn(prepare, image_bytes, fn_output_signature=tf.uint8)
-        scores, best = tf.math.top_k(model(tf.cast(images, tf.float32), training=False), shown)
+        outputs = model(tf.cast(images, tf.float32), training=False)
+        if metadata.features:
+            return {metadata.output: outputs}
+        scores, best = tf.math.top_k(outputs, shown)
         answer = {"classes": module.labels.lookup(tf.cast(best, tf.int64)), "scores": scores}
         if threshold is not None:
             answer["chosen"] = tf.cast(scores, tf.float64) >= threshold

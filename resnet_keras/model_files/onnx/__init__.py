@@ -28,6 +28,9 @@ import onnxruntime
 model = onnxruntime.InferenceSession("{name}")
 scores = model.run(None, {{model.get_inputs()[0].name: pixels}})[0]"""
 
+# The constant of `1 - Erf`.
+_ONE = "one"
+
 # The latest opset that tf2onnx writes well: as 18 the global average becomes a Transpose and a
 # ReduceMean.
 _WRITTEN = 17
@@ -72,7 +75,9 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
         return np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
 
     metadata = properties.get("metadata")
-    return Opened(predict, tuple(shape), exit_.shape[-1], metadata and metadata.encode())
+    features = len(exit_.shape) != 2
+    classes = None if features else exit_.shape[-1]
+    return Opened(predict, tuple(shape), classes, metadata and metadata.encode(), features)
 
 
 def write(
@@ -106,10 +111,10 @@ def write(
         For int8, the error of each layer, as of `LayerErrors`; else nothing.
 
     Raises:
-        InputError: `keep_float` names a layer that is not there.
+        InputError: `keep_float` names a layer that is not there, or ONNX has no operator for one.
     """
     with _quiet():
-        graph = _convert(model, layout, opset)
+        graph = _convert(model, layout, opset, metadata.output)
         owners = _name_after_layers(graph, [layer.name for layer in model.layers])
         errors: dict[str, float] = {}
         if quantize == "int8":
@@ -137,26 +142,24 @@ def operators(path: Path) -> dict[str, int] | None:
 
 
 def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
-    """Name operators of other domains, batch norms, and transposes but for that of the pixels."""
-    names = [name for name in operators if "." in name or name == "BatchNormalization"]
-    if operators.get("Transpose", 0) > (0 if layout == "nchw" else 1):
-        names.append("Transpose")
-    return names
+    """Name operators of other domains, and batch norms."""
+    return [name for name in operators if "." in name or name == "BatchNormalization"]
 
 
-def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
+def _convert(model: keras.Model, layout: str, opset: int, output: str) -> onnx.ModelProto:
     """Convert a model with tf2onnx."""
     import tf2onnx
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=int8.IMAGES)
-    function = tf.function(lambda images: {"probabilities": model(images, training=False)}, [spec])
-    with _collecting():
+    function = tf.function(lambda images: {output: model(images, training=False)}, [spec])
+    with _collecting(), _inlined():
         graph, _ = tf2onnx.convert.from_function(
             function,
             input_signature=[spec],
             opset=min(opset, _WRITTEN),
             inputs_as_nchw=[int8.IMAGES] if layout == "nchw" else None,
         )
+    _require_known(graph, [layer.name for layer in model.layers])
     if opset > _WRITTEN:
         graph = onnx.version_converter.convert_version(graph, opset)
     # tf2onnx imports a domain that it does not use.
@@ -166,6 +169,36 @@ def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph
+
+
+def _require_known(graph: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Write the complementary error function of an exact GELU as `1 - Erf`, and refuse the rest.
+
+    tf2onnx leaves the operations that it does not know as they are.
+
+    Raises:
+        InputError: ONNX has no operator for an operation of a layer.
+    """
+    nodes = list(graph.graph.node)
+    del graph.graph.node[:]
+    for node in nodes:
+        if node.op_type == "Erfc":
+            if all(weight.name != _ONE for weight in graph.graph.initializer):
+                graph.graph.initializer.append(
+                    onnx.numpy_helper.from_array(np.array(1, np.float32), name=_ONE)
+                )
+            erf = f"{node.name}/Erf"
+            make = onnx.helper.make_node
+            graph.graph.node.append(make("Erf", [*node.input], [erf], erf))
+            graph.graph.node.append(make("Sub", [_ONE, erf], [*node.output], node.name))
+            continue
+        if not onnx.defs.has(node.op_type, node.domain):
+            layer = layer_of(f"{node.name};{';'.join(node.output)}", names) or node.name
+            raise InputError(
+                f"ONNX has no operator {node.op_type}, which the layer {layer} needs: choose "
+                f"another format, or another layer. Received: {layer}"
+            )
+        graph.graph.node.append(node)
 
 
 def _name_after_layers(graph: onnx.ModelProto, names: list[str]) -> dict[str, str]:
@@ -222,10 +255,24 @@ def _collecting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace the functions inside a model as parts of it.
+
+    Keras' convolution in groups is a function for XLA, and tf2onnx leaves a call of one as it is.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the advice that tf2onnx and onnxruntime log."""
+    """Hold back what tf2onnx and onnxruntime log: errors are raised, or found in the graph."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         yield
     finally:
