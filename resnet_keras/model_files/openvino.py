@@ -73,7 +73,7 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
         batched(path, run, shape[0]),
         tuple(shape),
         classes.get_length() if classes.is_static else None,
-        metadata and metadata.encode(),
+        None if metadata is None else metadata.encode(),
     )
 
 
