@@ -72,7 +72,7 @@ class Output:
     """What is written."""
 
     quantize: Literal["none", "float16", "dynamic", "int8"] = "none"
-    """For .tflite: float16, dynamic or int8. For .onnx: int8."""
+    """For .tflite: float16, dynamic or int8. For .onnx and .xml: int8."""
     calibrate: Name = None
     """int8: calibrate on the training images of this data set. By default as in training."""
     keep_float: Text = None
@@ -85,7 +85,7 @@ class Output:
     layout: Annotated[
         Literal["nhwc", "nchw"] | None, arg(metavar="{nhwc,nchw}", help_behavior_hint="")
     ] = None
-    """For .onnx: layout of the images. By default nhwc."""
+    """For .onnx and .xml: layout of the images. By default nhwc."""
     opset: Integer = None
     """For .onnx: version of the operators, 13 to 18. By default 17."""
     format: Annotated[Literal["web"] | None, arg(metavar="web", help_behavior_hint="")] = None
@@ -285,7 +285,7 @@ def predict(
     """Predict the most likely classes of images, or all of several labels.
 
     Args:
-        model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
+        model_file: A .keras, .tflite, .onnx or .xml file, or a SavedModel folder.
         paths: JPEG, PNG, GIF, BMP, WebP or TIFF files, or folders of them.
         top: Number of classes per image. Of several labels all above the threshold are given.
         out: Also write a CSV file with the columns path, rank, label and score.
@@ -316,7 +316,7 @@ def evaluate(
     """Measure accuracy and calibration on every image of a split.
 
     Args:
-        model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
+        model_file: A .keras, .tflite, .onnx or .xml file, or a SavedModel folder.
         images: Where the images come from.
         split: test, train, val, all, or a part such as test[:50%]. By default test, or all images
             of a folder without splits.
@@ -350,7 +350,7 @@ def export(
 
     Args:
         model_file: A .keras file.
-        out: A .tflite, .onnx or .keras file. Without a suffix: a SavedModel folder.
+        out: A .tflite, .onnx, .xml (OpenVINO) or .keras file. Without: a SavedModel folder.
         output: What is written.
         images: Where the test images come from.
         proof: How the file is compared with the model.

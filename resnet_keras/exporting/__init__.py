@@ -72,7 +72,8 @@ def export(
 
     Args:
         model_file: a `.keras` file.
-        out: `.tflite`, `.onnx`, `.keras`, or a name without suffix: a SavedModel.
+        out: `.tflite`, `.onnx`, `.xml` (OpenVINO), `.keras`, or a name without suffix: a
+            SavedModel.
         split: of the images that the proof runs on, by default those that the model was tested on;
             or an opened split, for which the next three are not used.
         dataset: of these images; by default the data set that the model was trained on.

@@ -27,7 +27,7 @@ class Options(TypedDict, total=False):
             default; pixels are raw bytes), "int8" (`.tflite`) or "float32".
         keep_float: for int8, names of layers that are not quantized; the report lists all layers
             by their error.
-        layout: of `.onnx`: "nhwc" (the default) or "nchw".
+        layout: of `.onnx` and `.xml`: "nhwc" (the default) or "nchw".
         opset: of `.onnx`, 13 to 18; by default 17.
     """
 

@@ -1,7 +1,7 @@
 """Open a model file of any format, to predict with it.
 
 Beside each model file lies `NAME.json`, its metadata: how its images are prepared, and its labels.
-`.tflite`, `.onnx` and SavedModel have it inside, too.
+`.tflite`, `.onnx`, `.xml` and SavedModel have it inside, too.
 """
 
 import dataclasses
@@ -75,8 +75,8 @@ def open_model_file(
 
     Args:
         path: a file, or the folder of a SavedModel.
-        threads: of the interpreter of `.tflite` and `.onnx`; by default one for each core. Other
-            formats run on the threads that TensorFlow has in this process.
+        threads: of the interpreter of `.tflite`, `.onnx` and `.xml`; by default one for each core.
+            Other formats run on the threads that TensorFlow has in this process.
         beside: read the metadata beside the file. False ignores it, where it is still that of an
             older file.
         folded: run a float32 `.keras` file with its batch norms folded into its convolutions, which

@@ -76,6 +76,7 @@ class Format:
         threads: whether the threads of its interpreter can be chosen.
         marker: for a folder, the file in it that tells it from any other folder.
         companions: suffixes of further files that a file consists of, such as its weights.
+        extra: of this project, that installs what it needs.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Format:
     threads: bool = False
     marker: str | None = None
     companions: tuple[str, ...] = ()
+    extra: str = "export"
 
     @property
     def module(self) -> FormatModule:
@@ -103,7 +105,7 @@ class Format:
             return cast(FormatModule, importlib.import_module(self.module_name, __package__))
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{self.name} files need more packages: pip install 'resnet-keras[export]'. "
+                f"{self.name} files need more packages: pip install 'resnet-keras[{self.extra}]'. "
                 f"Received: {error}"
             ) from error
 
@@ -116,8 +118,13 @@ class Format:
         """Open a file of this format; the arguments are those of `open_model_file`.
 
         Raises:
-            InputError: it cannot be read as one.
+            InputError: it cannot be read as one, or one of its companions is missing.
         """
+        for file in self.files(path):
+            if not file.exists():
+                raise InputError(
+                    f"{path} cannot be read without the file beside it. Received: no {file.name}"
+                )
         try:
             opened = self.module.open_file(path, threads=threads, folded=folded)
         except InputError:
@@ -163,8 +170,22 @@ ONNX = Format(
 SAVED_MODEL = Format(
     "SavedModel", "", ".saved_model", library="tensorflow", marker="saved_model.pb"
 )
+OPENVINO = Format(
+    "OpenVINO",
+    ".xml",
+    ".openvino",
+    library="openvino",
+    quantize=("none", "int8"),
+    options={
+        "io": Option(("uint8", "float32"), "uint8"),
+        "layout": Option(("nhwc", "nchw"), "nhwc"),
+    },
+    threads=True,
+    companions=(".bin",),
+    extra="openvino",
+)
 
-FORMATS: tuple[Format, ...] = (KERAS, TFLITE, ONNX, SAVED_MODEL)
+FORMATS: tuple[Format, ...] = (KERAS, TFLITE, ONNX, OPENVINO, SAVED_MODEL)
 
 
 def format_named(path: str | Path) -> Format | None:

@@ -16,6 +16,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.internals.keras import producer
 from resnet_keras.layers import Conv2D
+from resnet_keras.model_files.keras_config import without_defaults
 from resnet_keras.model_files.metadata import Metadata
 from resnet_keras.model_files.opened import Opened, only, reason, require_images
 
@@ -79,7 +80,10 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> d
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a model as `model.save` does, in half the memory: its weights go to the disk first.
+    """Write a model as `model.save` does, but for older versions of Keras too.
+
+    Its configuration holds only what differs from Keras' defaults (see `without_defaults`). This
+    takes half of the memory: the weights go to the disk first.
 
     Args:
         model: any.
@@ -87,6 +91,8 @@ def save(model: keras.Model, path: Path) -> None:
     """
     folder = path.with_name("saved")
     model.save(folder, zipped=False)
+    config = folder / "config.json"
+    config.write_text(json.dumps(without_defaults(json.loads(config.read_bytes()))))
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             archive.write(folder / name, name)

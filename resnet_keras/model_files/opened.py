@@ -60,6 +60,48 @@ def require_images(path: Path, shape: Sequence) -> None:
         )
 
 
+def pixel_layout(
+    shape: Sequence[int | None], told: str | None
+) -> tuple[tuple[int, ...], list[int | None]]:
+    """Find the order of an input's axes.
+
+    Args:
+        shape: of the input, as the file has it.
+        told: "nhwc" or "nchw", where the file says so. Another program's file tells it by where
+            the colours are.
+
+    Returns:
+        What transposes `(batch, height, width, channels)` to the input, and its shape as these.
+    """
+    channels_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
+    if (told or ("nchw" if channels_first else "nhwc")) == "nhwc":
+        return (0, 1, 2, 3), list(shape)
+    return (0, 3, 1, 2), [shape[i] for i in (0, 2, 3, 1)]
+
+
+def batched(
+    path: Path, run: Callable[[np.ndarray], np.ndarray], batch: int | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Let a model take any number of images, where it takes one at a time too.
+
+    Args:
+        path: of the file.
+        run: the model.
+        batch: how many images it takes; None for any number.
+
+    Raises:
+        InputError: another number of images.
+    """
+    if batch not in (None, 1):
+        raise InputError(
+            f"{path} must take a batch of any size, or one image at a time. "
+            f"Received: a batch of {batch}"
+        )
+    if batch is None:
+        return run
+    return lambda images: np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
+
+
 def reason(error: Exception) -> str:
     """Return the message of a parser's error in one short line; Keras puts the cause last."""
     cause = str(error).rpartition("Exception encountered: ")[2]

@@ -20,7 +20,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.model_files.metadata import Metadata, label_lines
 from resnet_keras.model_files.onnx import int8
-from resnet_keras.model_files.opened import Opened, only, require_images
+from resnet_keras.model_files.opened import Opened, batched, only, pixel_layout, require_images
 
 SNIPPET = """\
 import onnxruntime
@@ -53,31 +53,18 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
     require_images(path, entry.shape)
     properties = session.get_modelmeta().custom_metadata_map
     shape = [n if isinstance(n, int) else None for n in entry.shape]
-    # Another program's file tells its layout by where the colours are.
-    channels_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
-    order: tuple[int, ...] = (0, 1, 2, 3)
-    if properties.get("layout", "nchw" if channels_first else "nhwc") == "nchw":
-        order, shape = (0, 3, 1, 2), [shape[i] for i in (0, 2, 3, 1)]
+    order, shape = pixel_layout(shape, properties.get("layout"))
     kind = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[entry.type]
-    if shape[0] not in (None, 1):
-        raise InputError(
-            f"{path} must take a batch of any size, or one image at a time. "
-            f"Received: a batch of {shape[0]}"
-        )
 
     def run(images: np.ndarray) -> np.ndarray:
         pixels = np.ascontiguousarray(np.transpose(np.asarray(images, kind), order))
         return session.run([exit_.name], {entry.name: pixels})[0]
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        if shape[0] is None:
-            return run(images)
-        return np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
-
     metadata = properties.get("metadata")
     features = len(exit_.shape) != 2
     classes = None if features else exit_.shape[-1]
-    return Opened(predict, tuple(shape), classes, metadata and metadata.encode(), features)
+    predict, told = batched(path, run, shape[0]), metadata and metadata.encode()
+    return Opened(predict, tuple(shape), classes, told, features)
 
 
 def write(
