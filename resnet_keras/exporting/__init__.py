@@ -28,6 +28,7 @@ from resnet_keras.exporting.options import Options, Settings, settle
 from resnet_keras.exporting.prove import BOUNDS, compare, latencies, prove, size
 from resnet_keras.files import whole
 from resnet_keras.model_files import (
+    Metadata,
     ModelFile,
     load_keras,
     open_model_file,
@@ -91,9 +92,9 @@ def export(
           `mean_difference`, `top1_agreement`, `top1`, `top1_source`; of a model that gives an
           image any number of labels also `decision_agreement`, `map`, `map_source`;
         - `measure`, `bound`, `kept`, `reason`: the verdict;
-        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`, and
-          `examples`, `seed`, or that it is `fine_tuned`): how it was made, None where it does not
-          apply;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `signatures`, `rgb_input`,
+          `calibration` (`dataset`, `split`, and `examples`, `seed`, or that it is `fine_tuned`): how
+          it was made, None where it does not apply;
         - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
           alone changes, as a share of what its output distinguishes (see `LayerErrors`);
         - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,
@@ -119,6 +120,11 @@ def export(
     # As Keras runs it: what is proved may not share the folding with what proves it.
     original = open_model_file(path, folded=False)
     warn_of_missing_metadata(original)
+    if settings.rgb_input and original.channels != 1:
+        raise InputError(
+            "`rgb_input` is for a network of grey images. "
+            f"Received: {path}, whose images have {original.channels} channels"
+        )
     if isinstance(split, Split):
         require_fit(original, split)
     else:
@@ -172,7 +178,7 @@ class _Job:
 
     def run(self, calibration: Calibration | None) -> dict[str, Any]:
         """Convert, prove and publish."""
-        settings, metadata = self.settings, self.original.metadata
+        settings, metadata = self.settings, self._metadata
         # Before the long work: data that cannot be read is found now.
         image, _ = next(batches(self.original, self.test, 1))
         model = load_keras(self.source)
@@ -195,6 +201,12 @@ class _Job:
             report = publish.prepare(report, part, self.out, metadata, settings)
         publish.finish(report, self.out, metadata, settings)
         return report
+
+    @property
+    def _metadata(self) -> Metadata:
+        """What is written about OUT."""
+        rgb_input = bool(self.settings.rgb_input)
+        return dataclasses.replace(self.original.metadata, rgb_input=rgb_input)
 
     def _in_float32(self, model: keras.Model, part: Path) -> ModelFile:
         """Return the original; of a model in half precision, a copy that computes in float32."""
@@ -230,7 +242,7 @@ class _Job:
         facts: dict[str, Any] = {"cores": os.cpu_count()}
         if self.settings.quantize != "none":
             float32 = candidate.path.with_name(f"float32-{candidate.path.name}")
-            convert(model, float32, self.original.metadata, self.settings.in_float32())
+            convert(model, float32, self._metadata, self.settings.in_float32())
             facts["bytes_float32"] = size(self.settings.format.files(float32))
             files["latency_ms_float32"] = open_model_file(float32)
         return latencies(files, image) | facts

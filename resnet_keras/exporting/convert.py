@@ -20,6 +20,7 @@ from resnet_keras.quantize import (
     quantization_aware,
     read_ranges,
     with_probabilities,
+    with_rgb_input,
 )
 
 # How many training images the ranges are taken from, and how many there must be at least.
@@ -45,7 +46,7 @@ def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
 
     Args:
         model: any that `fold` takes.
-        rescale_rows: as of `fold`; not for a file with the layout "nchw".
+        rescale_rows: as of `fold`; what a format wants, its row says.
     """
     return fold(plain(model), rescale_rows=rescale_rows)
 
@@ -115,6 +116,8 @@ def convert(
     options = settings.writing()
     if calibration is not None:
         options["images"] = calibration.images
+        if settings.rgb_input and calibration.images is not None:
+            options["images"] = np.repeat(calibration.images, 3, axis=-1)
     network = _network(model, settings, calibration)
     errors = settings.format.module.write(network, path, metadata, **options)
     metadata.write(path)
@@ -125,9 +128,12 @@ def _network(
     model: keras.Model, settings: Settings, calibration: Calibration | None
 ) -> keras.Model:
     """Clone a model into what the format's `write` takes."""
-    if calibration is not None and calibration.ranges is not None:
+    tuned = calibration is not None and calibration.ranges is not None
+    if tuned:
         clone = quantization_aware(model, calibration.ranges)
-        return with_probabilities(clone, head_activation(model))
-    if settings.format.keeps_batch_norm:
+        network = with_probabilities(clone, head_activation(model))
+    elif settings.format.keeps_batch_norm:
         return model
-    return folded(model, rescale_rows=settings.layout != "nchw")
+    else:
+        network = folded(model, rescale_rows=settings.format.rescales_rows)
+    return with_rgb_input(network, rounded=tuned) if settings.rgb_input else network

@@ -50,7 +50,7 @@ class ModelFile:
         path: the file or folder.
         predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to probabilities, float32
             `(batch, classes)`.
-        channels: of an image.
+        channels: of an image; 1 where `metadata.rgb_input` says so, although the file itself takes 3.
         metadata: how its images are prepared, and its labels.
         has_metadata: whether there was metadata beside the file or inside it; otherwise it is
             assumed from the model's input.
@@ -106,14 +106,22 @@ def open_model_file(
     if metadata is not None:
         _require_fit(metadata, path, (height, width), opened.classes)
     assumed = Metadata(Preprocessing(edges))
+    predict = opened.predict
+    if metadata is not None and metadata.rgb_input and channels == 3:
+        predict, channels = _repeating(predict), 1
     return ModelFile(
         path,
-        opened.predict,
+        predict,
         channels,
         metadata or assumed,
         has_metadata=metadata is not None,
         classes=opened.classes,
     )
+
+
+def _repeating(predict: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Give a file that takes RGB grey images: their pixels three times."""
+    return lambda images: predict(np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
 
 
 def warn_of_missing_metadata(model_file: ModelFile) -> None:

@@ -43,8 +43,8 @@ class FormatModule(Protocol):
             model: the network, from pixels to probabilities.
             path: the file or folder.
             metadata: what travels inside, where the format has a place for it.
-            **options: those of the row, and `quantize` where it has a choice; for int8 also
-                `images`, the calibration images, and `keep_float`.
+            **options: those of the row but for `rgb_input`, and `quantize` where it has a choice;
+                for int8 also `images`, the calibration images, and `keep_float`.
 
         Returns:
             For int8, the error of each layer: see `LayerErrors`; else nothing.
@@ -70,6 +70,8 @@ class Format:
         options: of `export` that it takes, beside those that every int8 file has.
         keeps_batch_norm: whether a file has Keras' layers as they are, rather than a graph in which
             batch norms are folded into convolutions.
+        rescales_rows: whether `write` wants the numbers of a `Rescaling` for every place of a row, as
+            of `fold`, because its runtime is slow with three numbers; others have ways of their own.
         integer_scores: whether the scores of an int8 file have the type `io`, as its pixels do.
         takes_ranges: whether int8 can use the ranges that quantization-aware training has found.
         threads: whether the threads of its interpreter can be chosen.
@@ -84,6 +86,7 @@ class Format:
     quantize: tuple[str, ...] = ("none",)
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
     keeps_batch_norm: bool = False
+    rescales_rows: bool = False
     integer_scores: bool = False
     takes_ranges: bool = False
     threads: bool = False
@@ -131,6 +134,9 @@ class Format:
         return [path, *(path.with_suffix(suffix) for suffix in self.companions)]
 
 
+# Whether the file of a network of grey images takes RGB; it is about the network, not for `write`.
+_RGB_INPUT = Option((False, True), False)
+
 KERAS = Format("Keras", ".keras", ".keras", library="keras", keeps_batch_norm=True)
 TFLITE = Format(
     "TFLite",
@@ -138,7 +144,7 @@ TFLITE = Format(
     ".tflite",
     library="litert",
     quantize=("none", "float16", "dynamic", "int8"),
-    options={"io": Option(("uint8", "int8", "float32"), "uint8")},
+    options={"io": Option(("uint8", "int8", "float32"), "uint8"), "rgb_input": _RGB_INPUT},
     integer_scores=True,
     takes_ranges=True,
     threads=True,
@@ -154,11 +160,18 @@ ONNX = Format(
         "layout": Option(("nhwc", "nchw"), "nhwc"),
         # What tf2onnx and the operators used here can be written in; QDQ per channel needs 13.
         "opset": Option(range(13, 19), 17),
+        "rgb_input": _RGB_INPUT,
     },
     threads=True,
 )
 SAVED_MODEL = Format(
-    "SavedModel", "", ".saved_model", library="tensorflow", marker="saved_model.pb"
+    "SavedModel",
+    "",
+    ".saved_model",
+    library="tensorflow",
+    options={"signatures": Option(("all", "serve"), "all"), "rgb_input": _RGB_INPUT},
+    rescales_rows=True,
+    marker="saved_model.pb",
 )
 
 FORMATS: tuple[Format, ...] = (KERAS, TFLITE, ONNX, SAVED_MODEL)

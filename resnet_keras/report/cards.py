@@ -115,8 +115,11 @@ def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
     chosen = ""
     if metadata.multi_label:
         chosen = f" An image has the labels of {metadata.threshold:.6g} or more, which may be none."
+    colours = "RGB or grey"
+    if metadata.rgb_input:
+        colours = "RGB, of which the file makes grey images itself"
     return [
-        f"`pixels` is {kind}, `(batch, {shape})`, RGB or grey, 0-255; `scores` holds a probability "
+        f"`pixels` is {kind}, `(batch, {shape})`, {colours}, 0-255; `scores` holds a probability "
         f"for each {'label' if chosen else 'class'}, {kind if quantized else 'float32'}."
         f"{how if quantized else ''}{chosen}"
     ]

@@ -19,7 +19,7 @@ import tensorflow as tf
 from resnet_keras.errors import InputError
 from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.model_files.metadata import Metadata, label_lines
-from resnet_keras.model_files.onnx import int8
+from resnet_keras.model_files.onnx import int8, rewriting
 from resnet_keras.model_files.opened import Opened, only, require_images
 
 SNIPPET = """\
@@ -155,14 +155,17 @@ def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
             function,
             input_signature=[spec],
             opset=min(opset, _WRITTEN),
-            inputs_as_nchw=[int8.IMAGES] if layout == "nchw" else None,
+            inputs_as_nchw=[int8.IMAGES],
         )
+    rewriting.simplify(graph)
     if opset > _WRITTEN:
         graph = onnx.version_converter.convert_version(graph, opset)
     # tf2onnx imports a domain that it does not use.
     kept = [entry for entry in graph.opset_import if not entry.domain]
     del graph.opset_import[:]
     graph.opset_import.extend(kept)
+    if layout == "nhwc":
+        rewriting.take_channels_last(graph)
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph

@@ -155,9 +155,7 @@ def _errors(
         values = dict(zip(names, outputs, strict=True))
         for layer, got, expected in pairs:
             real = values[expected]
-            # All is NCHW, but for pixels that come as NHWC and are normalised so.
-            pixels_last = layer == "normalise" and real.shape[-1] in (1, 3)
-            axis = 1 if real.ndim == 4 and not pixels_last else -1
+            axis = 1 if real.ndim == 4 else -1
             errors.add(layer, expected, values[got], real, axis)
     return errors.by_layer()
 
