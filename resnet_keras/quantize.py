@@ -256,9 +256,9 @@ def with_probabilities(clone: keras.Model, activation: str = "softmax") -> keras
 def with_rgb_input(network: keras.Model, *, rounded: bool = False) -> keras.Model:
     """Put what makes grey images of RGB ones in front of a network of grey images.
 
-    Grey is `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as in JPEG and in Pillow; it is not rounded
-    to whole numbers, so that a colour image may differ by half a level of 255 from one that was grey
-    before. Where R, G and B are equal, grey is the same.
+    Grey is `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as in JPEG and in Pillow. It is not
+    rounded to whole numbers: a colour image may differ by a level of 255 from what the decoder of
+    its file makes of it. Where R, G and B are equal, grey is the same.
 
     Args:
         network: whose images have one channel; its layers become part of the result.

@@ -118,9 +118,7 @@ def test_the_layout_of_a_foreign_file_follows_from_its_shape(tmp_path):
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 def test_height_and_width_may_differ(tmp_path, layout):
-    network = folded(
-        ResNet("resnet20_cifar", input_shape=(16, 24, 3)), rescale_rows=layout != "nchw"
-    )
+    network = folded(ResNet("resnet20_cifar", input_shape=(16, 24, 3)))
     metadata = Metadata(Preprocessing((16, 24), 20))
     onnx_format.write(network, tmp_path / "m.onnx", metadata, layout=layout)
     properties = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}

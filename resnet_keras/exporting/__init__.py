@@ -92,9 +92,9 @@ def export(
           `mean_difference`, `top1_agreement`, `top1`, `top1_source`; of a model that gives an
           image any number of labels also `decision_agreement`, `map`, `map_source`;
         - `measure`, `bound`, `kept`, `reason`: the verdict;
-        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `signatures`, `rgb_input`,
-          `calibration` (`dataset`, `split`, and `examples`, `seed`, or that it is `fine_tuned`): how
-          it was made, None where it does not apply;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `signatures`, `rgb_input`, and
+          `calibration` (`dataset`, `split`, and `examples`, `seed`, or that it is `fine_tuned`):
+          how it was made, None where it does not apply;
         - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
           alone changes, as a share of what its output distinguishes (see `LayerErrors`);
         - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from resnet_keras.clones import fold
+from resnet_keras.clones import Rescaling, fold
 from resnet_keras.console import say
 from resnet_keras.data import Split
 from resnet_keras.errors import InputError
@@ -41,14 +41,14 @@ class Calibration(NamedTuple):
     ranges: Mapping[str, tuple[float, float]] | None = None
 
 
-def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+def folded(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     """Clone `plain(model)` without batch norm: what is converted. Its layers keep their names.
 
     Args:
         model: any that `fold` takes.
-        rescale_rows: as of `fold`; what a format wants, its row says.
+        rescaling: as of `fold`; what a format wants, its row says.
     """
-    return fold(plain(model), rescale_rows=rescale_rows)
+    return fold(plain(model), rescaling=rescaling)
 
 
 def tuned_calibration(source: Path, original: ModelFile, settings: Settings) -> Calibration | None:
@@ -128,12 +128,12 @@ def _network(
     model: keras.Model, settings: Settings, calibration: Calibration | None
 ) -> keras.Model:
     """Clone a model into what the format's `write` takes."""
-    tuned = calibration is not None and calibration.ranges is not None
-    if tuned:
-        clone = quantization_aware(model, calibration.ranges)
+    ranges = calibration and calibration.ranges
+    if ranges is not None:
+        clone = quantization_aware(model, ranges)
         network = with_probabilities(clone, head_activation(model))
     elif settings.format.keeps_batch_norm:
         return model
     else:
-        network = folded(model, rescale_rows=settings.format.rescales_rows)
-    return with_rgb_input(network, rounded=tuned) if settings.rgb_input else network
+        network = folded(model, rescaling=settings.format.rescaling)
+    return with_rgb_input(network, rounded=ranges is not None) if settings.rgb_input else network

@@ -29,10 +29,10 @@ class Options(TypedDict, total=False):
             by their error.
         layout: of `.onnx`: "nhwc" (the default) or "nchw".
         opset: of `.onnx`, 13 to 18; by default 17.
-        signatures: of a SavedModel: "all" (the default), or "serve", which leaves out `serve_bytes`:
-            converters such as tensorflowjs and coremltools refuse its table of labels.
-        rgb_input: the file of a network of grey images takes RGB images and makes grey ones of them
-            itself, for programs that have no others, such as MediaPipe. Not for `.keras`.
+        signatures: of a SavedModel: "all" (the default), or "serve", which leaves out
+            `serve_bytes`: tensorflowjs and coremltools cannot convert its table of labels.
+        rgb_input: the file of a network of grey images takes RGB images and makes grey ones of
+            them itself, for programs that have no others, such as MediaPipe. Not for `.keras`.
     """
 
     format: Literal["web"] | None

@@ -50,7 +50,7 @@ class ModelFile:
         path: the file or folder.
         predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to probabilities, float32
             `(batch, classes)`.
-        channels: of an image; 1 where `metadata.rgb_input` says so, although the file itself takes 3.
+        channels: of an image; where `metadata.rgb_input` says so 1, although the file takes 3.
         metadata: how its images are prepared, and its labels.
         has_metadata: whether there was metadata beside the file or inside it; otherwise it is
             assumed from the model's input.
@@ -121,7 +121,9 @@ def open_model_file(
 
 def _repeating(predict: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """Give a file that takes RGB grey images: their pixels three times."""
-    return lambda images: predict(np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
+    return lambda images: predict(
+        np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+    )
 
 
 def warn_of_missing_metadata(model_file: ModelFile) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import keras
 
+from resnet_keras.clones import Rescaling
 from resnet_keras.errors import InputError
 from resnet_keras.model_files.metadata import Metadata
 from resnet_keras.model_files.opened import Opened, reason
@@ -70,8 +71,7 @@ class Format:
         options: of `export` that it takes, beside those that every int8 file has.
         keeps_batch_norm: whether a file has Keras' layers as they are, rather than a graph in which
             batch norms are folded into convolutions.
-        rescales_rows: whether `write` wants the numbers of a `Rescaling` for every place of a row, as
-            of `fold`, because its runtime is slow with three numbers; others have ways of their own.
+        rescaling: what `write` wants in place of a `Rescaling`, as of `clones.fold`.
         integer_scores: whether the scores of an int8 file have the type `io`, as its pixels do.
         takes_ranges: whether int8 can use the ranges that quantization-aware training has found.
         threads: whether the threads of its interpreter can be chosen.
@@ -86,7 +86,7 @@ class Format:
     quantize: tuple[str, ...] = ("none",)
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
     keeps_batch_norm: bool = False
-    rescales_rows: bool = False
+    rescaling: Rescaling = "layer"
     integer_scores: bool = False
     takes_ranges: bool = False
     threads: bool = False
@@ -144,6 +144,7 @@ TFLITE = Format(
     ".tflite",
     library="litert",
     quantize=("none", "float16", "dynamic", "int8"),
+    rescaling="convolution",
     options={"io": Option(("uint8", "int8", "float32"), "uint8"), "rgb_input": _RGB_INPUT},
     integer_scores=True,
     takes_ranges=True,
@@ -170,7 +171,7 @@ SAVED_MODEL = Format(
     ".saved_model",
     library="tensorflow",
     options={"signatures": Option(("all", "serve"), "all"), "rgb_input": _RGB_INPUT},
-    rescales_rows=True,
+    rescaling="rows",
     marker="saved_model.pb",
 )
 

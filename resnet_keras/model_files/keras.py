@@ -33,7 +33,7 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
     model = load_keras(path)
     require_images(path, model.input_shape)
     if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
-        model = fold(model, rescale_rows=True)
+        model = fold(model, rescaling="rows")
     if keras.backend.backend() != "tensorflow":
         return Opened(model.predict_on_batch, model.input_shape, model.output_shape[-1], None)
     import tensorflow as tf

@@ -148,9 +148,7 @@ def _serve_bytes(module: tf.Module, model: keras.Model, metadata: Metadata) -> C
     prepare = _preparing(metadata.preprocessing, 1 if metadata.rgb_input else wanted)
 
     def serve_bytes(image_bytes):
-        images, readable = tf.map_fn(
-            prepare, image_bytes, fn_output_signature=(tf.uint8, tf.bool)
-        )
+        images, readable = tf.map_fn(prepare, image_bytes, fn_output_signature=(tf.uint8, tf.bool))
         # Convolutions refuse an empty batch: one image stands in for none.
         number = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(number == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
@@ -160,7 +158,9 @@ def _serve_bytes(module: tf.Module, model: keras.Model, metadata: Metadata) -> C
         scores, best = tf.math.top_k(tf.where(readable[:, None], scores, 0.0), shown)
         names = module.table.lookup(tf.cast(best, tf.int64))
         indices = tf.strings.as_string(tf.range(number))
-        error = tf.strings.join(["image ", indices, " is not a readable JPEG, PNG, GIF or BMP file"])
+        error = tf.strings.join(
+            ["image ", indices, " is not a readable JPEG, PNG, GIF or BMP file"]
+        )
         answer = {
             "classes": tf.where(readable[:, None], names, ""),
             "scores": scores,

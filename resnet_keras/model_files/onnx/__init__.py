@@ -109,13 +109,15 @@ def write(
         InputError: `keep_float` names a layer that is not there.
     """
     with _quiet():
-        graph = _convert(model, layout, opset)
+        graph = _convert(model, opset)
         owners = _name_after_layers(graph, [layer.name for layer in model.layers])
         errors: dict[str, float] = {}
         if quantize == "int8":
             assert images is not None
-            pixels = images.transpose((0, 3, 1, 2)) if layout == "nchw" else images
+            pixels = images.transpose((0, 3, 1, 2))
             graph, errors = int8.quantized(graph, model, pixels, owners, io, keep_float)
+        if layout == "nhwc":
+            rewriting.take_channels_last(graph)
     height, width = metadata.preprocessing.size
     properties = {
         "labels": label_lines(metadata.labels).removesuffix("\n"),
@@ -144,8 +146,8 @@ def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     return names
 
 
-def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
-    """Convert a model with tf2onnx."""
+def _convert(model: keras.Model, opset: int) -> onnx.ModelProto:
+    """Convert a model to an NCHW graph with tf2onnx."""
     import tf2onnx
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=int8.IMAGES)
@@ -164,8 +166,6 @@ def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
     kept = [entry for entry in graph.opset_import if not entry.domain]
     del graph.opset_import[:]
     graph.opset_import.extend(kept)
-    if layout == "nhwc":
-        rewriting.take_channels_last(graph)
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph

@@ -40,7 +40,7 @@ def quantized(
     Args:
         graph: in float32.
         model: that it was converted from.
-        pixels: the images, uint8, in the graph's layout.
+        pixels: the images, uint8, NCHW as the graph is.
         owners: of each node, the layer that it belongs to.
         io: as of `write`.
         keep_float: likewise.
@@ -75,7 +75,7 @@ def _nodes_of(owners: dict[str, str], layers: Sequence[str]) -> list[str]:
 def _ranges(graph: onnx.ModelProto, model: keras.Model) -> dict[str, list[dict]]:
     """Set the range of pixels to 0-255, whatever the images show; so raw bytes have scale 1.
 
-    The ranges behind the normalisation follow from its numbers.
+    The ranges behind the normalisation, and behind `grey`, follow from their numbers.
     """
     from onnxruntime.quantization import QuantType
 
@@ -84,7 +84,9 @@ def _ranges(graph: onnx.ModelProto, model: keras.Model) -> dict[str, list[dict]]
     ranges: dict[str, list[dict]] = {IMAGES: [{**uint8, "scale": one, "zero_point": zero}]}
     low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
     for node in graph.graph.node:
-        if node.name == "normalise/Mul":
+        if node.name == "grey/Conv":
+            pass  # a mean of the colours: again 0-255
+        elif node.name == "normalise/Mul":
             scale = np.asarray(model.get_layer("normalise").scale, np.float32)
             low, high = low * scale, high * scale
         elif node.name == "normalise/Add":

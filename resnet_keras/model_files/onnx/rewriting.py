@@ -1,8 +1,8 @@
 """Rewrite a converted graph into operators that every importer gets right.
 
-ncnn's converter fails on a `Pad` in front of a convolution, OpenCV 5 computes a batch wrongly behind
-a `Squeeze` of a global pool, and TFLite and ONNX Runtime are slow where three numbers are repeated
-for each pixel: see docs/export.md.
+ncnn's converter fails on a `Pad` in front of a convolution, OpenCV 5 computes a batch wrongly
+behind a `Squeeze` of a global pool, and ONNX Runtime is slow where three numbers are repeated for
+each pixel.
 """
 
 from collections import Counter
@@ -92,10 +92,10 @@ def _zeros_around(pad: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> l
     _, widths, *value = pad.input
     mode = _attributes(pad).get("mode", b"constant")
     zero = not value or not value[0] or not np.any(constants.get(value[0], 1))
-    if mode != b"constant" or not zero or np.shape(constants.get(widths)) != (8,):
+    if mode != b"constant" or not zero or widths not in constants:
         return None
-    before, after = constants[widths].reshape(2, 4).tolist()
-    if any((*before[:2], *after[:2])) or min((*before, *after)) < 0:
+    before, after = constants[widths].reshape(2, -1).tolist()
+    if len(before) != 4 or any((*before[:2], *after[:2])) or min((*before, *after)) < 0:
         return None
     return [*before[2:], *after[2:]]
 

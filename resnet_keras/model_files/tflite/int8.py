@@ -70,25 +70,31 @@ def _numeric_verifications(interpreter: Interpreter) -> list[Sequence[int]]:
 def _set_pixel_ranges(content, model: keras.Model) -> None:
     """Set the range of pixels to 0-255, whatever the images show; so raw bytes have scale 1.
 
-    The ranges behind the normalisation follow from its numbers.
+    The ranges behind the normalisation, and behind `grey`, follow from their numbers.
     """
     (graph,) = content.subgraphs
     low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
     _set_range(graph.tensors[graph.inputs[0]], low, high)
     names = [layer.name for layer in model.layers]
-    if "normalise" not in names:
-        return
-    layer = model.get_layer("normalise")
-    scale, offset = (np.asarray(v, np.float32) for v in (layer.scale, layer.offset))
     for operator in graph.operators:
         tensor = graph.tensors[operator.outputs[0]]
-        if layer_of(tensor.name.decode(), names) == "normalise":
-            code = content.operatorCodes[operator.opcodeIndex].builtinCode
-            if code == schema.BuiltinOperator.MUL:
-                low, high = low * scale, high * scale
-            elif code == schema.BuiltinOperator.ADD:
-                low, high = low + offset, high + offset
-            _set_range(tensor, low, high)
+        name = layer_of(tensor.name.decode(), names)
+        if name not in ("grey", "normalise"):
+            continue
+        layer = model.get_layer(name)
+        if isinstance(layer, keras.layers.Conv2D):  # grey is one of RGB, too: see its weights
+            kernel, *bias = layer.get_weights()
+            scale, offset = kernel.sum((0, 1, 2)), bias[0] if bias else np.float32(0)
+        elif isinstance(layer, keras.layers.Rescaling):
+            scale, offset = (np.asarray(v, np.float32) for v in (layer.scale, layer.offset))
+        else:
+            continue
+        code = content.operatorCodes[operator.opcodeIndex].builtinCode
+        if code != schema.BuiltinOperator.ADD:
+            low, high = low * scale, high * scale
+        if code != schema.BuiltinOperator.MUL:
+            low, high = low + offset, high + offset
+        _set_range(tensor, low, high)
 
 
 def _set_range(tensor, low, high) -> None:
