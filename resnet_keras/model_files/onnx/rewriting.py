@@ -49,16 +49,24 @@ def take_channels_last(graph: onnx.ModelProto) -> None:
     del dimensions[1]
     dimensions.append(channels)
     readers = [node for node in graph.graph.node if images.name in node.input]
-    if [_permutation(node) for node in readers] == [_TO_NHWC]:  # it wants NHWC itself
-        (old,), new = readers[0].output, images.name
-        graph.graph.node.remove(readers[0])
-    else:
-        old, new = images.name, f"{images.name}/nchw"
-        transpose = onnx.helper.make_node("Transpose", [old], [new], "Transpose", perm=_TO_NCHW)
+    back = [node for node in readers if _permutation(node) == _TO_NHWC]  # what wants NHWC itself
+    for node in back:
+        graph.graph.node.remove(node)
+        _rename(graph, node.output[0], images.name)
+    if others := [node for node in readers if node not in back]:
+        planes = f"{images.name}/nchw"
+        for node in others:
+            node.input[:] = [planes if name == images.name else name for name in node.input]
+        transpose = onnx.helper.make_node(
+            "Transpose", [images.name], [planes], "Transpose", perm=_TO_NCHW
+        )
         graph.graph.node.insert(0, transpose)
+
+
+def _rename(graph: onnx.ModelProto, old: str, new: str) -> None:
+    """Let all that reads one tensor read another."""
     for node in graph.graph.node:
-        if node.output[0] != new:
-            node.input[:] = [new if name == old else name for name in node.input]
+        node.input[:] = [new if name == old else name for name in node.input]
 
 
 def _permutation(node: onnx.NodeProto) -> tuple[int, ...] | None:
