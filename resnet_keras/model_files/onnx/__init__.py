@@ -115,7 +115,7 @@ def write(
         if quantize == "int8":
             assert images is not None
             pixels = images.transpose((0, 3, 1, 2))
-            graph, errors = int8.quantized(graph, model, pixels, owners, io, keep_float)
+            graph, errors = int8.quantized(graph, pixels, owners, io, keep_float)
         if layout == "nhwc":
             rewriting.take_channels_last(graph)
     height, width = metadata.preprocessing.size
