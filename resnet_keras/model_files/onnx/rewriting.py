@@ -1,8 +1,7 @@
 """Rewrite a converted graph into operators that every importer gets right.
 
-ncnn's converter fails on a `Pad` in front of a convolution, OpenCV 5 computes a batch wrongly
-behind a `Squeeze` of a global pool, and ONNX Runtime is slow where three numbers are repeated for
-each pixel.
+ncnn has no `Pad`, OpenCV computes a batch wrongly behind a `Squeeze` of a global pool, and ONNX
+Runtime is slow where three numbers are repeated for each pixel.
 """
 
 from collections import Counter
@@ -39,8 +38,8 @@ def simplify(graph: onnx.ModelProto) -> None:
 def take_channels_last(graph: onnx.ModelProto) -> None:
     """Turn the input of an NCHW graph into NHWC, with one `Transpose` right behind it.
 
-    In front of the normalisation rather than behind it: a colour is then a plane, and its mean and
-    its standard deviation are one number each, which is fast.
+    In front of the normalisation rather than behind it: each channel is then a plane, multiplied by
+    one number, which is faster than three numbers repeated for each pixel.
     """
     (images,) = graph.graph.input
     dimensions = images.type.tensor_type.shape.dim
