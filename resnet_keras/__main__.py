@@ -88,6 +88,12 @@ class Output:
     """For .onnx and .xml: layout of the images. By default nhwc."""
     opset: Integer = None
     """For .onnx: version of the operators, 13 to 18. By default 17."""
+    signatures: Annotated[
+        Literal["all", "serve"] | None, arg(metavar="{all,serve}", help_behavior_hint="")
+    ] = None
+    """For a SavedModel: serve leaves out serve_bytes, which tensorflowjs cannot convert."""
+    rgb_input: Flag = False
+    """Take RGB images, and make grey ones of them in the file: for a network of grey images."""
     format: Annotated[Literal["web"] | None, arg(metavar="web", help_behavior_hint="")] = None
     """Write a folder with a page that classifies images in the browser."""
 

@@ -1,13 +1,16 @@
 """Clone a model with other layers that compute the same; `fold`: without batch norm."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from resnet_keras.internals.keras import calls, producer, readers
+
+# What `fold` makes of a `Rescaling`.
+Rescaling = Literal["layer", "rows", "convolution"]
 
 
 def cloned(
@@ -90,7 +93,7 @@ def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
             layer.finalize_state()  # else it computes with the statistics of its beginning
 
 
-def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     """Make a clone without batch norm: each becomes the scale and bias of its convolution.
 
     In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
@@ -100,9 +103,11 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
 
     Args:
         model: any, of stock layers or our batch norm.
-        rescale_rows: repeat the numbers of each `Rescaling` for every place of a row: the products
-            and sums are the same, but three numbers at a time are slow in TensorFlow, TFLite and
-            ONNX Runtime alike.
+        rescaling: what a `Rescaling` with a number for each channel becomes, because products and
+            sums with three numbers are slow in TensorFlow, TFLite and ONNX Runtime where these are
+            the last axis. "layer": it stays. "rows": the same with the numbers of every place of a
+            row, `(width, channels)`, where the width is known. "convolution": a `Conv2D` of 1x1,
+            whose numbers every importer reads alike.
 
     Returns:
         A float32 model that computes the same in inference; its layers keep their names.
@@ -121,10 +126,15 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
         config = {**layer.get_config(), "dtype": "float32"}
         if layer in norms:
             config["use_bias"] = True
-        if rescale_rows and type(layer) is keras.layers.Rescaling:
+        kind = type(layer)
+        if kind is keras.layers.Rescaling and rescaling == "rows":
             for name in ("scale", "offset"):
                 config[name] = _rows(config[name], layer.output.shape)
-        clones[layer] = type(layer).from_config(config)
+        if _becomes_convolution(layer, rescaling):
+            kind = keras.layers.Conv2D
+            config = {"filters": layer.output.shape[-1], "kernel_size": 1, "name": layer.name}
+            config |= {"dtype": "float32", "data_format": "channels_last"}
+        clones[layer] = kind.from_config(config)
         return clones[layer]
 
     def call(layer: keras.Operation, inputs: Any, *others: Any, **arguments: Any) -> Any:
@@ -134,6 +144,8 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
     for layer, copy in clones.items():
         if layer.name not in gone and type(copy) is type(layer):
             weights = layer.get_weights()
+            if _becomes_convolution(layer, rescaling):
+                weights = _diagonal(layer)
             copy.set_weights(_folded(weights, norms[layer]) if layer in norms else weights)
     return folded
 
@@ -163,6 +175,25 @@ def _constants(layer: keras.Layer) -> keras.layers.Rescaling | None:
     return keras.layers.Rescaling(
         (1 / std).tolist(), (-mean.ravel() / std).tolist(), name=layer.name, dtype="float32"
     )
+
+
+def _becomes_convolution(layer: keras.Layer, rescaling: Rescaling) -> bool:
+    """Tell whether a layer multiplies and adds a number for each of several channels."""
+    if rescaling != "convolution" or type(layer) is not keras.layers.Rescaling:
+        return False
+    shape = layer.output.shape
+    several = len(shape) == 4 and shape[-1] not in (None, 1)
+    return several and shape[3:] in (np.shape(layer.scale), np.shape(layer.offset))
+
+
+def _diagonal(layer: keras.layers.Rescaling) -> list[np.ndarray]:
+    """Kernel and bias of the convolution that takes the place of a `Rescaling`."""
+    channels = layer.output.shape[-1]
+    scale, offset = (
+        np.broadcast_to(np.asarray(numbers, np.float32), channels)
+        for numbers in (layer.scale, layer.offset)
+    )
+    return [np.diag(scale)[None, None], offset]
 
 
 def _rows(numbers: Any, shape: tuple[int | None, ...]) -> Any:

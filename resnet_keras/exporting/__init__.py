@@ -29,6 +29,7 @@ from resnet_keras.exporting.options import Options, Settings, settle
 from resnet_keras.exporting.prove import BOUNDS, compare, latencies, prove, size
 from resnet_keras.files import whole
 from resnet_keras.model_files import (
+    Metadata,
     ModelFile,
     open_model_file,
     warn_of_missing_metadata,
@@ -94,9 +95,9 @@ def export(
           also `map`, `map_source`;
         - of a quantized file `unquantized_max_difference`, of the same in float32;
         - `measure`, `bound`, `further_bounds`, `kept`, `reason`: the verdict;
-        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`, and
-          `examples`, `seed`, or that it is `fine_tuned`): how it was made, None where it does not
-          apply;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `signatures`, `rgb_input`, and
+          `calibration` (`dataset`, `split`, and `examples`, `seed`, or that it is `fine_tuned`):
+          how it was made, None where it does not apply;
         - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
           alone changes, as a share of what its output distinguishes (see `LayerErrors`);
         - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,
@@ -123,6 +124,11 @@ def export(
     original = open_model_file(path, folded=False)
     model = exportable(original, settings)
     warn_of_missing_metadata(original)
+    if settings.rgb_input and original.channels != 1:
+        raise InputError(
+            "`rgb_input` is for a network of grey images. "
+            f"Received: {path}, whose images have {original.channels} channels"
+        )
     # A single sigmoid decides between two classes; the proof needs no labels then.
     fitted = original if original.classes != 1 else dataclasses.replace(original, classes=None)
     if isinstance(split, Split):
@@ -178,7 +184,7 @@ class _Job:
 
     def run(self, model: keras.Model, calibration: Calibration | None) -> dict[str, Any]:
         """Convert, prove and publish."""
-        settings, metadata = self.settings, self.original.metadata
+        settings, metadata = self.settings, self._metadata
         # Before the long work: data that cannot be read is found now.
         image, _ = next(batches(self.original, self.test, 1))
         with whole(self.out) as part:
@@ -202,6 +208,12 @@ class _Job:
             report = publish.prepare(report, part, self.out, metadata, settings)
         publish.finish(report, self.out, metadata, settings)
         return report
+
+    @property
+    def _metadata(self) -> Metadata:
+        """What is written about OUT."""
+        rgb_input = bool(self.settings.rgb_input)
+        return dataclasses.replace(self.original.metadata, rgb_input=rgb_input)
 
     def _in_float32(self, model: keras.Model, part: Path) -> ModelFile:
         """Return the original; of a model in half precision, a copy that computes in float32."""

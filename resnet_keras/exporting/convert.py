@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from resnet_keras.clones import fold, of_size
+from resnet_keras.clones import Rescaling, fold, of_size
 from resnet_keras.console import say
 from resnet_keras.data import Split
 from resnet_keras.errors import InputError
@@ -20,6 +20,7 @@ from resnet_keras.quantize import (
     quantization_aware,
     read_ranges,
     with_probabilities,
+    with_rgb_input,
 )
 
 # How many training images the ranges are taken from, and how many there must be at least.
@@ -40,14 +41,14 @@ class Calibration(NamedTuple):
     ranges: Mapping[str, tuple[float, float]] | None = None
 
 
-def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+def folded(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     """Clone `plain(model)` without batch norm: what is converted. Its layers keep their names.
 
     Args:
         model: any that `fold` takes.
-        rescale_rows: as of `fold`; not for a file with the layout "nchw".
+        rescaling: as of `fold`; what a format wants, its row says.
     """
-    return fold(plain(model), rescale_rows=rescale_rows)
+    return fold(plain(model), rescaling=rescaling)
 
 
 def exportable(original: ModelFile, settings: Settings) -> keras.Model:
@@ -142,6 +143,8 @@ def convert(
     options = settings.writing()
     if calibration is not None:
         options["images"] = calibration.images
+        if settings.rgb_input and calibration.images is not None:
+            options["images"] = np.repeat(calibration.images, 3, axis=-1)
     network = _network(model, settings, calibration)
     errors = settings.format.module.write(network, path, metadata, **options)
     metadata.write(path)
@@ -152,9 +155,12 @@ def _network(
     model: keras.Model, settings: Settings, calibration: Calibration | None
 ) -> keras.Model:
     """Clone a model into what the format's `write` takes."""
-    if calibration is not None and calibration.ranges is not None:
-        clone = quantization_aware(model, calibration.ranges)
-        return with_probabilities(clone, head_activation(model))
-    if settings.format.keeps_batch_norm:
+    ranges = calibration and calibration.ranges
+    if ranges is not None:
+        clone = quantization_aware(model, ranges)
+        network = with_probabilities(clone, head_activation(model))
+    elif settings.format.keeps_batch_norm:
         return model
-    return folded(model, rescale_rows=settings.layout != "nchw")
+    else:
+        network = folded(model, rescaling=settings.format.rescaling)
+    return with_rgb_input(network, rounded=ranges is not None) if settings.rgb_input else network

@@ -51,7 +51,7 @@ class ModelFile:
         path: the file or folder.
         predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to scores, usually
             probabilities, float32 `(batch, classes)`; or to features, `(batch, ...)`.
-        channels: of an image.
+        channels: of an image; where `metadata.rgb_input` says so 1, although the file takes 3.
         metadata: how its images are prepared, and its labels.
         has_metadata: whether there was metadata beside the file or inside it; otherwise it is
             assumed from the model's input.
@@ -115,9 +115,12 @@ def open_model_file(
         described = dataclasses.replace(described, labels=(), threshold=None, features=True)
     if metadata is not None:
         _require_fit(described, path, (height, width), classes)
+    predict = opened.predict
+    if described.rgb_input and channels == 3:
+        predict, channels = _repeating(predict), 1
     return ModelFile(
         path,
-        opened.predict,
+        predict,
         channels,
         described,
         has_metadata=metadata is not None,
@@ -141,6 +144,13 @@ def require_scores(model_file: ModelFile, what: str) -> None:
             f"{what} needs scores of classes, but {model_file.path} gives features: choose a model "
             "file with a classification head. Received: a model without one"
         )
+
+
+def _repeating(predict: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Give a file that takes RGB grey images: their pixels three times."""
+    return lambda images: predict(
+        np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+    )
 
 
 def warn_of_missing_metadata(model_file: ModelFile) -> None:

@@ -45,7 +45,7 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
     model = load_keras(path)
     require_images(path, model.input_shape)
     if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
-        model = fold(model, rescale_rows=True)
+        model = fold(model, rescaling="rows")
     features = gives_features(model)
     classes = model.output_shape[-1] if len(model.output_shape) == 2 else None
     if keras.backend.backend() != "tensorflow":

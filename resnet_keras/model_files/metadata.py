@@ -25,6 +25,8 @@ class Metadata:
         threshold: of a model that gives an image any number of labels: all whose score, a
             probability, is this or more. None: an image has one class.
         features: whether the model gives features, an embedding or a map, not scores of classes.
+        rgb_input: whether the file takes RGB images for a network of grey ones, and makes these of
+            them itself. Images are prepared in grey, and each pixel is given three times.
     """
 
     preprocessing: Preprocessing
@@ -33,6 +35,7 @@ class Metadata:
     split: str | None = None
     threshold: float | None = None
     features: bool = False
+    rgb_input: bool = False
 
     @property
     def multi_label(self) -> bool:
@@ -56,6 +59,8 @@ class Metadata:
             own["split"] = self.split
         if self.features:
             own["features"] = True
+        if self.rgb_input:
+            own["rgb_input"] = True
         return self.preprocessing.to_json() | own
 
     def public(self) -> str:
@@ -116,7 +121,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
         own = {name: fields.pop(name) for name in _OWN if name in fields}
         texts = [own.get(name) for name in ("dataset", "split")]
         known = _are_words(own.get("labels", [])) and all(isinstance(t, str | None) for t in texts)
-        known = known and type(own.get("features", False)) is bool
+        known = known and all(type(own.get(n, False)) is bool for n in ("features", "rgb_input"))
         if not known or not _is_threshold(own.get("threshold")):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
@@ -126,7 +131,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
 
 
 # The fields of `Metadata` that are not of the preprocessing.
-_OWN = ("labels", "dataset", "split", "threshold", "features")
+_OWN = ("labels", "dataset", "split", "threshold", "features", "rgb_input")
 
 
 def _is_threshold(value: Any) -> bool:

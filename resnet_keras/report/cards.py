@@ -122,8 +122,11 @@ def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
     held = f"a probability for each {'label' if chosen else 'class'}"
     if metadata.features:
         held = "features, of an image as `(features,)` or `(height, width, channels)`"
+    colours = "RGB or grey"
+    if metadata.rgb_input:
+        colours = "RGB, of which the file makes grey images itself"
     return [
-        f"`pixels` is {kind}, `(batch, {shape})`, RGB or grey, 0-255; `scores` holds {held}, "
+        f"`pixels` is {kind}, `(batch, {shape})`, {colours}, 0-255; `scores` holds {held}, "
         f"{kind if quantized else 'float32'}."
         f"{how if quantized else ''}{chosen}"
     ]

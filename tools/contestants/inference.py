@@ -230,5 +230,6 @@ def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5"
         options = {"quantize": quantize, "images": np.concatenate(list(_calibration()))}
     elif quantize != "none":
         options = {"quantize": quantize}
-    model = folded(load_keras(_our_model(folder, version)), rescale_rows=True)
-    format_named(path).module.write(model, path, Metadata(Preprocessing(224, 256)), **options)
+    row = format_named(path)
+    model = folded(load_keras(_our_model(folder, version)), rescaling=row.rescaling)
+    row.module.write(model, path, Metadata(Preprocessing(224, 256)), **options)

@@ -19,7 +19,7 @@ import tensorflow as tf
 from resnet_keras.errors import InputError
 from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.model_files.metadata import Metadata, label_lines
-from resnet_keras.model_files.onnx import int8
+from resnet_keras.model_files.onnx import int8, rewriting
 from resnet_keras.model_files.opened import Opened, batched, only, pixel_layout, require_images
 
 SNIPPET = """\
@@ -101,13 +101,15 @@ def write(
         InputError: `keep_float` names a layer that is not there, or ONNX has no operator for one.
     """
     with _quiet():
-        graph = _convert(model, layout, opset, metadata.output)
+        graph = _convert(model, opset, metadata.output)
         owners = _name_after_layers(graph, [layer.name for layer in model.layers])
         errors: dict[str, float] = {}
         if quantize == "int8":
             assert images is not None
-            pixels = images.transpose((0, 3, 1, 2)) if layout == "nchw" else images
-            graph, errors = int8.quantized(graph, model, pixels, owners, io, keep_float)
+            pixels = images.transpose((0, 3, 1, 2))
+            graph, errors = int8.quantized(graph, pixels, owners, io, keep_float)
+        if layout == "nhwc":
+            rewriting.take_channels_last(graph)
     height, width = metadata.preprocessing.size
     properties = {
         "labels": label_lines(metadata.labels).removesuffix("\n"),
@@ -133,8 +135,8 @@ def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     return [name for name in operators if "." in name or name == "BatchNormalization"]
 
 
-def _convert(model: keras.Model, layout: str, opset: int, output: str) -> onnx.ModelProto:
-    """Convert a model with tf2onnx."""
+def _convert(model: keras.Model, opset: int, output: str) -> onnx.ModelProto:
+    """Convert a model to an NCHW graph with tf2onnx."""
     import tf2onnx
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=int8.IMAGES)
@@ -144,9 +146,10 @@ def _convert(model: keras.Model, layout: str, opset: int, output: str) -> onnx.M
             function,
             input_signature=[spec],
             opset=min(opset, _WRITTEN),
-            inputs_as_nchw=[int8.IMAGES] if layout == "nchw" else None,
+            inputs_as_nchw=[int8.IMAGES],
         )
     _require_known(graph, [layer.name for layer in model.layers])
+    rewriting.simplify(graph)
     if opset > _WRITTEN:
         graph = onnx.version_converter.convert_version(graph, opset)
     # tf2onnx imports a domain that it does not use.
