@@ -142,11 +142,13 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
 
     folded = cloned(model, clone, call)
     for layer, copy in clones.items():
-        if layer.name not in gone and type(copy) is type(layer):
-            weights = layer.get_weights()
-            if _becomes_convolution(layer, rescaling):
-                weights = _diagonal(layer)
-            copy.set_weights(_folded(weights, norms[layer]) if layer in norms else weights)
+        weights = layer.get_weights()
+        if _becomes_convolution(layer, rescaling):
+            copy.set_weights(_diagonal(layer))
+        elif layer in norms:
+            copy.set_weights(_folded(weights, norms[layer]))
+        elif layer.name not in gone and type(copy) is type(layer):
+            copy.set_weights(weights)
     return folded
 
 
