@@ -132,9 +132,11 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
 
     folded = cloned(model, clone, call)
     for layer, copy in clones.items():
-        if layer.name not in gone and type(copy) is type(layer):
+        if layer.name not in gone and copy.weights:
             weights = layer.get_weights()
             copy.set_weights(_folded(weights, norms[layer]) if layer in norms else weights)
+        if isinstance(copy, keras.layers.Normalization):
+            copy.finalize_state()  # of rows or columns; see `set_weights`
     return folded
 
 
