@@ -147,8 +147,10 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
             copy.set_weights(_diagonal(layer))
         elif layer in norms:
             copy.set_weights(_folded(weights, norms[layer]))
-        elif layer.name not in gone and type(copy) is type(layer):
+        elif layer.name not in gone and copy.weights:
             copy.set_weights(weights)
+        if isinstance(copy, keras.layers.Normalization):
+            copy.finalize_state()  # of rows or columns; see `set_weights`
     return folded
 
 
