@@ -124,11 +124,6 @@ def export(
     original = open_model_file(path, folded=False)
     model = exportable(original, settings)
     warn_of_missing_metadata(original)
-    if settings.rgb_input and original.channels != 1:
-        raise InputError(
-            "`rgb_input` is for a network of grey images. "
-            f"Received: {path}, whose images have {original.channels} channels"
-        )
     # A single sigmoid decides between two classes; the proof needs no labels then.
     fitted = original if original.classes != 1 else dataclasses.replace(original, classes=None)
     if isinstance(split, Split):

@@ -61,6 +61,11 @@ def exportable(original: ModelFile, settings: Settings) -> keras.Model:
     Raises:
         InputError: nobody could use the result.
     """
+    if settings.rgb_input and original.channels != 1:
+        raise InputError(
+            "`rgb_input` is for a network of grey images. "
+            f"Received: {original.path}, whose images have {original.channels} channels"
+        )
     model = load_keras(original.path)
     if model.output_shape[1:] == (1,) and last_activation(model) == "softmax":
         raise InputError(

@@ -14,7 +14,6 @@ from resnet_keras import data
 from resnet_keras.internals.tensorflow import parse_saved_model
 from resnet_keras.model_files.metadata import Metadata, label_lines
 from resnet_keras.model_files.opened import Opened, only, require_images
-from resnet_keras.preprocessing import Preprocessing
 
 SNIPPET = """\
 import tensorflow as tf
@@ -150,7 +149,7 @@ def _serve_bytes(module: tf.Module, model: keras.Model, metadata: Metadata) -> C
     threshold = metadata.threshold
     shown = min(TOP, classes) if threshold is None else classes
     wanted = model.input_shape[-1]
-    prepare = _preparing(metadata.preprocessing, 1 if metadata.rgb_input else wanted)
+    prepare = data.prepared_or_black(metadata.preprocessing, 1 if metadata.rgb_input else wanted)
 
     def serve_bytes(image_bytes):
         images, readable = tf.map_fn(prepare, image_bytes, fn_output_signature=(tf.uint8, tf.bool))
@@ -185,23 +184,3 @@ def _serve_bytes(module: tf.Module, model: keras.Model, metadata: Metadata) -> C
 
     files = tf.TensorSpec((None,), tf.string, name="image_bytes")
     return tf.function(serve_bytes, [files])
-
-
-def _preparing(preprocessing: Preprocessing, channels: int) -> Callable:
-    """Build the function from one file to its pixels, and to whether it could be read.
-
-    An operation that fails fails for the whole batch, but a data set can leave out what fails: so
-    each file becomes a data set of one image, with a black one behind it.
-    """
-    shape = (*preprocessing.size, channels)
-
-    def pixels(file):
-        image = data.evaluation_image(data.decode(file, channels), preprocessing)
-        return tf.ensure_shape(image, shape), True
-
-    def prepare(file):
-        image = tf.data.Dataset.from_tensors(file).map(pixels).ignore_errors()
-        black = tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
-        return image.concatenate(black).take(1).get_single_element()
-
-    return prepare

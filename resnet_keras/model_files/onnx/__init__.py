@@ -101,14 +101,18 @@ def write(
         InputError: `keep_float` names a layer that is not there, or ONNX has no operator for one.
     """
     with _quiet():
-        graph = _convert(model, opset, metadata.output)
+        # int8 kernels of ONNX Runtime are NHWC: normalised so, pixels need no transpose at all.
+        rows = quantize == "int8" and layout == "nhwc"
+        graph = _convert(model, opset, metadata.output, channels_last=rows)
         owners = _name_after_layers(graph, [layer.name for layer in model.layers])
         errors: dict[str, float] = {}
         if quantize == "int8":
             assert images is not None
-            pixels = images.transpose((0, 3, 1, 2))
+            if rows:
+                rewriting.repeat_in_rows(graph, *model.input_shape[2:])
+            pixels = images if rows else images.transpose((0, 3, 1, 2))
             graph, errors = int8.quantized(graph, pixels, owners, io, keep_float)
-        if layout == "nhwc":
+        elif layout == "nhwc":
             rewriting.take_channels_last(graph)
     height, width = metadata.preprocessing.size
     properties = {
@@ -135,8 +139,10 @@ def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     return [name for name in operators if "." in name or name == "BatchNormalization"]
 
 
-def _convert(model: keras.Model, opset: int, output: str) -> onnx.ModelProto:
-    """Convert a model to an NCHW graph with tf2onnx."""
+def _convert(
+    model: keras.Model, opset: int, output: str, *, channels_last: bool
+) -> onnx.ModelProto:
+    """Convert a model with tf2onnx, to an NCHW graph but for its input if that is NHWC."""
     import tf2onnx
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=int8.IMAGES)
@@ -146,7 +152,7 @@ def _convert(model: keras.Model, opset: int, output: str) -> onnx.ModelProto:
             function,
             input_signature=[spec],
             opset=min(opset, _WRITTEN),
-            inputs_as_nchw=[int8.IMAGES],
+            inputs_as_nchw=None if channels_last else [int8.IMAGES],
         )
     _require_known(graph, [layer.name for layer in model.layers])
     rewriting.simplify(graph)

@@ -38,7 +38,7 @@ def quantized(
 
     Args:
         graph: in float32.
-        pixels: the images, uint8, NCHW as the graph is.
+        pixels: the images, uint8, in the layout of the graph's input.
         owners: of each node, the layer that it belongs to.
         io: as of `write`.
         keep_float: likewise.
@@ -167,7 +167,9 @@ def _errors(
         values = dict(zip(names, outputs, strict=True))
         for layer, got, expected in pairs:
             real = values[expected]
-            axis = 1 if real.ndim == 4 else -1
+            # All is NCHW, but for pixels that come as NHWC and are normalised so.
+            pixels_last = layer == "normalise" and real.shape[-1] in (1, 3)
+            axis = 1 if real.ndim == 4 and not pixels_last else -1
             errors.add(layer, expected, values[got], real, axis)
     return errors.by_layer()
 
