@@ -16,11 +16,11 @@ shape = ",".join(map(str, (1, *pixels.shape[1:])))
 subprocess.run([program, model, f"inputshape=[{shape}]", "fp16=0"], check=True)
 net = ncnn.Net()
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-stem = model.removesuffix(".onnx").replace("-", "_")
+stem = model.removesuffix(".onnx")
 assert net.load_param(f"{stem}.ncnn.param") == net.load_model(f"{stem}.ncnn.bin") == 0
 scores = []
 for image in pixels:
     extractor = net.create_extractor()
-    extractor.input("in0", ncnn.Mat(image))
+    extractor.input("in0", ncnn.Mat(image).clone())
     scores.append(np.array(extractor.extract("out0")[1]).ravel().copy())
 save(scores)
