@@ -72,7 +72,7 @@ class Output:
     """What is written."""
 
     quantize: Literal["none", "float16", "dynamic", "int8"] = "none"
-    """For .tflite: float16, dynamic or int8. For .onnx: int8."""
+    """For .tflite: float16, dynamic or int8. For .onnx and .xml: int8."""
     calibrate: Name = None
     """int8: calibrate on the training images of this data set. By default as in training."""
     keep_float: Text = None
@@ -85,9 +85,15 @@ class Output:
     layout: Annotated[
         Literal["nhwc", "nchw"] | None, arg(metavar="{nhwc,nchw}", help_behavior_hint="")
     ] = None
-    """For .onnx: layout of the images. By default nhwc."""
+    """For .onnx and .xml: layout of the images. By default nhwc."""
     opset: Integer = None
     """For .onnx: version of the operators, 13 to 18. By default 17."""
+    signatures: Annotated[
+        Literal["all", "serve"] | None, arg(metavar="{all,serve}", help_behavior_hint="")
+    ] = None
+    """For a SavedModel: serve leaves out serve_bytes, which tensorflowjs cannot convert."""
+    rgb_input: Flag = False
+    """Take RGB images, and make grey ones of them in the file: for a network of grey images."""
     format: Annotated[Literal["web"] | None, arg(metavar="web", help_behavior_hint="")] = None
     """Write a folder with a page that classifies images in the browser."""
 
@@ -101,9 +107,10 @@ class Proof:
     bound: Annotated[
         Number,
         arg(
-            help="Largest allowed difference of a probability (by default 1e-4 for float32, 5e-3 "
-            "for float16), or smallest allowed fraction of images with the same top class, or of "
-            "decisions with several labels per image (by default 0.99, for dynamic and int8)."
+            help="Largest allowed difference of an output (by default 1e-4 for float32, 5e-3 for "
+            "float16), or smallest allowed fraction of images with the same top class, or of "
+            "decisions with several labels per image (by default 0.99, for dynamic and int8; of "
+            "features, the mean over the images of their largest difference, 0.05)."
         ),
     ] = None
     seed: int = 0
@@ -284,7 +291,7 @@ def predict(
     """Predict the most likely classes of images, or all of several labels.
 
     Args:
-        model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
+        model_file: A .keras, .tflite, .onnx or .xml file, or a SavedModel folder.
         paths: JPEG, PNG, GIF, BMP, WebP or TIFF files, or folders of them.
         top: Number of classes per image. Of several labels all above the threshold are given.
         out: Also write a CSV file with the columns path, rank, label and score.
@@ -315,7 +322,7 @@ def evaluate(
     """Measure accuracy and calibration on every image of a split.
 
     Args:
-        model_file: A .keras, .tflite or .onnx file, or a SavedModel folder.
+        model_file: A .keras, .tflite, .onnx or .xml file, or a SavedModel folder.
         images: Where the images come from.
         split: test, train, val, all, or a part such as test[:50%]. By default test, or all images
             of a folder without splits.
@@ -349,7 +356,7 @@ def export(
 
     Args:
         model_file: A .keras file.
-        out: A .tflite, .onnx or .keras file. Without a suffix: a SavedModel folder.
+        out: A .tflite, .onnx, .xml (OpenVINO) or .keras file. Without: a SavedModel folder.
         output: What is written.
         images: Where the test images come from.
         proof: How the file is compared with the model.

@@ -1,7 +1,7 @@
 """Clone a model with other layers that compute the same; `fold`: without batch norm."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -9,11 +9,15 @@ from keras import ops
 
 from resnet_keras.internals.keras import calls, producer, readers
 
+# What `fold` makes of a `Rescaling`.
+Rescaling = Literal["layer", "rows", "convolution"]
+
 
 def cloned(
     model: keras.Model,
     clone: Callable[[keras.Layer], keras.Layer],
     call: Callable[..., Any] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> keras.Model:
     """Make a model of the same graph with other layers.
 
@@ -22,6 +26,7 @@ def cloned(
         clone: returns the layer that takes the place of the given one. Operations that are not
             layers (`x + y`, those of `keras.ops`) have no weights and stay.
         call: `(layer, *inputs, **arguments)` to outputs; by default it calls the layer.
+        size: height and width of the images that the new model takes; None: as the old one.
 
     Returns:
         A model that is not compiled and has new weights.
@@ -45,7 +50,13 @@ def cloned(
         called.add(id(layer))
         return call(layer, *inputs, **arguments) if call else layer(*inputs, **arguments)
 
-    result = keras.models.clone_model(graph, clone_function=make, call_function=note)
+    sized = None
+    if size is not None:
+        images = graph.inputs[0]
+        sized = keras.Input((*size, images.shape[-1]), dtype=images.dtype, name=images.name)
+    result = keras.models.clone_model(
+        graph, input_tensors=sized, clone_function=make, call_function=note
+    )
     for layer in graph.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
@@ -57,18 +68,46 @@ def cloned(
     return result
 
 
-def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+def of_size(model: keras.Model, size: tuple[int, int]) -> keras.Model:
+    """Make a clone that takes images of one size, of a model that takes them of any.
+
+    Args:
+        model: any.
+        size: height and width, in pixels.
+    """
+    clone = cloned(model, lambda layer: type(layer).from_config(layer.get_config()), size=size)
+    set_weights(clone, model.get_weights())
+    return clone
+
+
+def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """Set the weights of a model, and what its `Normalization` layers derive from theirs.
+
+    Args:
+        model: any.
+        weights: of `get_weights`.
+    """
+    model.set_weights(weights)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # else it computes with the statistics of its beginning
+
+
+def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     """Make a clone without batch norm: each becomes the scale and bias of its convolution.
 
     In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
     is computed in float64, so that the clone differs by float32's rounding alone. A batch norm that
-    does not follow a convolution, channel by channel, stays.
+    does not follow a convolution, channel by channel, stays. A `Normalization` of channels becomes
+    a `Rescaling`: its tensors would be further inputs of a traced graph.
 
     Args:
         model: any, of stock layers or our batch norm.
-        rescale_rows: repeat the numbers of each `Rescaling` for every place of a row: the products
-            and sums are the same, but three numbers at a time are slow in TensorFlow, TFLite and
-            ONNX Runtime alike.
+        rescaling: what a `Rescaling` with a number for each channel becomes, because products and
+            sums with three numbers are slow in TensorFlow, TFLite and ONNX Runtime where these are
+            the last axis. "layer": it stays. "rows": the same with the numbers of every place of a
+            row, `(width, channels)`, where the width is known. "convolution": a `Conv2D` of 1x1,
+            whose numbers every importer reads alike.
 
     Returns:
         A float32 model that computes the same in inference; its layers keep their names.
@@ -81,13 +120,21 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
     clones: dict[keras.Layer, keras.Layer] = {}
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if (constants := _constants(layer)) is not None:
+            clones[layer] = constants
+            return constants
         config = {**layer.get_config(), "dtype": "float32"}
         if layer in norms:
             config["use_bias"] = True
-        if rescale_rows and type(layer) is keras.layers.Rescaling:
+        kind = type(layer)
+        if kind is keras.layers.Rescaling and rescaling == "rows":
             for name in ("scale", "offset"):
                 config[name] = _rows(config[name], layer.output.shape)
-        clones[layer] = type(layer).from_config(config)
+        if _becomes_convolution(layer, rescaling):
+            kind = keras.layers.Conv2D
+            config = {"filters": layer.output.shape[-1], "kernel_size": 1, "name": layer.name}
+            config |= {"dtype": "float32", "data_format": "channels_last"}
+        clones[layer] = kind.from_config(config)
         return clones[layer]
 
     def call(layer: keras.Operation, inputs: Any, *others: Any, **arguments: Any) -> Any:
@@ -95,9 +142,15 @@ def fold(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
 
     folded = cloned(model, clone, call)
     for layer, copy in clones.items():
-        if layer.name not in gone:
-            weights = layer.get_weights()
-            copy.set_weights(_folded(weights, norms[layer]) if layer in norms else weights)
+        weights = layer.get_weights()
+        if _becomes_convolution(layer, rescaling):
+            copy.set_weights(_diagonal(layer))
+        elif layer in norms:
+            copy.set_weights(_folded(weights, norms[layer]))
+        elif layer.name not in gone and copy.weights:
+            copy.set_weights(weights)
+        if isinstance(copy, keras.layers.Normalization):
+            copy.finalize_state()  # of rows or columns; see `set_weights`
     return folded
 
 
@@ -111,6 +164,40 @@ def _convolution_before(norm: keras.Layer) -> keras.layers.Conv2D | None:
     channels = 3 if layer.data_format == "channels_last" else 1
     linear = layer.activation is keras.activations.linear
     return layer if linear and norm.axis % 4 == channels else None
+
+
+def _constants(layer: keras.Layer) -> keras.layers.Rescaling | None:
+    """A `Rescaling` that does what a `Normalization` of channels does; None of other layers."""
+    if type(layer) is not keras.layers.Normalization or layer.invert:
+        return None
+    mean, variance = (
+        np.float64(ops.convert_to_numpy(tensor)) for tensor in (layer.mean, layer.variance)
+    )
+    if mean.shape[-1:] != (mean.size,):
+        return None  # of rows or columns
+    std = np.maximum(np.sqrt(variance), keras.config.epsilon()).ravel()
+    return keras.layers.Rescaling(
+        (1 / std).tolist(), (-mean.ravel() / std).tolist(), name=layer.name, dtype="float32"
+    )
+
+
+def _becomes_convolution(layer: keras.Layer, rescaling: Rescaling) -> bool:
+    """Tell whether a layer multiplies and adds a number for each of several channels."""
+    if rescaling != "convolution" or type(layer) is not keras.layers.Rescaling:
+        return False
+    shape = layer.output.shape
+    several = len(shape) == 4 and shape[-1] not in (None, 1)
+    return several and shape[3:] in (np.shape(layer.scale), np.shape(layer.offset))
+
+
+def _diagonal(layer: keras.layers.Rescaling) -> list[np.ndarray]:
+    """Kernel and bias of the convolution that takes the place of a `Rescaling`."""
+    channels = layer.output.shape[-1]
+    scale, offset = (
+        np.broadcast_to(np.asarray(numbers, np.float32), channels)
+        for numbers in (layer.scale, layer.offset)
+    )
+    return [np.diag(scale)[None, None], offset]
 
 
 def _rows(numbers: Any, shape: tuple[int | None, ...]) -> Any:

@@ -108,14 +108,22 @@ def load_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def without_noise() -> Iterator[None]:
-    """Capture stderr, including that of C++; at the end print it without the noise."""
+def without_noise(*told: type[Exception]) -> Iterator[None]:
+    """Capture stderr, including that of C++; at the end print it without the noise.
+
+    Args:
+        *told: errors that say all that is captured before them, which then is not printed.
+    """
     sys.stderr.flush()
     screen = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
             yield
+        except told:
+            sys.stderr.flush()
+            captured.truncate(0)
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(screen, 2)

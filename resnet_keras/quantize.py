@@ -25,6 +25,9 @@ from resnet_keras.internals.keras import producer
 # The share of a range that each batch leaves as it is, after the first hundreds of batches.
 MOMENTUM = 0.99
 
+# The weights of red, green and blue in grey: ITU-R BT.601, section 2.5.1.
+_BT601 = (0.299, 0.587, 0.114)
+
 # The lowest and the highest activation, by the name of the layer that they follow.
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -248,6 +251,29 @@ def with_probabilities(clone: keras.Model, activation: str = "softmax") -> keras
     else:
         end = keras.layers.Activation(activation, name="probabilities", dtype="float32")
     return keras.Model(clone.input, end(clone.output), name=clone.name)
+
+
+def with_rgb_input(network: keras.Model, *, rounded: bool = False) -> keras.Model:
+    """Put what makes grey images of RGB ones in front of a network of grey images.
+
+    Grey is `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as in JPEG and in Pillow. It is not
+    rounded to whole numbers: a colour image may differ by a level of 255 from what the decoder of
+    its file makes of it. Where R, G and B are equal, grey is the same.
+
+    Args:
+        network: whose images have one channel; its layers become part of the result.
+        rounded: whether it is a clone with fake-quantization operators; then this is rounded, too.
+
+    Returns:
+        A model of the same layers, with `grey` in front.
+    """
+    pixels = keras.Input((*network.input_shape[1:3], 3), name=network.inputs[0].name)
+    kind = Int8Conv2D if rounded else keras.layers.Conv2D
+    grey = kind(1, 1, use_bias=False, name="grey")
+    images = grey(FakeQuant((0.0, 255.0), name="rgb_range")(pixels) if rounded else pixels)
+    grey.set_weights([np.array(_BT601, np.float32).reshape(1, 1, 3, 1)])
+    # `call`: the layers one by one, whose names the formats look for; `network(...)` would be one.
+    return keras.Model(pixels, network.call(images), name=network.name)
 
 
 def head_activation(model: keras.Model) -> str:

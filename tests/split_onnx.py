@@ -13,7 +13,7 @@ __all__ = ["ROW", "SNIPPET", "open_file", "operators", "unwelcome", "write"]
 
 ROW = Format(
     "Split ONNX",
-    ".xml",
+    ".split",
     "split_onnx",
     library="onnx",
     options={"layout": Option(("nhwc", "nchw"), "nchw")},

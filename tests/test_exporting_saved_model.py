@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from resnet_keras import data, export
+from resnet_keras.internals.tensorflow import parse_saved_model
 from resnet_keras.model_files import Metadata, open_model_file, saved_model
 from resnet_keras.preprocessing import Preprocessing
 
@@ -91,3 +92,69 @@ def test_it_is_served_without_this_package(colour_run, tmp_path, run_python):
     best = np.argsort(-expected, axis=1)[:, :5]
     assert answer["classes"] == [[metadata.labels[i] for i in row] for row in best]
     assert np.abs(np.take_along_axis(expected, best, 1) - answer["scores"]).max() < 1e-5
+
+
+@pytest.fixture(scope="module", params=[None, 0.2], ids=["one class", "any number of labels"])
+def classifier(request):
+    """A network of seven classes, and its metadata."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(pixels))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(pixels, keras.layers.Dense(7, activation="softmax")(x))
+    return model, Metadata(Preprocessing(8), tuple("abcdefg"), threshold=request.param)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_all_others_are_answered(classifier, tmp_path):
+    model, metadata = classifier
+    saved_model.write(model, tmp_path / "served", metadata)
+    serve = tf.saved_model.load(tmp_path / "served").signatures["serve_bytes"]
+    files = []
+    for i in range(3):
+        image = np.random.default_rng(i).integers(0, 255, (9 + i, 20, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        files.append((tmp_path / f"{i}.png").read_bytes())
+    alone = serve(image_bytes=tf.constant(files))
+    assert alone["error"].numpy().tolist() == [b""] * 3
+    mixed = [files[0], b"no image", files[1], files[2][:60], b"", files[2]]
+    answer = serve(image_bytes=tf.constant(mixed))
+    good, bad = [0, 2, 5], [1, 3, 4]
+    for name in answer.keys() - {"error", "scores"}:
+        assert np.array_equal(answer[name].numpy()[good], alone[name].numpy())
+    assert np.allclose(answer["scores"].numpy()[good], alone["scores"], atol=1e-6)
+    assert not np.any(answer["scores"].numpy()[bad])
+    assert set(answer["classes"].numpy()[bad].ravel()) == {b""}
+    if metadata.multi_label:
+        assert answer["chosen"].numpy()[good].any() and not answer["chosen"].numpy()[bad].any()
+    wrong = b"image %d is not a readable JPEG, PNG, GIF or BMP file"
+    assert [text for text in answer["error"].numpy() if text] == [wrong % i for i in bad]
+
+
+def test_an_empty_batch_has_an_empty_answer(classifier, tmp_path):
+    model, metadata = classifier
+    saved_model.write(model, tmp_path / "served", metadata)
+    serve = tf.saved_model.load(tmp_path / "served").signatures["serve_bytes"]
+    answer = serve(image_bytes=tf.constant([], tf.string))
+    shown = 7 if metadata.multi_label else 5
+    assert answer["classes"].shape == answer["scores"].shape == (0, shown)
+    assert answer["error"].shape == (0,)
+
+
+def test_the_signature_of_files_can_be_left_out(classifier, tmp_path):
+    model, metadata = classifier
+    tables = {}
+    for signatures in ("all", "serve"):
+        saved_model.write(model, tmp_path / signatures, metadata, signatures=signatures)
+        loaded = tf.saved_model.load(tmp_path / signatures)
+        names = {"serve", "serving_default"} | ({"serve_bytes"} if signatures == "all" else set())
+        assert set(loaded.signatures) == names
+        (meta,) = parse_saved_model(tmp_path / signatures).meta_graphs
+        functions = [list(function.node_def) for function in meta.graph_def.library.function]
+        nodes = sum(functions, list(meta.graph_def.node))
+        tables[signatures] = any("Table" in node.op or "Dataset" in node.op for node in nodes)
+        # The labels and the metadata are there with and without.
+        opened = open_model_file(tmp_path / signatures)
+        assert opened.metadata == metadata
+        labels = (tmp_path / signatures / "assets" / "labels.txt").read_text()
+        assert labels.split() == list("abcdefg")
+    assert tables == {"all": True, "serve": False}

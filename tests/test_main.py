@@ -283,12 +283,15 @@ main(sys.argv[2:])
     ("package", "words", "extra"),
     [("tyro", ["doctor"], "train"), ("tensorflow", ["summary", "resnet20_cifar"], "train"),
      pytest.param("ai_edge_litert", ["predict", "x.tflite", "x.png"], "export",
+                  marks=pytest.mark.slow),
+     pytest.param("openvino", ["predict", "x.xml", "x.png"], "openvino",
                   marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_an_extra_brings_is_named_where_it_is_missing(
     run_python, tmp_path, package, words, extra
 ):
-    (tmp_path / "x.tflite").write_bytes(b"x")
+    for name in ("x.tflite", "x.xml", "x.bin"):
+        (tmp_path / name).write_bytes(b"x")
     words = [str(tmp_path / word) if word.startswith("x.") else word for word in words]
     line = refused_in_one_line(run_python("-c", WITHOUT, package, *words))
     assert f"pip install 'resnet-keras[{extra}]'" in line and package in line

@@ -12,14 +12,14 @@ from resnet_keras.model_files.formats import FORMATS, format_named, format_of
 
 @pytest.fixture
 def trial(monkeypatch):
-    """A fifth format."""
+    """A sixth format."""
     monkeypatch.setattr(formats, "FORMATS", (*FORMATS, split_onnx.ROW))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("trial")
 def test_a_new_format_is_exported_proved_timed_and_evaluated(digits_run, data_dir, tmp_path):
-    out = tmp_path / "out" / "digits.xml"
+    out = tmp_path / "out" / "digits.split"
     report = export(digits_run / "model.keras", out, data_dir=data_dir, examples=64)
     assert report["kept"] and report["max_difference"] < 1e-4
     assert report["layout"] == "nchw" and report["opset"] is None and report["io"] is None
@@ -27,7 +27,7 @@ def test_a_new_format_is_exported_proved_timed_and_evaluated(digits_run, data_di
     assert set(report["latency_ms"]) == {"1", "4"}
     names = {path.name for path in out.parent.iterdir()}
     assert names == {
-        "digits.xml", "digits.bin", "digits.json", "digits.xml.md", "digits.xml.report.json",
+        "digits.split", "digits.bin", "digits.json", "digits.split.md", "digits.split.report.json",
     }  # fmt: skip
     weights = out.with_suffix(".bin").stat().st_size
     # Kernels of the three stages and of the head; conv1, of 576 bytes, is in the other file.
@@ -40,22 +40,23 @@ def test_a_new_format_is_exported_proved_timed_and_evaluated(digits_run, data_di
 
 @pytest.mark.usefixtures("trial")
 def test_a_new_format_is_in_the_messages(digits_run, tmp_path):
-    with pytest.raises(InputError, match="OUT must be .*a SavedModel folder or a .xml file"):
+    with pytest.raises(InputError, match="OUT must be .*a SavedModel folder or a .split file"):
         export(digits_run / "model.keras", tmp_path / "x.h5")
-    with pytest.raises(InputError, match="`quantize` of a .xml file must be none. Received"):
-        export(digits_run / "model.keras", tmp_path / "x.xml", quantize="int8")
-    with pytest.raises(InputError, match="`layout` is for a .onnx file or a .xml file only"):
+    with pytest.raises(InputError, match="`quantize` of a .split file must be none. Received"):
+        export(digits_run / "model.keras", tmp_path / "x.split", quantize="int8")
+    takers = "a .onnx file, a .xml file or a .split file"
+    with pytest.raises(InputError, match=f"`layout` is for {takers} only"):
         export(digits_run / "model.keras", tmp_path / "x.tflite", layout="nchw")
     (tmp_path / "x.bin").write_text("my own")
     with pytest.raises(InputError, match="x.bin exists, is not part of an earlier export"):
-        export(digits_run / "model.keras", tmp_path / "x.xml")
+        export(digits_run / "model.keras", tmp_path / "x.split")
 
 
 def test_a_file_is_of_the_format_that_its_suffix_says(tmp_path):
     assert format_named("a/b.tflite").name == "TFLite" and format_named("a/b").name == "SavedModel"
     assert format_named("a/b.h5") is None
     assert format_of(tmp_path / "b.onnx").name == "ONNX"
-    message = "a .keras file, a .tflite file, a .onnx file or a SavedModel folder. Received: "
+    message = "a .onnx file, a .xml file or a SavedModel folder. Received: "
     for path in (tmp_path, tmp_path / "b.h5"):
         with pytest.raises(InputError, match=message):
             format_of(path)

@@ -33,7 +33,7 @@ TOOLS = Path(__file__).parent
 # Ours stand on some of them, the peers are the others.
 PACKAGES = (
     *("keras", "tensorflow", "jax", "numpy", "keras-hub", "torch", "timm", "onnxruntime"),
-    *("ai-edge-litert", "tf2onnx"),
+    *("ai-edge-litert", "tf2onnx", "openvino"),
 )
 
 
@@ -210,6 +210,18 @@ def compare_inference(options, folder):
         {
             "our export": ("inference.onnx_ours", {"folder": folder}),
             "torch's export": ("inference.onnx_torch", {"folder": folder}),
+        },
+    )
+    yield (
+        "OpenVINO ResNet-50 1, batch 1, one thread",
+        "images_per_second",
+        {
+            "our export": ("inference.openvino_ours", {"folder": folder, "quantize": "none"}),
+            "keras.applications, converted": (
+                "inference.openvino_applications",
+                {"folder": folder},
+            ),
+            "our export, int8": ("inference.openvino_ours", {"folder": folder, "quantize": "int8"}),
         },
     )
     for kind in ("none", "int8"):

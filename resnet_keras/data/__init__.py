@@ -7,7 +7,7 @@ from resnet_keras.data.csv_files import open_csv
 from resnet_keras.data.features import FeatureSplit
 from resnet_keras.data.files import Files, FileSplit
 from resnet_keras.data.folders import open_folder
-from resnet_keras.data.images import decode, evaluation_image, read_image
+from resnet_keras.data.images import decode, evaluation_image, prepared_or_black, read_image
 from resnet_keras.data.preparation import prepare
 from resnet_keras.data.reading import reading
 from resnet_keras.data.records import RecordSplit
@@ -27,6 +27,7 @@ __all__ = [
     "decode",
     "evaluation_batches",
     "evaluation_image",
+    "prepared_or_black",
     "open_csv",
     "open_folder",
     "prepare",

@@ -1,7 +1,7 @@
 """One image: from a file or from bytes to pixels, and to what evaluation sees of it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -32,6 +32,34 @@ def evaluation_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
         antialias=preprocessing.antialias,
     )
     return tf.ensure_shape(cropped, (*preprocessing.size, None))
+
+
+def prepared_or_black(preprocessing: Preprocessing, channels: int) -> Callable:
+    """Build the function from one file to its pixels, and to whether it could be read.
+
+    An operation that fails fails for the whole batch, but a data set can leave out what fails: so
+    each file becomes a data set of one image, with a black one behind it.
+
+    Args:
+        preprocessing: of the image.
+        channels: 1 or 3.
+
+    Returns:
+        A graph function from the bytes of a file, a string tensor, to uint8 `(height, width,
+        channels)` and a bool.
+    """
+    shape = (*preprocessing.size, channels)
+
+    def pixels(file: tf.Tensor) -> tuple[tf.Tensor, bool]:
+        image = evaluation_image(decode(file, channels), preprocessing)
+        return tf.ensure_shape(image, shape), True
+
+    def prepare(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.data.Dataset.from_tensors(file).map(pixels).ignore_errors()
+        black = tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
+        return image.concatenate(black).take(1).get_single_element()
+
+    return prepare
 
 
 def read_image(path: str | Path, channels: int = 3) -> tf.Tensor:

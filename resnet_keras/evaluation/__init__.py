@@ -24,7 +24,12 @@ from resnet_keras.evaluation.splits import (
     source_for,
 )
 from resnet_keras.files import sha256
-from resnet_keras.model_files import ModelFile, open_model_file, warn_of_missing_metadata
+from resnet_keras.model_files import (
+    ModelFile,
+    open_model_file,
+    require_scores,
+    warn_of_missing_metadata,
+)
 from resnet_keras.published import Pretrained, find
 from resnet_keras.weights import model_file_of
 
@@ -88,11 +93,13 @@ def evaluate(
         Of a model that gives an image any number of labels: see `label_results`.
 
     Raises:
-        InputError: a file, data set or split is missing or does not fit, `dataset` is given
+        InputError: the file gives features; a file, data set or split is missing or does not fit,
+            `dataset` is given
             beside open splits only, or a temperature has no image, or several labels, to fit on.
     """
     _require_use(save, dataset, (split, calibrate_on))
     model_file, row = _opened(model_file)
+    require_scores(model_file, "`evaluate`")
     _require_one_class(model_file, calibrate_on)
     warn_of_missing_metadata(model_file)
 

@@ -12,7 +12,13 @@ from resnet_keras.data.folders import is_litter
 from resnet_keras.devices import forward_batch
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
-from resnet_keras.model_files import Metadata, ModelFile, open_model_file, warn_of_missing_metadata
+from resnet_keras.model_files import (
+    Metadata,
+    ModelFile,
+    open_model_file,
+    require_scores,
+    warn_of_missing_metadata,
+)
 from resnet_keras.weights import model_file_of
 
 
@@ -36,8 +42,8 @@ def predict(
         model file gives, usually a probability; a class that has no name is called by its number.
 
     Raises:
-        InputError: a file is missing or not an image, a folder has no images, or `top` is out of
-            its range.
+        InputError: the model file gives features; a file is missing or not an image, a folder has
+            no images, or `top` is out of its range.
     """
     if top < 1:
         raise InputError(f"`top` must be above 0. Received: top={top}")
@@ -47,6 +53,7 @@ def predict(
     files = [file for path in paths for file in _files(Path(path))]
     if not isinstance(model_file, ModelFile):
         model_file = open_model_file(model_file_of(model_file))
+    require_scores(model_file, "`predict`")
     warn_of_missing_metadata(model_file)
     metadata, answers = model_file.metadata, []
     most = forward_batch(metadata.preprocessing.size)

@@ -79,6 +79,8 @@ def require_fit(model_file: ModelFile, split: data.Split) -> None:
             in the number of classes, or, of images of one's own, in the names of the classes.
     """
     require_channels(model_file, split)
+    if model_file.metadata.features:
+        return  # of any image
     name, labels = dataset_of(split), model_file.metadata.labels
     if split.multi_label != model_file.metadata.multi_label:
         kinds = ("one class", "any number of labels")

@@ -20,6 +20,7 @@ from resnet_keras.exporting import publish
 from resnet_keras.exporting.convert import (
     Calibration,
     convert,
+    exportable,
     folded,
     image_calibration,
     tuned_calibration,
@@ -28,8 +29,8 @@ from resnet_keras.exporting.options import Options, Settings, settle
 from resnet_keras.exporting.prove import BOUNDS, compare, latencies, prove, size
 from resnet_keras.files import whole
 from resnet_keras.model_files import (
+    Metadata,
     ModelFile,
-    load_keras,
     open_model_file,
     warn_of_missing_metadata,
 )
@@ -72,7 +73,8 @@ def export(
 
     Args:
         model_file: a `.keras` file.
-        out: `.tflite`, `.onnx`, `.keras`, or a name without suffix: a SavedModel.
+        out: `.tflite`, `.onnx`, `.xml` (OpenVINO), `.keras`, or a name without suffix: a
+            SavedModel.
         split: of the images that the proof runs on, by default those that the model was tested on;
             or an opened split, for which the next three are not used.
         dataset: of these images; by default the data set that the model was trained on.
@@ -88,12 +90,14 @@ def export(
         people (Hugging Face's front matter). It holds:
 
         - `model_file`, `dataset`, `split`, and what `compare` found: `examples`, `max_difference`,
-          `mean_difference`, `top1_agreement`, `top1`, `top1_source`; of a model that gives an
-          image any number of labels also `decision_agreement`, `map`, `map_source`;
-        - `measure`, `bound`, `kept`, `reason`: the verdict;
-        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `calibration` (`dataset`, `split`, and
-          `examples`, `seed`, or that it is `fine_tuned`): how it was made, None where it does not
-          apply;
+          `mean_difference`, `mean_largest_difference`, `difference_of`, `top1_agreement`, `top1`,
+          `top1_source`, `decision_agreement`; of a model that gives an image any number of labels
+          also `map`, `map_source`;
+        - of a quantized file `unquantized_max_difference`, of the same in float32;
+        - `measure`, `bound`, `further_bounds`, `kept`, `reason`: the verdict;
+        - `quantize`, `io`, `keep_float`, `layout`, `opset`, `signatures`, `rgb_input`, and
+          `calibration` (`dataset`, `split`, and `examples`, `seed`, or that it is `fine_tuned`):
+          how it was made, None where it does not apply;
         - `layers`: of int8, `layer` and `error`, the largest first: what quantizing this layer
           alone changes, as a share of what its output distinguishes (see `LayerErrors`);
         - `operators` and how often each is there; `bytes`, `bytes_source` and, if quantized,
@@ -103,8 +107,8 @@ def export(
         - `seconds` that all took, `command`; of a page also `format`.
 
     Raises:
-        InputError: a file, data set, layer or format that is not there, or options that do not go
-            together.
+        InputError: a file, data set, layer or format that is not there, options that do not go
+            together, or a model that the format cannot hold.
         BoundMissed: the result is not equal; no new `out` is left, and an old one is as it was. The
             report says how far it is.
     """
@@ -118,16 +122,19 @@ def export(
     publish.require_replaceable(out, settings)
     # As Keras runs it: what is proved may not share the folding with what proves it.
     original = open_model_file(path, folded=False)
+    model = exportable(original, settings)
     warn_of_missing_metadata(original)
+    # A single sigmoid decides between two classes; the proof needs no labels then.
+    fitted = original if original.classes != 1 else dataclasses.replace(original, classes=None)
     if isinstance(split, Split):
-        require_fit(original, split)
+        require_fit(fitted, split)
     else:
         source = source_for(
             original, split=split, dataset=dataset, data_dir=data_dir, skip_bad=skip_bad
         )
-        split = open_split_for(original, source)
+        split = open_split_for(fitted, source)
     job = _Job(start, path, out, settings, original, split, examples, bound)
-    return job.run(job.calibration(seed))
+    return job.run(model, job.calibration(seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,21 +177,22 @@ class _Job:
             ).open()
         return image_calibration(self.original, split, seed)
 
-    def run(self, calibration: Calibration | None) -> dict[str, Any]:
+    def run(self, model: keras.Model, calibration: Calibration | None) -> dict[str, Any]:
         """Convert, prove and publish."""
-        settings, metadata = self.settings, self.original.metadata
+        settings, metadata = self.settings, self._metadata
         # Before the long work: data that cannot be read is found now.
         image, _ = next(batches(self.original, self.test, 1))
-        model = load_keras(self.source)
         with whole(self.out) as part:
             file = publish.proved(part, settings)
             original = self._in_float32(model, part)
             say(f"converting to {settings.format.name}, {settings.precision}")
             errors = convert(model, file, metadata, settings, calibration)
             candidate = open_model_file(file, folded=False)
-            report = self._facts(calibration, errors) | self._proof(original, candidate)
+            unquantized = self._unquantized(model, file)
+            report = self._facts(calibration, errors)
+            report |= self._proof(original, candidate, unquantized)
             if report["kept"]:
-                report |= self._measured(model, original, candidate, image)
+                report |= self._measured(original, candidate, unquantized, image)
             seconds = round(time.perf_counter() - self.start, 1)
             report |= {"seconds": seconds, "command": command()}
             if not report["kept"]:
@@ -196,6 +204,12 @@ class _Job:
         publish.finish(report, self.out, metadata, settings)
         return report
 
+    @property
+    def _metadata(self) -> Metadata:
+        """What is written about OUT."""
+        rgb_input = bool(self.settings.rgb_input)
+        return dataclasses.replace(self.original.metadata, rgb_input=rgb_input)
+
     def _in_float32(self, model: keras.Model, part: Path) -> ModelFile:
         """Return the original; of a model in half precision, a copy that computes in float32."""
         if all(layer.compute_dtype == "float32" for layer in model.layers):
@@ -206,7 +220,17 @@ class _Job:
         opened = open_model_file(copy, folded=False)
         return dataclasses.replace(opened, path=self.source, metadata=self.original.metadata)
 
-    def _proof(self, original: ModelFile, candidate: ModelFile) -> dict[str, Any]:
+    def _unquantized(self, model: keras.Model, file: Path) -> ModelFile | None:
+        """Write the same as a quantized file in float32, beside it; None if it is not quantized."""
+        if self.settings.quantize == "none":
+            return None
+        float32 = file.with_name(f"float32-{file.name}")
+        convert(model, float32, self.original.metadata, self.settings.in_float32())
+        return open_model_file(float32, folded=False)
+
+    def _proof(
+        self, original: ModelFile, candidate: ModelFile, unquantized: ModelFile | None
+    ) -> dict[str, Any]:
         """Compare the file with the model."""
         source = self.test.source
         images = f"{source.split} images of {source.dataset}" if source else "images"
@@ -217,22 +241,25 @@ class _Job:
             candidate,
             self.test,
             self.settings,
+            unquantized=unquantized,
             examples=self.examples,
             bound=self.bound,
         )
 
     def _measured(
-        self, model: keras.Model, original: ModelFile, candidate: ModelFile, image: np.ndarray
+        self,
+        original: ModelFile,
+        candidate: ModelFile,
+        unquantized: ModelFile | None,
+        image: np.ndarray,
     ) -> dict[str, Any]:
         """Measure latency; of a quantized file also latency and bytes of the same in float32."""
         say("measuring latency")
         files = {"latency_ms": candidate, "latency_ms_source": original}
         facts: dict[str, Any] = {"cores": os.cpu_count()}
-        if self.settings.quantize != "none":
-            float32 = candidate.path.with_name(f"float32-{candidate.path.name}")
-            convert(model, float32, self.original.metadata, self.settings.in_float32())
-            facts["bytes_float32"] = size(self.settings.format.files(float32))
-            files["latency_ms_float32"] = open_model_file(float32)
+        if unquantized is not None:
+            facts["bytes_float32"] = size(self.settings.format.files(unquantized.path))
+            files["latency_ms_float32"] = unquantized
         return latencies(files, image) | facts
 
     def _facts(self, calibration: Calibration | None, errors: dict[str, float]) -> dict[str, Any]:

@@ -7,19 +7,20 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from resnet_keras.clones import fold
+from resnet_keras.clones import Rescaling, fold, of_size
 from resnet_keras.console import say
 from resnet_keras.data import Split
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import batches, require_channels
 from resnet_keras.exporting.options import Settings
-from resnet_keras.model_files import Metadata, ModelFile
-from resnet_keras.model_files.keras import plain
+from resnet_keras.model_files import Metadata, ModelFile, load_keras, metadata_path
+from resnet_keras.model_files.keras import last_activation, plain
 from resnet_keras.quantize import (
     head_activation,
     quantization_aware,
     read_ranges,
     with_probabilities,
+    with_rgb_input,
 )
 
 # How many training images the ranges are taken from, and how many there must be at least.
@@ -40,14 +41,46 @@ class Calibration(NamedTuple):
     ranges: Mapping[str, tuple[float, float]] | None = None
 
 
-def folded(model: keras.Model, *, rescale_rows: bool = False) -> keras.Model:
+def folded(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     """Clone `plain(model)` without batch norm: what is converted. Its layers keep their names.
 
     Args:
         model: any that `fold` takes.
-        rescale_rows: as of `fold`; not for a file with the layout "nchw".
+        rescaling: as of `fold`; what a format wants, its row says.
     """
-    return fold(plain(model), rescale_rows=rescale_rows)
+    return fold(plain(model), rescaling=rescaling)
+
+
+def exportable(original: ModelFile, settings: Settings) -> keras.Model:
+    """Load the model of a file for conversion; of one size, where the format needs one.
+
+    Args:
+        original: the model file that is exported.
+        settings: how.
+
+    Raises:
+        InputError: nobody could use the result.
+    """
+    if settings.rgb_input and original.channels != 1:
+        raise InputError(
+            "`rgb_input` is for a network of grey images. "
+            f"Received: {original.path}, whose images have {original.channels} channels"
+        )
+    model = load_keras(original.path)
+    if model.output_shape[1:] == (1,) and last_activation(model) == "softmax":
+        raise InputError(
+            f"{original.path} ends in a softmax of one class, which is 1.0 for every image: give "
+            f"the layer a sigmoid. Received: {model.layers[-1].name}"
+        )
+    if not settings.format.fixed_size or not original.any_size:
+        return model
+    if not original.has_metadata:
+        raise InputError(
+            f"{settings.format.described} takes images of one size, and neither {original.path} "
+            f"nor {metadata_path(original.path).name} beside it names one: write that file, "
+            f'{{"size": [HEIGHT, WIDTH]}}. Received: input_shape={model.input_shape[1:]}'
+        )
+    return of_size(model, original.metadata.preprocessing.size)
 
 
 def tuned_calibration(source: Path, original: ModelFile, settings: Settings) -> Calibration | None:
@@ -115,6 +148,8 @@ def convert(
     options = settings.writing()
     if calibration is not None:
         options["images"] = calibration.images
+        if settings.rgb_input and calibration.images is not None:
+            options["images"] = np.repeat(calibration.images, 3, axis=-1)
     network = _network(model, settings, calibration)
     errors = settings.format.module.write(network, path, metadata, **options)
     metadata.write(path)
@@ -125,9 +160,12 @@ def _network(
     model: keras.Model, settings: Settings, calibration: Calibration | None
 ) -> keras.Model:
     """Clone a model into what the format's `write` takes."""
-    if calibration is not None and calibration.ranges is not None:
-        clone = quantization_aware(model, calibration.ranges)
-        return with_probabilities(clone, head_activation(model))
-    if settings.format.keeps_batch_norm:
+    ranges = calibration and calibration.ranges
+    if ranges is not None:
+        clone = quantization_aware(model, ranges)
+        network = with_probabilities(clone, head_activation(model))
+    elif settings.format.keeps_batch_norm:
         return model
-    return folded(model, rescale_rows=settings.layout != "nchw")
+    else:
+        network = folded(model, rescaling=settings.format.rescaling)
+    return with_rgb_input(network, rounded=ranges is not None) if settings.rgb_input else network

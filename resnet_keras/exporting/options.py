@@ -27,8 +27,12 @@ class Options(TypedDict, total=False):
             default; pixels are raw bytes), "int8" (`.tflite`) or "float32".
         keep_float: for int8, names of layers that are not quantized; the report lists all layers
             by their error.
-        layout: of `.onnx`: "nhwc" (the default) or "nchw".
+        layout: of `.onnx` and `.xml`: "nhwc" (the default) or "nchw".
         opset: of `.onnx`, 13 to 18; by default 17.
+        signatures: of a SavedModel: "all" (the default), or "serve", which leaves out
+            `serve_bytes`: tensorflowjs and coremltools cannot convert its table of labels.
+        rgb_input: the file of a network of grey images takes RGB images and makes grey ones of
+            them itself, for programs that have no others, such as MediaPipe. Not for `.keras`.
     """
 
     format: Literal["web"] | None
@@ -38,6 +42,8 @@ class Options(TypedDict, total=False):
     keep_float: Sequence[str]
     layout: str | None
     opset: int | None
+    signatures: str | None
+    rgb_input: bool
 
 
 # Options that say how a file becomes int8, whatever its format.
@@ -57,6 +63,8 @@ class Settings:
         keep_float: of int8; else empty.
         layout: None where the format has one layout.
         opset: None where the format has none.
+        signatures: None where the format has none.
+        rgb_input: as of `Options`; None where the format has no such files.
     """
 
     format: Format
@@ -67,6 +75,8 @@ class Settings:
     keep_float: tuple[str, ...]
     layout: str | None
     opset: int | None
+    signatures: str | None
+    rgb_input: bool | None
 
     @property
     def precision(self) -> str:
@@ -75,12 +85,13 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """Return the part of them that stands in a report."""
-        names = ("quantize", "io", "keep_float", "layout", "opset")
+        names = ("quantize", "io", "keep_float", "layout", "opset", "signatures", "rgb_input")
         return {name: getattr(self, name) for name in names} | {"keep_float": list(self.keep_float)}
 
     def writing(self) -> dict[str, Any]:
         """Return what the format's `write` takes, but for the calibration images."""
         names = [name for name in self.format.options if getattr(self, name) is not None]
+        names = [name for name in names if name != "rgb_input"]  # the network itself has it
         if len(self.format.quantize) > 1:
             names.append("quantize")
         if self.quantize == "int8":
@@ -137,7 +148,7 @@ def _value(name: str, value: Any, row: Format, quantize: str) -> Any:
     """Return the value of an option, or the format's default; None where it does not apply."""
     option: Option | None = row.options.get(name)
     if option is None:
-        if value is not None:
+        if value is not None and value is not False:  # False: a flag that was not given
             takers = [other.described for other in formats.FORMATS if name in other.options]
             raise InputError(f"`{name}` is for {_spoken(takers)} only. Received: {name}={value!r}")
         return None

@@ -6,6 +6,14 @@ from typing import Any
 import tensorflow as tf
 
 
+def converter_error() -> type[Exception]:
+    """Return the error of TFLite's converter, whose message has the operation and its scope."""
+    # `convert_phase`: it has no public name.
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    return ConverterError
+
+
 def calibrated(converter: tf.lite.TFLiteConverter) -> bytes:
     """Convert to a float TFLite model that holds the ranges of its tensors.
 

@@ -1,7 +1,7 @@
 """Open a model file of any format, to predict with it.
 
 Beside each model file lies `NAME.json`, its metadata: how its images are prepared, and its labels.
-`.tflite`, `.onnx` and SavedModel have it inside, too.
+`.tflite`, `.onnx`, `.xml` and SavedModel have it inside, too.
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ __all__ = [
     "read_metadata",
     "refuse_packed",
     "require_replaceable_metadata",
+    "require_scores",
     "warn_of_missing_metadata",
 ]
 
@@ -48,13 +49,14 @@ class ModelFile:
 
     Attributes:
         path: the file or folder.
-        predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to probabilities, float32
-            `(batch, classes)`.
-        channels: of an image.
+        predict: pixels 0-255, uint8 `(batch, height, width, channels)`, to scores, usually
+            probabilities, float32 `(batch, classes)`; or to features, `(batch, ...)`.
+        channels: of an image; where `metadata.rgb_input` says so 1, although the file takes 3.
         metadata: how its images are prepared, and its labels.
         has_metadata: whether there was metadata beside the file or inside it; otherwise it is
             assumed from the model's input.
-        classes: number of classes; None where the file does not say.
+        classes: number of classes; None where the file does not say, or gives features.
+        any_size: whether height or width of the images is not fixed by the file.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class ModelFile:
     metadata: Metadata
     has_metadata: bool
     classes: int | None = None
+    any_size: bool = False
 
 
 def open_model_file(
@@ -72,8 +75,8 @@ def open_model_file(
 
     Args:
         path: a file, or the folder of a SavedModel.
-        threads: of the interpreter of `.tflite` and `.onnx`; by default one for each core. Other
-            formats run on the threads that TensorFlow has in this process.
+        threads: of the interpreter of `.tflite`, `.onnx` and `.xml`; by default one for each core.
+            Other formats run on the threads that TensorFlow has in this process.
         beside: read the metadata beside the file. False ignores it, where it is still that of an
             older file.
         folded: run a float32 `.keras` file with its batch norms folded into its convolutions, which
@@ -103,16 +106,50 @@ def open_model_file(
     metadata = read_metadata(path) if beside else None
     if metadata is None and opened.metadata is not None:
         metadata = parse_metadata(opened.metadata, path)
+    described = metadata or Metadata(Preprocessing(edges))
+    # A network without its top may have kept the JSON file of the whole.
+    named = opened.classes is not None and len(described.labels) == opened.classes
+    features = described.features or (opened.features and not named)
+    classes = None if features else opened.classes
+    if features:
+        described = dataclasses.replace(described, labels=(), threshold=None, features=True)
     if metadata is not None:
-        _require_fit(metadata, path, (height, width), opened.classes)
-    assumed = Metadata(Preprocessing(edges))
+        _require_fit(described, path, (height, width), classes)
+    predict = opened.predict
+    if described.rgb_input and channels == 3:
+        predict, channels = _repeating(predict), 1
     return ModelFile(
         path,
-        opened.predict,
+        predict,
         channels,
-        metadata or assumed,
+        described,
         has_metadata=metadata is not None,
-        classes=opened.classes,
+        classes=classes,
+        any_size=None in (height, width),
+    )
+
+
+def require_scores(model_file: ModelFile, what: str) -> None:
+    """Refuse a model file that gives features where scores of classes are needed.
+
+    Args:
+        model_file: an open model file.
+        what: needs them, in a sentence.
+
+    Raises:
+        InputError: it gives features.
+    """
+    if model_file.metadata.features:
+        raise InputError(
+            f"{what} needs scores of classes, but {model_file.path} gives features: choose a model "
+            "file with a classification head. Received: a model without one"
+        )
+
+
+def _repeating(predict: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Give a file that takes RGB grey images: their pixels three times."""
+    return lambda images: predict(
+        np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
     )
 
 

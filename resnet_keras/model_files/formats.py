@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import keras
 
+from resnet_keras.clones import Rescaling
 from resnet_keras.errors import InputError
 from resnet_keras.model_files.metadata import Metadata
 from resnet_keras.model_files.opened import Opened, reason
@@ -43,8 +44,8 @@ class FormatModule(Protocol):
             model: the network, from pixels to probabilities.
             path: the file or folder.
             metadata: what travels inside, where the format has a place for it.
-            **options: those of the row, and `quantize` where it has a choice; for int8 also
-                `images`, the calibration images, and `keep_float`.
+            **options: those of the row but for `rgb_input`, and `quantize` where it has a choice;
+                for int8 also `images`, the calibration images, and `keep_float`.
 
         Returns:
             For int8, the error of each layer: see `LayerErrors`; else nothing.
@@ -70,11 +71,14 @@ class Format:
         options: of `export` that it takes, beside those that every int8 file has.
         keeps_batch_norm: whether a file has Keras' layers as they are, rather than a graph in which
             batch norms are folded into convolutions.
+        rescaling: what `write` wants in place of a `Rescaling`, as of `clones.fold`.
         integer_scores: whether the scores of an int8 file have the type `io`, as its pixels do.
         takes_ranges: whether int8 can use the ranges that quantization-aware training has found.
+        fixed_size: whether its files take images of one size, whatever the model takes.
         threads: whether the threads of its interpreter can be chosen.
         marker: for a folder, the file in it that tells it from any other folder.
         companions: suffixes of further files that a file consists of, such as its weights.
+        extra: of this project, that installs what it needs.
     """
 
     name: str
@@ -84,11 +88,14 @@ class Format:
     quantize: tuple[str, ...] = ("none",)
     options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
     keeps_batch_norm: bool = False
+    rescaling: Rescaling = "layer"
     integer_scores: bool = False
     takes_ranges: bool = False
+    fixed_size: bool = False
     threads: bool = False
     marker: str | None = None
     companions: tuple[str, ...] = ()
+    extra: str = "export"
 
     @property
     def module(self) -> FormatModule:
@@ -101,7 +108,7 @@ class Format:
             return cast(FormatModule, importlib.import_module(self.module_name, __package__))
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{self.name} files need more packages: pip install 'resnet-keras[export]'. "
+                f"{self.name} files need more packages: pip install 'resnet-keras[{self.extra}]'. "
                 f"Received: {error}"
             ) from error
 
@@ -114,8 +121,13 @@ class Format:
         """Open a file of this format; the arguments are those of `open_model_file`.
 
         Raises:
-            InputError: it cannot be read as one.
+            InputError: it cannot be read as one, or one of its companions is missing.
         """
+        for file in self.files(path):
+            if not file.exists():
+                raise InputError(
+                    f"{path} cannot be read without the file beside it. Received: no {file.name}"
+                )
         try:
             opened = self.module.open_file(path, threads=threads, folded=folded)
         except InputError:
@@ -131,6 +143,9 @@ class Format:
         return [path, *(path.with_suffix(suffix) for suffix in self.companions)]
 
 
+# Whether the file of a network of grey images takes RGB; it is about the network, not for `write`.
+_RGB_INPUT = Option((False, True), False)
+
 KERAS = Format("Keras", ".keras", ".keras", library="keras", keeps_batch_norm=True)
 TFLITE = Format(
     "TFLite",
@@ -138,9 +153,11 @@ TFLITE = Format(
     ".tflite",
     library="litert",
     quantize=("none", "float16", "dynamic", "int8"),
-    options={"io": Option(("uint8", "int8", "float32"), "uint8")},
+    rescaling="convolution",
+    options={"io": Option(("uint8", "int8", "float32"), "uint8"), "rgb_input": _RGB_INPUT},
     integer_scores=True,
     takes_ranges=True,
+    fixed_size=True,
     threads=True,
 )
 ONNX = Format(
@@ -154,14 +171,35 @@ ONNX = Format(
         "layout": Option(("nhwc", "nchw"), "nhwc"),
         # What tf2onnx and the operators used here can be written in; QDQ per channel needs 13.
         "opset": Option(range(13, 19), 17),
+        "rgb_input": _RGB_INPUT,
     },
     threads=True,
 )
 SAVED_MODEL = Format(
-    "SavedModel", "", ".saved_model", library="tensorflow", marker="saved_model.pb"
+    "SavedModel",
+    "",
+    ".saved_model",
+    library="tensorflow",
+    options={"signatures": Option(("all", "serve"), "all"), "rgb_input": _RGB_INPUT},
+    rescaling="rows",
+    marker="saved_model.pb",
+)
+OPENVINO = Format(
+    "OpenVINO",
+    ".xml",
+    ".openvino",
+    library="openvino",
+    quantize=("none", "int8"),
+    options={
+        "io": Option(("uint8", "float32"), "uint8"),
+        "layout": Option(("nhwc", "nchw"), "nhwc"),
+    },
+    threads=True,
+    companions=(".bin",),
+    extra="openvino",
 )
 
-FORMATS: tuple[Format, ...] = (KERAS, TFLITE, ONNX, SAVED_MODEL)
+FORMATS: tuple[Format, ...] = (KERAS, TFLITE, ONNX, OPENVINO, SAVED_MODEL)
 
 
 def format_named(path: str | Path) -> Format | None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from resnet_keras.clones import cloned, fold
+from resnet_keras.clones import cloned, fold, set_weights
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
+from resnet_keras.internals.keras import producer
 from resnet_keras.layers import Conv2D
+from resnet_keras.model_files.keras_config import without_defaults
 from resnet_keras.model_files.metadata import Metadata
 from resnet_keras.model_files.opened import Opened, only, reason, require_images
 
@@ -27,15 +29,27 @@ scores = model.predict(pixels)"""
 # How many weights a `.keras` file's configuration may ask for, for each byte of the file.
 _MOST_WEIGHTS = 4
 
+# The last layers of networks without their top.
+_ENDS_OF_EMBEDDINGS = (
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Flatten,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.UnitNormalization,
+)
+
 
 def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
     """Open a file, on the threads that Keras' backend has; `folded` as of `open_model_file`."""
     model = load_keras(path)
     require_images(path, model.input_shape)
     if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
-        model = fold(model, rescale_rows=True)
+        model = fold(model, rescaling="rows")
+    features = gives_features(model)
+    classes = model.output_shape[-1] if len(model.output_shape) == 2 else None
     if keras.backend.backend() != "tensorflow":
-        return Opened(model.predict_on_batch, model.input_shape, model.output_shape[-1], None)
+        return Opened(model.predict_on_batch, model.input_shape, classes, None, features)
     import tensorflow as tf
 
     # Traced once for every batch: `model.predict` costs several times more for a small one.
@@ -50,7 +64,7 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
                 f"{path} needs more memory than there is for {len(images)} images: {reason(error)}"
             ) from None
 
-    return Opened(predict, model.input_shape, model.output_shape[-1], None)
+    return Opened(predict, model.input_shape, classes, None, features)
 
 
 def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> dict[str, float]:
@@ -66,7 +80,10 @@ def write(model: keras.Model, path: Path, metadata: Metadata | None = None) -> d
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a model as `model.save` does, in half the memory: its weights go to the disk first.
+    """Write a model as `model.save` does, but for older versions of Keras too.
+
+    Its configuration holds only what differs from Keras' defaults (see `without_defaults`). This
+    takes half of the memory: the weights go to the disk first.
 
     Args:
         model: any.
@@ -74,6 +91,8 @@ def save(model: keras.Model, path: Path) -> None:
     """
     folder = path.with_name("saved")
     model.save(folder, zipped=False)
+    config = folder / "config.json"
+    config.write_text(json.dumps(without_defaults(json.loads(config.read_bytes()))))
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             archive.write(folder / name, name)
@@ -115,7 +134,7 @@ def plain(model: keras.Model, activation: str | None = None) -> keras.Model:
         return kind.from_config(config)
 
     clone = cloned(model, stock)
-    clone.set_weights(model.get_weights())
+    set_weights(clone, model.get_weights())
     return clone
 
 
@@ -150,6 +169,29 @@ def load_keras(path: str | Path) -> keras.Model:
     if getattr(model, "input", None) is entry and getattr(model, "output", None) is exit_:
         return model
     return keras.Model(entry, exit_, name=model.name)  # a `Sequential`, or they are in a `dict`
+
+
+def gives_features(model: keras.Model) -> bool:
+    """Tell whether a model ends in a feature map, or in a layer that no classifier ends in.
+
+    Args:
+        model: with one output.
+    """
+    end = producer(model.outputs[0])
+    return len(model.output_shape) != 2 or isinstance(end, _ENDS_OF_EMBEDDINGS)
+
+
+def last_activation(model: keras.Model) -> str | None:
+    """Return Keras' name of the activation that a model ends in; None where it ends otherwise.
+
+    Args:
+        model: with one output.
+    """
+    end = producer(model.outputs[0])
+    if type(end).__name__ == "Softmax":  # the layer, or `keras.ops.softmax`
+        return "softmax"
+    activation = getattr(end, "activation", None)
+    return activation and keras.activations.serialize(activation)
 
 
 def refuse_packed(archive: zipfile.ZipFile) -> None:

@@ -24,6 +24,9 @@ class Metadata:
             a fold, or what was held out.
         threshold: of a model that gives an image any number of labels: all whose score, a
             probability, is this or more. None: an image has one class.
+        features: whether the model gives features, an embedding or a map, not scores of classes.
+        rgb_input: whether the file takes RGB images for a network of grey ones, and makes these of
+            them itself. Images are prepared in grey, and each pixel is given three times.
     """
 
     preprocessing: Preprocessing
@@ -31,11 +34,18 @@ class Metadata:
     dataset: str | None = None
     split: str | None = None
     threshold: float | None = None
+    features: bool = False
+    rgb_input: bool = False
 
     @property
     def multi_label(self) -> bool:
         """Whether the model gives an image any number of labels."""
         return self.threshold is not None
+
+    @property
+    def output(self) -> str:
+        """The name of the output in the formats that name it."""
+        return "features" if self.features else "probabilities"
 
     def write(self, model_file: Path) -> None:
         """Write it beside a model file, whole or not at all."""
@@ -47,6 +57,10 @@ class Metadata:
         own["threshold"] = self.threshold
         if self.split is not None:
             own["split"] = self.split
+        if self.features:
+            own["features"] = True
+        if self.rgb_input:
+            own["rgb_input"] = True
         return self.preprocessing.to_json() | own
 
     def public(self) -> str:
@@ -107,6 +121,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
         own = {name: fields.pop(name) for name in _OWN if name in fields}
         texts = [own.get(name) for name in ("dataset", "split")]
         known = _are_words(own.get("labels", [])) and all(isinstance(t, str | None) for t in texts)
+        known = known and all(type(own.get(n, False)) is bool for n in ("features", "rgb_input"))
         if not known or not _is_threshold(own.get("threshold")):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
@@ -116,7 +131,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
 
 
 # The fields of `Metadata` that are not of the preprocessing.
-_OWN = ("labels", "dataset", "split", "threshold")
+_OWN = ("labels", "dataset", "split", "threshold", "features", "rgb_input")
 
 
 def _is_threshold(value: Any) -> bool:

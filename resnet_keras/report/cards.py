@@ -20,6 +20,7 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
 
     Args:
         report: what `export` returned: `examples`, `top1`, `top1_source`, `max_difference`,
+            `mean_largest_difference`, `unquantized_max_difference`, `difference_of`,
             `top1_agreement`, `decision_agreement`, `map`, `map_source`, `bytes`, `latency_ms`,
             `layout`, `io`, `dataset`, `command`; the card leaves out what the report lacks.
         metadata: of the model file.
@@ -58,11 +59,12 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
 
 def _front_matter(report: dict, metadata: Metadata, name: str, row: Format) -> list[str]:
     """Write the YAML; a string of JSON is one of YAML, too."""
+    task = "image-feature-extraction" if metadata.features else "image-classification"
     lines = [
         f"library_name: {row.library}",
-        "pipeline_tag: image-classification",
+        f"pipeline_tag: {task}",
         "tags:",
-        "- image-classification",
+        f"- {task}",
         "- resnet",
         "- resnet-keras",
     ]
@@ -98,6 +100,8 @@ def _about(metadata: Metadata) -> list[str]:
     trained = ""
     if metadata.dataset is not None:
         trained = f", trained on {escape_markdown(public(metadata.dataset))}"
+    if metadata.features:
+        return [f"A ResNet that computes features of images{trained}. Written by resnet-keras."]
     return [f"A ResNet that classifies images{classes}{trained}. Written by resnet-keras."]
 
 
@@ -115,9 +119,15 @@ def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
     chosen = ""
     if metadata.multi_label:
         chosen = f" An image has the labels of {metadata.threshold:.6g} or more, which may be none."
+    held = f"a probability for each {'label' if chosen else 'class'}"
+    if metadata.features:
+        held = "features, of an image as `(features,)` or `(height, width, channels)`"
+    colours = "RGB or grey"
+    if metadata.rgb_input:
+        colours = "RGB, of which the file makes grey images itself"
     return [
-        f"`pixels` is {kind}, `(batch, {shape})`, RGB or grey, 0-255; `scores` holds a probability "
-        f"for each {'label' if chosen else 'class'}, {kind if quantized else 'float32'}."
+        f"`pixels` is {kind}, `(batch, {shape})`, {colours}, 0-255; `scores` holds {held}, "
+        f"{kind if quantized else 'float32'}."
         f"{how if quantized else ''}{chosen}"
     ]
 
@@ -138,7 +148,14 @@ def _preprocessing(metadata: Metadata) -> list[str]:
 
 def _measured(report: dict, metadata: Metadata) -> list[str]:
     """Say what was measured, and on which images."""
-    difference, latency = report.get("max_difference"), report.get("latency_ms")
+    latency = report.get("latency_ms")
+    difference, mean, unquantized = (
+        _number(report.get(name), ".1e")
+        for name in ("max_difference", "mean_largest_difference", "unquantized_max_difference")
+    )
+    kind = report.get("difference_of", "probabilities")
+    of = {"scores": "score", "features": "feature"}.get(kind, "probability")
+    share = "" if of == "probability" else f", as a share of the largest {of}"
     rows = (
         ("top-1", percent(report.get("top1"), 2)),
         ("top-1 of the Keras model", percent(report.get("top1_source"), 2)),
@@ -146,7 +163,9 @@ def _measured(report: dict, metadata: Metadata) -> list[str]:
         ("mAP", percent(report.get("map"), 2)),
         ("mAP of the Keras model", percent(report.get("map_source"), 2)),
         ("decisions that agree with the Keras model", percent(report.get("decision_agreement"), 2)),
-        ("largest difference of a probability from the Keras model", _number(difference, ".1e")),
+        (f"largest difference of a {of} from the Keras model{share}", difference),
+        ("the same before quantization", unquantized),
+        ("mean over the images of their largest difference", mean),
         ("size, bytes", _number(report.get("bytes"), ",")),
         ("latency of one image, ms, on the machine that exported it", milliseconds(latency)),
     )

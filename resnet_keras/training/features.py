@@ -193,7 +193,7 @@ def _forward(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     It computes in the precision of the network, but without batch norm.
     """
     head = network.get_layer("predictions")
-    model = fold(plain(keras.Model(network.inputs[0], head.input)), rescale_rows=True)
+    model = fold(plain(keras.Model(network.inputs[0], head.input)), rescaling="rows")
     policies = {layer.name: layer.dtype_policy for layer in network.layers}
     if any(policy.compute_dtype != "float32" for policy in policies.values()):
 

@@ -249,7 +249,7 @@ def _metadata(network: keras.Model, checkpoint: Checkpoint, source: Path) -> Met
         row = checkpoint.published
         return Metadata(preprocessing, labels, dataset=row.dataset if row else None)
     if source.suffix == ".keras" and (beside := read_metadata(source)) is not None:
-        return beside
+        return beside if len(beside.labels) in (0, classes) else replace(beside, labels=())
     height, width = network.input_shape[1:3]
     edge = min(height, width)
     resize = 256 * edge // 224 if edge > 32 and checkpoint.naming.margin else None

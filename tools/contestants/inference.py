@@ -71,6 +71,45 @@ def _onnx_speed(path: Path, shape: tuple) -> dict:
     return {"images_per_second": steps_per_second(steps)}
 
 
+def openvino_ours(folder: str, quantize: str) -> dict:
+    """Our OpenVINO file of version 1, the network of keras.applications."""
+    path = Path(folder) / f"ours-{quantize}.xml"
+    if not path.exists():
+        _write(folder, path, quantize, "1")
+    return _openvino_speed(path)
+
+
+def openvino_applications(folder: str) -> dict:
+    """OpenVINO's converter run on keras.applications' ResNet-50."""
+    import keras
+
+    from resnet_keras.model_files.openvino import openvino
+
+    path = Path(folder) / "theirs.xml"
+    if not path.exists():
+        saved = str(path.with_name("theirs"))
+        keras.applications.ResNet50(weights=None).export(saved, verbose=False)
+        openvino.save_model(openvino.convert_model(saved), path, compress_to_fp16=False)
+    return _openvino_speed(path)
+
+
+def _openvino_speed(path: Path) -> dict:
+    import numpy as np
+
+    from resnet_keras.model_files.openvino import openvino
+
+    options = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(path, "CPU", options)
+    dtype = model.input().element_type.to_dtype()
+    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3)).astype(dtype)
+
+    def steps(number):
+        for _ in range(number):
+            model(image)
+
+    return {"images_per_second": steps_per_second(steps)}
+
+
 def tflite_ours(folder: str, quantize: str, version: str) -> dict:
     """Our TFLite file, with multiply-adds as `summary` counts them."""
     from resnet_keras.models import count
@@ -191,5 +230,6 @@ def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5"
         options = {"quantize": quantize, "images": np.concatenate(list(_calibration()))}
     elif quantize != "none":
         options = {"quantize": quantize}
-    model = folded(load_keras(_our_model(folder, version)), rescale_rows=True)
-    format_named(path).module.write(model, path, Metadata(Preprocessing(224, 256)), **options)
+    row = format_named(path)
+    model = folded(load_keras(_our_model(folder, version)), rescaling=row.rescaling)
+    row.module.write(model, path, Metadata(Preprocessing(224, 256)), **options)

@@ -19,14 +19,17 @@ import tensorflow as tf
 from resnet_keras.errors import InputError
 from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.model_files.metadata import Metadata, label_lines
-from resnet_keras.model_files.onnx import int8
-from resnet_keras.model_files.opened import Opened, only, require_images
+from resnet_keras.model_files.onnx import int8, rewriting
+from resnet_keras.model_files.opened import Opened, batched, only, pixel_layout, require_images
 
 SNIPPET = """\
 import onnxruntime
 
 model = onnxruntime.InferenceSession("{name}")
 scores = model.run(None, {{model.get_inputs()[0].name: pixels}})[0]"""
+
+# The constant of `1 - Erf`.
+_ONE = "one"
 
 # The latest opset that tf2onnx writes well: as 18 the global average becomes a Transpose and a
 # ReduceMean.
@@ -50,29 +53,18 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
     require_images(path, entry.shape)
     properties = session.get_modelmeta().custom_metadata_map
     shape = [n if isinstance(n, int) else None for n in entry.shape]
-    # Another program's file tells its layout by where the colours are.
-    channels_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
-    order: tuple[int, ...] = (0, 1, 2, 3)
-    if properties.get("layout", "nchw" if channels_first else "nhwc") == "nchw":
-        order, shape = (0, 3, 1, 2), [shape[i] for i in (0, 2, 3, 1)]
+    order, shape = pixel_layout(shape, properties.get("layout"))
     kind = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[entry.type]
-    if shape[0] not in (None, 1):
-        raise InputError(
-            f"{path} must take a batch of any size, or one image at a time. "
-            f"Received: a batch of {shape[0]}"
-        )
 
     def run(images: np.ndarray) -> np.ndarray:
         pixels = np.ascontiguousarray(np.transpose(np.asarray(images, kind), order))
         return session.run([exit_.name], {entry.name: pixels})[0]
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        if shape[0] is None:
-            return run(images)
-        return np.concatenate([run(images[i : i + 1]) for i in range(len(images))])
-
     metadata = properties.get("metadata")
-    return Opened(predict, tuple(shape), exit_.shape[-1], metadata and metadata.encode())
+    features = len(exit_.shape) != 2
+    classes = None if features else exit_.shape[-1]
+    predict, told = batched(path, run, shape[0]), metadata and metadata.encode()
+    return Opened(predict, tuple(shape), classes, told, features)
 
 
 def write(
@@ -106,16 +98,22 @@ def write(
         For int8, the error of each layer, as of `LayerErrors`; else nothing.
 
     Raises:
-        InputError: `keep_float` names a layer that is not there.
+        InputError: `keep_float` names a layer that is not there, or ONNX has no operator for one.
     """
     with _quiet():
-        graph = _convert(model, layout, opset)
+        # int8 kernels of ONNX Runtime are NHWC: normalised so, pixels need no transpose at all.
+        rows = quantize == "int8" and layout == "nhwc"
+        graph = _convert(model, opset, metadata.output, channels_last=rows)
         owners = _name_after_layers(graph, [layer.name for layer in model.layers])
         errors: dict[str, float] = {}
         if quantize == "int8":
             assert images is not None
-            pixels = images.transpose((0, 3, 1, 2)) if layout == "nchw" else images
-            graph, errors = int8.quantized(graph, model, pixels, owners, io, keep_float)
+            if rows:
+                rewriting.repeat_in_rows(graph, *model.input_shape[2:])
+            pixels = images if rows else images.transpose((0, 3, 1, 2))
+            graph, errors = int8.quantized(graph, pixels, owners, io, keep_float)
+        elif layout == "nhwc":
+            rewriting.take_channels_last(graph)
     height, width = metadata.preprocessing.size
     properties = {
         "labels": label_lines(metadata.labels).removesuffix("\n"),
@@ -137,26 +135,27 @@ def operators(path: Path) -> dict[str, int] | None:
 
 
 def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
-    """Name operators of other domains, batch norms, and transposes but for that of the pixels."""
-    names = [name for name in operators if "." in name or name == "BatchNormalization"]
-    if operators.get("Transpose", 0) > (0 if layout == "nchw" else 1):
-        names.append("Transpose")
-    return names
+    """Name operators of other domains, and batch norms."""
+    return [name for name in operators if "." in name or name == "BatchNormalization"]
 
 
-def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
-    """Convert a model with tf2onnx."""
+def _convert(
+    model: keras.Model, opset: int, output: str, *, channels_last: bool
+) -> onnx.ModelProto:
+    """Convert a model with tf2onnx, to an NCHW graph but for its input if that is NHWC."""
     import tf2onnx
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=int8.IMAGES)
-    function = tf.function(lambda images: {"probabilities": model(images, training=False)}, [spec])
-    with _collecting():
+    function = tf.function(lambda images: {output: model(images, training=False)}, [spec])
+    with _collecting(), _inlined():
         graph, _ = tf2onnx.convert.from_function(
             function,
             input_signature=[spec],
             opset=min(opset, _WRITTEN),
-            inputs_as_nchw=[int8.IMAGES] if layout == "nchw" else None,
+            inputs_as_nchw=None if channels_last else [int8.IMAGES],
         )
+    _require_known(graph, [layer.name for layer in model.layers])
+    rewriting.simplify(graph)
     if opset > _WRITTEN:
         graph = onnx.version_converter.convert_version(graph, opset)
     # tf2onnx imports a domain that it does not use.
@@ -166,6 +165,36 @@ def _convert(model: keras.Model, layout: str, opset: int) -> onnx.ModelProto:
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph
+
+
+def _require_known(graph: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Write the complementary error function of an exact GELU as `1 - Erf`, and refuse the rest.
+
+    tf2onnx leaves the operations that it does not know as they are.
+
+    Raises:
+        InputError: ONNX has no operator for an operation of a layer.
+    """
+    nodes = list(graph.graph.node)
+    del graph.graph.node[:]
+    for node in nodes:
+        if node.op_type == "Erfc":
+            if all(weight.name != _ONE for weight in graph.graph.initializer):
+                graph.graph.initializer.append(
+                    onnx.numpy_helper.from_array(np.array(1, np.float32), name=_ONE)
+                )
+            erf = f"{node.name}/Erf"
+            make = onnx.helper.make_node
+            graph.graph.node.append(make("Erf", [*node.input], [erf], erf))
+            graph.graph.node.append(make("Sub", [_ONE, erf], [*node.output], node.name))
+            continue
+        if not onnx.defs.has(node.op_type, node.domain):
+            layer = layer_of(f"{node.name};{';'.join(node.output)}", names) or node.name
+            raise InputError(
+                f"ONNX has no operator {node.op_type}, which the layer {layer} needs: choose "
+                f"another format, or another layer. Received: {layer}"
+            )
+        graph.graph.node.append(node)
 
 
 def _name_after_layers(graph: onnx.ModelProto, names: list[str]) -> dict[str, str]:
@@ -222,10 +251,24 @@ def _collecting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace the functions inside a model as parts of it.
+
+    Keras' convolution in groups is a function for XLA, and tf2onnx leaves a call of one as it is.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the advice that tf2onnx and onnxruntime log."""
+    """Hold back what tf2onnx and onnxruntime log: errors are raised, or found in the graph."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         yield
     finally:

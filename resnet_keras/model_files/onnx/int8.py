@@ -3,8 +3,8 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 import onnx
 
@@ -29,7 +29,6 @@ _SHORT = {
 
 def quantized(
     graph: onnx.ModelProto,
-    model: keras.Model,
     pixels: np.ndarray,
     owners: dict[str, str],
     io: str,
@@ -39,8 +38,7 @@ def quantized(
 
     Args:
         graph: in float32.
-        model: that it was converted from.
-        pixels: the images, uint8, in the graph's layout.
+        pixels: the images, uint8, in the layout of the graph's input.
         owners: of each node, the layer that it belongs to.
         io: as of `write`.
         keep_float: likewise.
@@ -48,7 +46,7 @@ def quantized(
     Returns:
         The quantized graph, and the error of each layer, as of `LayerErrors`.
     """
-    found = _quantize(graph, pixels, _ranges(graph, model), _nodes_of(owners, keep_float))
+    found = _quantize(graph, pixels, _ranges(graph), _nodes_of(owners, keep_float))
     errors = _errors(graph, found, owners, pixels)
     if io == "uint8":
         _take_bytes(found)
@@ -60,7 +58,8 @@ def quantized(
 def _nodes_of(owners: dict[str, str], layers: Sequence[str]) -> list[str]:
     """Name the nodes that stay in float: of these layers, and the softmax or the sigmoid.
 
-    Small probabilities would lose the most.
+    Small probabilities would lose the most. What makes a grey image of an RGB one stays, too: with
+    weights of 7 bits white would be another white.
     """
     for layer in layers:
         if layer not in owners.values():
@@ -69,27 +68,40 @@ def _nodes_of(owners: dict[str, str], layers: Sequence[str]) -> list[str]:
                 f"{', '.join(dict.fromkeys(owners.values()))}. Received: {layer}"
             )
     last = [node for node in owners if node.endswith(("/Softmax", "/Sigmoid"))]
+    if "grey" in owners.values():
+        layers = [*layers, "grey", "normalise"]
     return last + [node for node, layer in owners.items() if layer in layers]
 
 
-def _ranges(graph: onnx.ModelProto, model: keras.Model) -> dict[str, list[dict]]:
+def _ranges(graph: onnx.ModelProto) -> dict[str, list[dict]]:
     """Set the range of pixels to 0-255, whatever the images show; so raw bytes have scale 1.
 
-    The ranges behind the normalisation follow from its numbers.
+    The ranges behind the normalisation, and behind `grey`, follow from the numbers in the nodes
+    that they have become.
     """
     from onnxruntime.quantization import QuantType
 
     uint8 = {"quant_type": QuantType.QUInt8}
     one, zero = np.array(1, np.float32), np.array(0, np.uint8)
     ranges: dict[str, list[dict]] = {IMAGES: [{**uint8, "scale": one, "zero_point": zero}]}
-    low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
+    weights = {
+        weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.graph.initializer
+    }
+    low: Any = np.float32(0)
+    high: Any = np.float32(255)
     for node in graph.graph.node:
-        if node.name == "normalise/Mul":
-            scale = np.asarray(model.get_layer("normalise").scale, np.float32)
-            low, high = low * scale, high * scale
-        elif node.name == "normalise/Add":
-            offset = np.asarray(model.get_layer("normalise").offset, np.float32)
-            low, high = low + offset, high + offset
+        if node.name.partition("/")[0] not in ("grey", "normalise"):
+            continue
+        constants = [weights[name] for name in node.input if name in weights]
+        if node.op_type == "Conv":  # of 1x1, to one channel
+            kernel, *bias = constants
+            products = kernel * low, kernel * high
+            low, high = (f(*products).sum() + sum(bias) for f in (np.minimum, np.maximum))
+        elif node.op_type == "Mul":
+            products = low * constants[0], high * constants[0]
+            low, high = np.minimum(*products), np.maximum(*products)
+        elif node.op_type == "Add":
+            low, high = low + constants[0], high + constants[0]
         else:
             continue
         ranges[node.output[0]] = [{**uint8, "rmin": np.min(low), "rmax": np.max(high)}]

@@ -4,11 +4,13 @@ Opening, writing and counting are here; `int8` calibrates and measures what each
 `description` writes what the file says about itself.
 """
 
+import contextlib
 import io as streams
+import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import flatbuffers
@@ -19,7 +21,10 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from resnet_keras.console import without_noise
+from resnet_keras.errors import InputError
+from resnet_keras.internals import tensorflow as internals
 from resnet_keras.model_files import saved_model
+from resnet_keras.model_files.layer_errors import layer_of
 from resnet_keras.model_files.metadata import Metadata, label_lines
 from resnet_keras.model_files.opened import Opened, only, require_images
 from resnet_keras.model_files.tflite import description, int8
@@ -60,7 +65,9 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
                 metadata = files.read(_METADATA)
     # What may vary is 1 in `shape`, and -1 in the signature.
     shape = tuple(int(n) if n > 0 else None for n in entry["shape_signature"])
-    return Opened(predict, shape, int(exit_["shape"][-1]), metadata)
+    features = len(exit_["shape"]) != 2
+    classes = None if features else int(exit_["shape"][-1])
+    return Opened(predict, shape, classes, metadata, features)
 
 
 def write(
@@ -92,7 +99,8 @@ def write(
         For int8 by `images`, the error of each layer, as of `LayerErrors`; else nothing.
 
     Raises:
-        InputError: `keep_float` names a layer that is not there, or that is fused with another.
+        InputError: `keep_float` names a layer that is not there, or that is fused with another; or
+            TFLite has no operator for a layer.
     """
     errors: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -103,13 +111,13 @@ def write(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if quantize == "int8" and images is not None:
-            content, errors = int8.calibrated(converter, model, images, io, keep_float)
-        else:
-            if quantize == "int8":
-                kind = int8.TYPES[io]
-                converter.inference_input_type = converter.inference_output_type = kind
-            with without_noise():
+        if quantize == "int8" and images is None:
+            kind = int8.TYPES[io]
+            converter.inference_input_type = converter.inference_output_type = kind
+        with _refusing([layer.name for layer in model.layers]):
+            if quantize == "int8" and images is not None:
+                content, errors = int8.calibrated(converter, model, images, io, keep_float)
+            else:
                 content = converter.convert()
     path.write_bytes(_with_files(content, model, metadata))
     return errors
@@ -137,6 +145,30 @@ def operators(path: Path) -> dict[str, int] | None:
 def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
     """Name the operators that are not built in."""
     return [name for name in operators if name.startswith("CUSTOM")]
+
+
+@contextlib.contextmanager
+def _refusing(names: Sequence[str]) -> Iterator[None]:
+    """Turn the converter's pages about an operation without a built-in operator into one line.
+
+    Raises:
+        InputError: such an operation.
+    """
+    refused = internals.converter_error()
+    try:
+        with without_noise(refused):
+            yield
+    except refused as error:
+        text = str(error)
+        if (found := re.search(r"TF Select ops: (.+)|Custom ops: (.+)", text)) is None:
+            raise
+        # fused["ResizeBicubic:", "model_1/layer_1/ResizeBicubic@__inference_..."]
+        scopes = re.findall(r'"([^"]+/[^"]+)@', text)
+        layer = layer_of(";".join(scopes), names) or "one"
+        raise InputError(
+            f"TFLite has no built-in operator {found[1] or found[2]}, which the layer {layer} "
+            f"needs: choose another format, or another layer. Received: {layer}"
+        ) from error
 
 
 def _quantized(images: np.ndarray, tensor: dict) -> np.ndarray:

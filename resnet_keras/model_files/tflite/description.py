@@ -74,7 +74,7 @@ def describe(model: keras.Model, metadata: Metadata) -> bytes:
     feature = builder.StartObject(0) or builder.EndObject()
     content = table({0: ("Uint8", _FEATURE_PROPERTIES), 1: inner(feature)})
     stats = table({0: numbers(1.0), 1: numbers(0.0)})
-    fields = {0: text("probabilities"), 3: inner(content), 5: inner(stats)}
+    fields = {0: text(metadata.output), 3: inner(content), 5: inner(stats)}
     if metadata.labels:
         labels = table({0: text(LABELS), 2: ("Int8", _TENSOR_AXIS_LABELS)})
         fields[6] = tables(labels)

@@ -70,25 +70,40 @@ def _numeric_verifications(interpreter: Interpreter) -> list[Sequence[int]]:
 def _set_pixel_ranges(content, model: keras.Model) -> None:
     """Set the range of pixels to 0-255, whatever the images show; so raw bytes have scale 1.
 
-    The ranges behind the normalisation follow from its numbers.
+    The ranges behind the normalisation, and behind `grey`, follow from the numbers in the operators
+    that they have become.
     """
     (graph,) = content.subgraphs
-    low, high = np.asarray(0, np.float32), np.asarray(255, np.float32)
+    channels = model.input_shape[-1]
+    low, high = np.zeros(channels, np.float32), np.full(channels, 255, np.float32)
     _set_range(graph.tensors[graph.inputs[0]], low, high)
     names = [layer.name for layer in model.layers]
-    if "normalise" not in names:
-        return
-    layer = model.get_layer("normalise")
-    scale, offset = (np.asarray(v, np.float32) for v in (layer.scale, layer.offset))
+
+    def numbers(tensor: int) -> np.ndarray | None:
+        data = content.buffers[graph.tensors[tensor].buffer].data
+        return None if data is None else np.frombuffer(bytes(data), np.float32)
+
     for operator in graph.operators:
         tensor = graph.tensors[operator.outputs[0]]
-        if layer_of(tensor.name.decode(), names) == "normalise":
-            code = content.operatorCodes[operator.opcodeIndex].builtinCode
-            if code == schema.BuiltinOperator.MUL:
-                low, high = low * scale, high * scale
-            elif code == schema.BuiltinOperator.ADD:
-                low, high = low + offset, high + offset
-            _set_range(tensor, low, high)
+        if layer_of(tensor.name.decode(), names) not in ("grey", "normalise"):
+            continue
+        code = content.operatorCodes[operator.opcodeIndex].builtinCode
+        found = (numbers(i) for i in operator.inputs if i >= 0)
+        constants = [constant for constant in found if constant is not None]
+        if code == schema.BuiltinOperator.CONV_2D:  # of 1x1
+            kernel, *bias = constants
+            kernel = kernel.reshape(-1, channels)
+            products = kernel * low, kernel * high
+            offset = bias[0] if bias else 0
+            low, high = (f(*products).sum(1) + offset for f in (np.minimum, np.maximum))
+        elif code == schema.BuiltinOperator.MUL:
+            products = low * constants[0], high * constants[0]
+            low, high = np.minimum(*products), np.maximum(*products)
+        elif code == schema.BuiltinOperator.ADD:
+            low, high = low + constants[0], high + constants[0]
+        else:
+            continue
+        _set_range(tensor, low, high)
 
 
 def _set_range(tensor, low, high) -> None:

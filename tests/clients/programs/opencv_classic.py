@@ -1,0 +1,6 @@
+import cv2
+from common import model, planes, save
+
+net = cv2.dnn.readNetFromONNX(model, engine=cv2.dnn.ENGINE_CLASSIC)
+net.setInput(planes())
+save(net.forward())
