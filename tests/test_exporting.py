@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from runs import in_forks
 
 from resnet_keras import SPECS, ResNet, ResNetV1D, data, evaluate, export
@@ -138,6 +139,25 @@ def test_folding_is_the_same_function():
         for m in (model, clone)
     )
     assert np.abs(before - after).max() / np.abs(before).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["none", "int8"])
+def test_tflite_has_a_number_for_each_colour_not_for_each_place_of_a_row(kind, tmp_path):
+    """OpenCV reads `(width, channels)` in the wrong order."""
+    model = ResNet("resnet20_cifar", input_shape=(12, 20, 3), classes=4)
+    images = np.random.default_rng(0).integers(0, 256, (20, 12, 20, 3), dtype=np.uint8)
+    row = format_named("x.tflite")
+    path = tmp_path / "x.tflite"
+    options = {"quantize": kind} | ({"images": images} if kind == "int8" else {})
+    network = folded(model, rescaling=row.rescaling)
+    row.module.write(network, path, Metadata(Preprocessing((12, 20))), **options)
+    counts = row.module.operators(path)
+    assert "MUL" not in counts and counts["CONV_2D"] == 19 + 1 and counts["ADD"] == 9
+    tensors = Interpreter(str(path)).get_tensor_details()
+    assert not [t for t in tensors if tuple(t["shape"]) == (20, 3)]
+    expected = model.predict(images, verbose=0)
+    bound = 1e-5 if kind == "none" else 0.02
+    assert np.abs(open_model_file(path).predict(images) - expected).max() < bound
 
 
 def test_what_cannot_be_folded_stays():
