@@ -331,7 +331,7 @@ def test_half_precision_is_exported_as_float32(digits_run, digits, data_dir, tmp
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
-    [("model.h5", {}, "OUT must be a .keras file, a .tflite file, a .onnx file or a SavedModel f"),
+    [("model.h5", {}, "a .onnx file, a .xml file or a SavedModel folder"),
      ("model.tar.gz", {}, "OUT must be"),
      ("m.onnx", {"quantize": "float16"}, "`quantize` of a .onnx file must be none or int8"),
      ("m.keras", {"quantize": "int8"}, "`quantize` of a .keras file must be none"),
@@ -340,7 +340,7 @@ def test_half_precision_is_exported_as_float32(digits_run, digits, data_dir, tmp
      ("m.tflite", {"keep_float": ["conv1_conv"]}, "`keep_float` is for int8"),
      ("m.tflite", {"calibrate": "digits"}, "`calibrate` is for int8"),
      ("m.onnx", {"quantize": "int8", "io": "int8"}, "must be uint8 or float32"),
-     ("m.tflite", {"layout": "nchw"}, "`layout` is for a .onnx file only"),
+     ("m.tflite", {"layout": "nchw"}, "`layout` is for a .onnx file or a .xml file only"),
      ("m.tflite", {"opset": 17}, "`opset` is for a .onnx file only"),
      ("m.onnx", {"opset": 19}, "`opset` of a .onnx file must be 13 to 18"),
      ("m.onnx", {"opset": 12}, "must be 13 to 18"),

@@ -225,7 +225,7 @@ class _Job:
         if self.settings.quantize == "none":
             return None
         float32 = file.with_name(f"float32-{file.name}")
-        convert(model, float32, self.original.metadata, self.settings.in_float32())
+        convert(model, float32, self._metadata, self.settings.in_float32())
         return open_model_file(float32, folded=False)
 
     def _proof(

@@ -5,11 +5,13 @@ eighth `Conv2D` in the order of the configuration (keras/src/saving/saving_lib.p
 `_save_container_state`).
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from resnet_keras.weights.formats.refused import Refused
@@ -21,6 +23,8 @@ CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 def flattened(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The layers of a model and of the models in it, by name, in their order.
 
+    What a layer of Keras 3 does not say of itself is its default: our own files leave it out.
+
     Args:
         config: of the model: `{"layers": [{"class_name": ..., "config": ...}, ...]}`.
 
@@ -30,7 +34,7 @@ def flattened(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     layers: dict[str, dict[str, Any]] = {}
     for layer in config.get("layers", ()):
         inner = layer["config"]
-        found = flattened(inner) if "layers" in inner else {_name(layer): layer}
+        found = flattened(inner) if "layers" in inner else {_name(layer): _whole(layer)}
         for name, each in found.items():
             if name in layers and each["class_name"] != "InputLayer":
                 raise Refused(f"has two layers of one name. Received: {name!r}")
@@ -109,6 +113,20 @@ def _named(
                 yield from _named(layer["config"], paths, path)
             else:
                 yield path, _name(layer)
+
+
+def _whole(layer: dict[str, Any]) -> dict[str, Any]:
+    """A layer with all that Keras says of one like it: what a file leaves out is the default."""
+    known = layer.get("module") == "keras.layers" and hasattr(keras.layers, layer["class_name"])
+    if not known:
+        return layer
+    plain = {k: v for k, v in layer["config"].items() if not isinstance(v, dict)}
+    try:
+        made = getattr(keras.layers, layer["class_name"]).from_config(plain)
+    except (TypeError, ValueError):  # of another version, whose files say everything
+        return layer
+    config = json.loads(json.dumps(made.get_config(), default=str))
+    return {**layer, "config": {**config, **layer["config"]}}
 
 
 def _name(layer: Mapping[str, Any]) -> str:
