@@ -28,7 +28,7 @@ PAGES = ["README.md", *sorted(str(path) for path in Path("docs").glob("*.md"))]
 ELSEWHERE = ("pip install -r requirements.txt", "python recipes/quickstart.py")
 
 # Programs of others, in blocks that need something.
-OTHERS = ("grep ", "pip install ", "pip-audit ")
+OTHERS = ("grep ", "pip install ", "pip-audit ", "pnnx ", "tensorflowjs_converter ", "docker ")
 
 
 def blocks(page):
