@@ -37,8 +37,10 @@ if __name__ == "__main__":
     from resnet_keras import export
     from resnet_keras.evaluation import batches, open_split_for, source_for
     from resnet_keras.model_files import open_model_file
+    from resnet_keras.report import write_report
 
     report = export(run / "model.keras", run / "model.tflite", data_dir=recipe.data_dir)
+    write_report([run], data_dir=recipe.data_dir)  # once more, with the exported file
     print(
         f"{run}/model.tflite: {report['bytes']:,} bytes; on {report['examples']} test images its "
         f"probabilities differ from Keras by at most {report['max_difference']:.1e}, "

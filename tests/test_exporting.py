@@ -43,6 +43,7 @@ def test_the_proof(exported):
     assert report["mean_difference"] <= report["max_difference"]
     assert report["examples"] == 256 and report["top1"] == report["top1_source"] > 0.9
     assert report["kept"] and report["measure"] == "max_difference" and report["bound"] == 1e-4
+    assert Path(report["clients"]).is_file()
     assert json.loads((out.parent / f"{out.name}.report.json").read_text()) == report
     left = {path.name for path in out.parent.iterdir()}
     assert left == {out.name, f"{out.name}.report.json", f"{out.name}.md", f"{out.stem}.json"}
@@ -247,6 +248,7 @@ def test_a_missed_bound_leaves_the_old_file(digits_run, digits, tmp_path):
     assert (tmp_path / "model.json").read_text() == before
     report = json.loads((tmp_path / "model.tflite.report.json").read_text())
     assert report["max_difference"] >= report["bound"] == 0.0 and not report["kept"]
+    assert "clients" not in report
     assert report["dataset"] == "digits" and report["split"] == "test"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"model.tflite", "model.json", "model.tflite.report.json"}

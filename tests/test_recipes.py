@@ -26,6 +26,8 @@ def test_the_quickstart_trains_exports_and_predicts(run_python, tmp_path):
     report = json.loads((run / "model.tflite.report.json").read_text())
     assert report["max_difference"] < 1e-4
     assert done.stdout.count("is read as") == 8
+    page = (run / "report.html").read_text()
+    assert "<code>model.tflite</code></td>" in page and report["clients"] in page
     assert f"top-1 {100 * results['top1']:.2f} %" in done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 

@@ -231,6 +231,7 @@ def test_a_model_card_names_no_private_folder_and_escapes_markup():
 def test_a_model_card_of_a_file_that_nobody_measured():
     known, markdown = front_matter(model_card({}, Metadata(Preprocessing(224))))
     assert known["library_name"] == "keras" and "Measured" not in markdown
+    assert "Lines for other programs are in docs/clients.md" in markdown
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ from resnet_keras.model_files import (
 )
 from resnet_keras.model_files.formats import KERAS
 from resnet_keras.model_files.keras import plain, save_plain
+from resnet_keras.report.text import CLIENTS
 
 __all__ = [
     "BOUNDS",
@@ -104,7 +105,8 @@ def export(
           `bytes_float32` of the same format in float32;
         - if kept, `latency_ms` of one image, `latency_ms_source`, `latency_ms_float32`, by
           threads, measured in turns, and `cores` of this machine;
-        - `seconds` that all took, `command`; of a page also `format`.
+        - `seconds` that all took, `command`; of a page also `format`; if kept, `clients`, the page
+          about the programs that open it.
 
     Raises:
         InputError: a file, data set, layer or format that is not there, options that do not go
@@ -195,6 +197,7 @@ class _Job:
                 report |= self._measured(original, candidate, unquantized, image)
             seconds = round(time.perf_counter() - self.start, 1)
             report |= {"seconds": seconds, "command": command()}
+            report |= {"clients": CLIENTS} if report["kept"] else {}
             if not report["kept"]:
                 publish.write_report(report, self.out)
                 raise BoundMissed(

@@ -7,6 +7,7 @@ from resnet_keras.files import local_path
 from resnet_keras.model_files import Metadata
 from resnet_keras.model_files.formats import KERAS, Format, format_named
 from resnet_keras.report.text import (
+    CLIENTS,
     escape_code,
     escape_markdown,
     milliseconds,
@@ -49,6 +50,8 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
             "```python",
             row.module.SNIPPET.format(name=name),
             "```",
+            "",
+            f"Lines for other programs are in {CLIENTS} of resnet-keras.",
             "",
             *_measured(report, metadata),
             *_classes(metadata),

@@ -15,7 +15,7 @@ from resnet_keras.report.predictions import (
     wilson_interval,
 )
 from resnet_keras.report.runs import Run, over_folds
-from resnet_keras.report.text import duration, escape, milliseconds, percent, public
+from resnet_keras.report.text import CLIENTS, duration, escape, milliseconds, percent, public
 
 # With this, the browser itself blocks every request.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -228,7 +228,7 @@ def _exports(run: Run) -> str:
         + "".join(f'<th class="n">{head}</th>' for head in heads)
         + f"</tr>{''.join(rows)}</table></div><figcaption>Differences of probabilities on "
         "test images. Latency: the median for one image at a time, on the machine that exported "
-        "the file.</figcaption></figure>"
+        f"the file. Lines for the programs that open it: {CLIENTS}.</figcaption></figure>"
     )
 
 

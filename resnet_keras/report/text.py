@@ -5,6 +5,9 @@ import html
 from resnet_keras.files import local_path
 from resnet_keras.text import printable
 
+# The page of this repository about the programs that open exported files.
+CLIENTS = "docs/clients.md"
+
 
 def escape(text: object) -> str:
     """Escape anybody's text for HTML and SVG, inside quotes or not."""
