@@ -2,11 +2,15 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from resnet_keras import ResNet
+from resnet_keras.exporting import save_plain
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -35,3 +39,21 @@ def test_training_on_jax_is_measured_without_tensorflow():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_files_of_two_versions_take_turns(tmp_path):
+    model = ResNet("resnet20_cifar", input_shape=(32, 32, 3), classes=4)
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+        save_plain(model, tmp_path / folder / "model.keras")
+    (tmp_path / "after" / "only.tflite").write_bytes(b"")  # the other folder has none
+    command = [sys.executable, TOOLS / "benchmark.py", "files", "--out", tmp_path / "out.json"]
+    command += ["--before", tmp_path / "before", "--after", tmp_path / "after"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "out.json").read_text())["measured"]
+    assert list(measured) == ["model.keras, 1 threads", "model.keras, 2 threads"]
+    for each in measured.values():
+        ratios = [after / before for before, after in each["turns"]]
+        assert each["ratio"] == statistics.median(ratios) and len(ratios) == 40

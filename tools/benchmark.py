@@ -4,6 +4,7 @@
     python tools/benchmark.py {train,transfer,infer,pipeline,export,startup,backup,growth,all}
         [--rounds 5]
     python tools/benchmark.py train --backend jax --net resnet50 --batch-size 256
+    python tools/benchmark.py files --before FOLDER --after FOLDER
 
 Every measurement is a process of its own, with a warm-up; ours and its peers take turns. Shown are
 medians over the rounds; a ratio is taken within a round, and the median of the ratios is shown:
@@ -40,7 +41,7 @@ PACKAGES = (
 def main() -> None:
     """Measure, print a table for each comparison, write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=(*COMPARISONS, "growth", "all"))
+    parser.add_argument("what", choices=(*COMPARISONS, *ALONE, "all"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--net", choices=NETS, help="train: this network only")
     parser.add_argument("--batch-size", type=int, help="train: rather than 32 (CIFAR: 128)")
@@ -51,10 +52,12 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=1000, help="transfer: how many")
     parser.add_argument("--peer-python", default="/usr/bin/python3", help="has torchvision")
+    parser.add_argument("--before", type=Path, help="files: a folder of model files")
+    parser.add_argument("--after", type=Path, help="files: others of the same names")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"))
     options = parser.parse_args()
     os.environ["KERAS_BACKEND"] = options.backend  # of the processes that measure
-    answers = growth(options) if options.what == "growth" else compare(options)
+    answers = ALONE[options.what](options) if options.what in ALONE else compare(options)
     written = {
         "machine": machine(),
         "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
@@ -297,6 +300,26 @@ COMPARISONS = {
 }
 
 
+def compare_files(options) -> dict[str, dict]:
+    """Files that two versions of this project wrote, in turns within one process for each."""
+    answers = {}
+    print(f"  {'':34}{'threads':>10}{'before, ms':>14}{'after, ms':>14}{'after / before':>16}")
+    for after in sorted(options.after.iterdir()):
+        before = options.before / after.name
+        if after.suffix == ".json" or not before.exists():
+            continue
+        for threads in (1, 2):
+            work = {"before": str(before), "after": str(after), "threads": threads}
+            if found := measure("inference.in_turns", work, options):
+                answers[f"{after.name}, {threads} threads"] = found
+                print(
+                    f"  {after.name:34}{threads:>10}{found['before_ms']:>14.2f}"
+                    f"{found['after_ms']:>14.2f}{found['ratio']:>16.3f}",
+                    flush=True,
+                )
+    return answers
+
+
 def growth(options) -> dict[str, list[dict]]:
     """Time and memory of a training step as batch, depth and image grow: a plot, too."""
     base = {"net": "resnet50", "dtype": options.dtype or "float32", "batch": 8}
@@ -318,6 +341,9 @@ def growth(options) -> dict[str, list[dict]]:
     title = f"A training step of ResNet-50, {base['dtype']}, batch 8, 224x224, but for x"
     plot(answers, title, options.out.with_suffix(".png"))
     return answers
+
+
+ALONE = {"growth": growth, "files": compare_files}
 
 
 def plot(answers: dict[str, list[dict]], title: str, path: Path) -> None:

@@ -233,3 +233,36 @@ def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5"
     row = format_named(path)
     model = folded(load_keras(_our_model(folder, version)), rescaling=row.rescaling)
     row.module.write(model, path, Metadata(Preprocessing(224, 256)), **options)
+
+
+def in_turns(before: str, after: str, threads: int, rounds: int = 40) -> dict:
+    """Two model files, one image at a time, in turns of half a second; the median ratio of turns.
+
+    In turns, in one process: what else the machine does meets both.
+    """
+    import statistics
+    import time
+
+    import numpy as np
+
+    from resnet_keras.model_files import open_model_file
+
+    files = [open_model_file(path, threads=threads) for path in (before, after)]
+    shape = (1, *files[1].metadata.preprocessing.size, files[1].channels)
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    def milliseconds(file, number: int) -> float:
+        start = time.perf_counter()
+        for _ in range(number):
+            file.predict(image)
+        return 1000 * (time.perf_counter() - start) / number
+
+    number = max(1, round(500 / max(milliseconds(file, 3) for file in files)))
+    turns = [[milliseconds(file, number) for file in files] for _ in range(rounds)]
+    first, second = zip(*turns, strict=True)
+    return {
+        "before_ms": statistics.median(first),
+        "after_ms": statistics.median(second),
+        "ratio": statistics.median(new / old for old, new in turns),
+        "turns": turns,
+    }
