@@ -1,6 +1,6 @@
 """Clone a model with other layers that compute the same; `fold`: without batch norm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import keras
@@ -88,9 +88,33 @@ def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
         weights: of `get_weights`.
     """
     model.set_weights(weights)
-    for layer in model.layers:
+    for layer in _all_layers(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # else it computes with the statistics of its beginning
+
+
+def is_network(layer: keras.Layer) -> bool:
+    """Tell whether a layer is a model of one input and one output, which can be cloned itself."""
+    ends = getattr(layer, "inputs", None), getattr(layer, "outputs", None)
+    return isinstance(layer, keras.Model) and all(end and len(end) == 1 for end in ends)
+
+
+def in_float32(config: Any) -> Any:
+    """Return a layer's configuration with the type float32, also of the layers within it."""
+    if isinstance(config, list):
+        return [in_float32(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    inner = {name: in_float32(value) for name, value in config.items()}
+    return inner | {"dtype": "float32"} if "dtype" in inner and "name" in inner else inner
+
+
+def _all_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Walk through the layers of a model, and of the models in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
 
 
 def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
@@ -99,7 +123,7 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     In inference `gamma (w x - mean) / sqrt(variance + epsilon) + beta` is a convolution again; it
     is computed in float64, so that the clone differs by float32's rounding alone. A batch norm that
     does not follow a convolution, channel by channel, stays. A `Normalization` of channels becomes
-    a `Rescaling`: its tensors would be further inputs of a traced graph.
+    a `Rescaling`. Models within the model are folded, too.
 
     Args:
         model: any, of stock layers or our batch norm.
@@ -121,9 +145,10 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if (constants := _constants(layer)) is not None:
-            clones[layer] = constants
             return constants
-        config = {**layer.get_config(), "dtype": "float32"}
+        if is_network(layer):
+            return fold(layer, rescaling=rescaling)
+        config = in_float32({**layer.get_config(), "dtype": "float32"})
         if layer in norms:
             config["use_bias"] = True
         kind = type(layer)
@@ -149,8 +174,10 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
             copy.set_weights(_folded(weights, norms[layer]))
         elif layer.name not in gone and copy.weights:
             copy.set_weights(weights)
-        if isinstance(copy, keras.layers.Normalization):
-            copy.finalize_state()  # of rows or columns; see `set_weights`
+        if isinstance(copy, keras.layers.Normalization):  # of rows or columns; see `set_weights`
+            copy.finalize_state()
+            # As tensors they would be further inputs of a traced graph.
+            copy.mean, copy.variance = map(ops.convert_to_numpy, (copy.mean, copy.variance))
     return folded
 
 

@@ -1,7 +1,7 @@
 """One image: from a file or from bytes to pixels, and to what evaluation sees of it."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -34,32 +34,38 @@ def evaluation_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tenso
     return tf.ensure_shape(cropped, (*preprocessing.size, None))
 
 
-def prepared_or_black(preprocessing: Preprocessing, channels: int) -> Callable:
-    """Build the function from one file to its pixels, and to whether it could be read.
+def prepared_or_black(
+    files: tf.Tensor, preprocessing: Preprocessing, channels: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode and prepare a batch of files within a graph, where some cannot be read.
 
-    An operation that fails fails for the whole batch, but a data set can leave out what fails: so
-    each file becomes a data set of one image, with a black one behind it.
+    An operation that fails fails for the whole batch, but a data set can leave out what fails.
 
     Args:
-        preprocessing: of the image.
+        files: the bytes of each, strings `(n,)`; n may be 0.
+        preprocessing: of the images.
         channels: 1 or 3.
 
     Returns:
-        A graph function from the bytes of a file, a string tensor, to uint8 `(height, width,
-        channels)` and a bool.
+        uint8 `(n, height, width, channels)`, black where a file cannot be read; and bool `(n,)`,
+        whether it can.
     """
     shape = (*preprocessing.size, channels)
 
-    def pixels(file: tf.Tensor) -> tuple[tf.Tensor, bool]:
+    def pixels(index: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = evaluation_image(decode(file, channels), preprocessing)
-        return tf.ensure_shape(image, shape), True
+        return index, tf.ensure_shape(image, shape)
 
-    def prepare(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.data.Dataset.from_tensors(file).map(pixels).ignore_errors()
-        black = tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
-        return image.concatenate(black).take(1).get_single_element()
-
-    return prepare
+    number = tf.shape(files, tf.int64)[0]
+    images = tf.data.Dataset.from_tensor_slices(files).enumerate()
+    images = images.map(pixels, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    # One more, so that there is a batch where no file can be read.
+    spare = tf.data.Dataset.from_tensors((number, tf.zeros(shape, tf.uint8)))
+    indices, found = images.concatenate(spare).batch(number + 1).get_single_element()
+    places = indices[:, None]
+    prepared = tf.scatter_nd(places, found, tf.concat([[number + 1], shape], 0))
+    readable = tf.scatter_nd(places, tf.ones_like(indices), [number + 1]) > 0
+    return prepared[:number], readable[:number]
 
 
 def read_image(path: str | Path, channels: int = 3) -> tf.Tensor:

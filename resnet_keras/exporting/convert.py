@@ -13,7 +13,13 @@ from resnet_keras.data import Split
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import batches, require_channels
 from resnet_keras.exporting.options import Settings
-from resnet_keras.model_files import Metadata, ModelFile, load_keras, metadata_path
+from resnet_keras.model_files import (
+    Metadata,
+    ModelFile,
+    load_keras,
+    metadata_path,
+    require_scores,
+)
 from resnet_keras.model_files.keras import last_activation, plain
 from resnet_keras.quantize import (
     head_activation,
@@ -66,6 +72,8 @@ def exportable(original: ModelFile, settings: Settings) -> keras.Model:
             "`rgb_input` is for a network of grey images. "
             f"Received: {original.path}, whose images have {original.channels} channels"
         )
+    if settings.page:
+        require_scores(original, "the page")
     model = load_keras(original.path)
     if model.output_shape[1:] == (1,) and last_activation(model) == "softmax":
         raise InputError(

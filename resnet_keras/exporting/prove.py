@@ -23,6 +23,10 @@ BOUNDS = {
     "dynamic": ("top1_agreement", 0.99),
     "int8": ("top1_agreement", 0.99),
 }
+# What files in float must satisfy beside that, because one huge score makes all differences small
+# as a share of it, and thousands of classes have small probabilities: the fraction of images
+# with the same top class, or of decisions.
+AGREEMENT_BOUNDS = {"none": 0.99, "float16": 0.95}
 # What quantized files must satisfy beside that, because the top class says nothing of how sure the
 # model is: the mean over the images of the largest difference of an output must be below this.
 OUTPUT_BOUNDS = {"dynamic": 0.05, "int8": 0.05}
@@ -89,11 +93,14 @@ def prove(
 def _bounds(report: Mapping[str, Any], quantize: str) -> tuple[tuple[str, float], dict[str, float]]:
     """Choose the measure that judges a file, with its bound, and the bounds of further measures."""
     measure, bound = BOUNDS[quantize]
-    if measure == "max_difference":
-        return (measure, bound), {}
+    agreement = AGREEMENT_BOUNDS.get(quantize, bound)
     bounds = {
-        name: bound for name in ("top1_agreement", "decision_agreement") if report[name] is not None
+        name: agreement
+        for name in ("top1_agreement", "decision_agreement")
+        if report[name] is not None
     }
+    if measure == "max_difference":
+        return (measure, bound), bounds
     bounds["mean_largest_difference"] = OUTPUT_BOUNDS[quantize]
     if "unquantized_max_difference" in report:
         bounds["unquantized_max_difference"] = UNQUANTIZED_BOUND

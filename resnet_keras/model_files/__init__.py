@@ -109,7 +109,9 @@ def open_model_file(
     described = metadata or Metadata(Preprocessing(edges))
     # A network without its top may have kept the JSON file of the whole.
     named = opened.classes is not None and len(described.labels) == opened.classes
-    features = described.features or (opened.features and not named)
+    # A classifier may end in a pool or a Flatten: then its metadata says so.
+    told = described.features is False or named
+    features = described.features or (opened.features and not told)
     classes = None if features else opened.classes
     if features:
         described = dataclasses.replace(described, labels=(), threshold=None, features=True)
@@ -142,7 +144,9 @@ def require_scores(model_file: ModelFile, what: str) -> None:
     if model_file.metadata.features:
         raise InputError(
             f"{what} needs scores of classes, but {model_file.path} gives features: choose a model "
-            "file with a classification head. Received: a model without one"
+            "file with a classification head. If its outputs are scores, write their `labels`, or "
+            f'"features": false, in {metadata_path(model_file.path).name}. Received: a model that '
+            "ends in no layer of scores"
         )
 
 

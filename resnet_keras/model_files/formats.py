@@ -193,6 +193,7 @@ OPENVINO = Format(
     options={
         "io": Option(("uint8", "float32"), "uint8"),
         "layout": Option(("nhwc", "nchw"), "nhwc"),
+        "rgb_input": _RGB_INPUT,
     },
     threads=True,
     companions=(".bin",),

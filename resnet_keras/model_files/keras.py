@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from resnet_keras.clones import cloned, fold, set_weights
+from resnet_keras.clones import cloned, fold, in_float32, is_network, set_weights
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.internals.keras import producer
@@ -122,7 +122,9 @@ def plain(model: keras.Model, activation: str | None = None) -> keras.Model:
     """
 
     def stock(layer):
-        config = {**layer.get_config(), "dtype": "float32"}
+        if is_network(layer):
+            return plain(layer)
+        config = in_float32({**layer.get_config(), "dtype": "float32"})
         kind = type(layer)
         if isinstance(layer, keras.layers.BatchNormalization):
             kind, config = keras.layers.BatchNormalization, {**config, "synchronized": False}

@@ -40,6 +40,10 @@ def without_defaults(config: Any) -> Any:
     if _is_keras_object(config) and "layers" not in config["config"]:
         arguments = short["config"]
         name = arguments.pop("name", None)
+        if str(config["module"]).startswith("keras.src.ops"):
+            name = None  # operations have theirs beside it, and did not take one before
+        if config["class_name"].startswith("Random"):
+            arguments.pop("data_format", None)  # Keras 3.4 asks the settings, always
         kind = {key: config[key] for key in ("module", "class_name", "registered_name")}
         kept = _needed(json.dumps(kind), json.dumps(arguments))
         short["config"] = ({} if name is None else {"name": name}) | json.loads(kept)

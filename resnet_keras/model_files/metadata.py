@@ -24,7 +24,8 @@ class Metadata:
             a fold, or what was held out.
         threshold: of a model that gives an image any number of labels: all whose score, a
             probability, is this or more. None: an image has one class.
-        features: whether the model gives features, an embedding or a map, not scores of classes.
+        features: whether the model gives features, an embedding or a map, not scores of classes;
+            None: what its last layer gives.
         rgb_input: whether the file takes RGB images for a network of grey ones, and makes these of
             them itself. Images are prepared in grey, and each pixel is given three times.
     """
@@ -34,7 +35,7 @@ class Metadata:
     dataset: str | None = None
     split: str | None = None
     threshold: float | None = None
-    features: bool = False
+    features: bool | None = None
     rgb_input: bool = False
 
     @property
@@ -57,8 +58,8 @@ class Metadata:
         own["threshold"] = self.threshold
         if self.split is not None:
             own["split"] = self.split
-        if self.features:
-            own["features"] = True
+        if self.features is not None:
+            own["features"] = self.features
         if self.rgb_input:
             own["rgb_input"] = True
         return self.preprocessing.to_json() | own

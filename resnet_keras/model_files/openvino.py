@@ -124,11 +124,8 @@ def operators(path: Path) -> dict[str, int] | None:
 
 
 def unwelcome(operators: Mapping[str, int], layout: str | None) -> list[str]:
-    """Name batch norms, and transposes but for that of the pixels."""
-    names = [name for name in operators if name.startswith("BatchNorm")]
-    if operators.get("Transpose", 0) > (0 if layout == "nchw" else 1):
-        names.append("Transpose")
-    return names
+    """Name batch norms, which folding was to remove."""
+    return [name for name in operators if name.startswith("BatchNorm")]
 
 
 def _told(model: Any, name: str) -> str | None:

@@ -149,10 +149,10 @@ def _serve_bytes(module: tf.Module, model: keras.Model, metadata: Metadata) -> C
     threshold = metadata.threshold
     shown = min(TOP, classes) if threshold is None else classes
     wanted = model.input_shape[-1]
-    prepare = data.prepared_or_black(metadata.preprocessing, 1 if metadata.rgb_input else wanted)
+    channels = 1 if metadata.rgb_input else wanted
 
     def serve_bytes(image_bytes):
-        images, readable = tf.map_fn(prepare, image_bytes, fn_output_signature=(tf.uint8, tf.bool))
+        images, readable = data.prepared_or_black(image_bytes, metadata.preprocessing, channels)
         # Convolutions refuse an empty batch: one image stands in for none.
         number = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(number == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])

@@ -122,7 +122,8 @@ def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
     chosen = ""
     if metadata.multi_label:
         chosen = f" An image has the labels of {metadata.threshold:.6g} or more, which may be none."
-    held = f"a probability for each {'label' if chosen else 'class'}"
+    kind_of_score = "score" if report.get("difference_of") == "scores" else "probability"
+    held = f"a {kind_of_score} for each {'label' if chosen else 'class'}"
     if metadata.features:
         held = "features, of an image as `(features,)` or `(height, width, channels)`"
     colours = "RGB or grey"

@@ -89,22 +89,29 @@ def _ranges(graph: onnx.ModelProto) -> dict[str, list[dict]]:
     }
     low: Any = np.float32(0)
     high: Any = np.float32(255)
+    last = IMAGES
     for node in graph.graph.node:
-        if node.name.partition("/")[0] not in ("grey", "normalise"):
+        if last not in node.input:
+            continue
+        if node.op_type == "Transpose":
+            last = node.output[0]
             continue
         constants = [weights[name] for name in node.input if name in weights]
-        if node.op_type == "Conv":  # of 1x1, to one channel
+        # Other layers may have these names, too.
+        known = node.name.partition("/")[0] in ("grey", "normalise") and constants
+        if node.op_type == "Conv" and known and constants[0].shape in ((1, 1, 1, 1), (1, 3, 1, 1)):
             kernel, *bias = constants
             products = kernel * low, kernel * high
             low, high = (f(*products).sum() + sum(bias) for f in (np.minimum, np.maximum))
-        elif node.op_type == "Mul":
+        elif node.op_type == "Mul" and known:
             products = low * constants[0], high * constants[0]
             low, high = np.minimum(*products), np.maximum(*products)
-        elif node.op_type == "Add":
+        elif node.op_type == "Add" and known:
             low, high = low + constants[0], high + constants[0]
         else:
-            continue
-        ranges[node.output[0]] = [{**uint8, "rmin": np.min(low), "rmax": np.max(high)}]
+            break
+        last = node.output[0]
+        ranges[last] = [{**uint8, "rmin": np.min(low), "rmax": np.max(high)}]
     return ranges
 
 

@@ -76,7 +76,8 @@ def _set_pixel_ranges(content, model: keras.Model) -> None:
     (graph,) = content.subgraphs
     channels = model.input_shape[-1]
     low, high = np.zeros(channels, np.float32), np.full(channels, 255, np.float32)
-    _set_range(graph.tensors[graph.inputs[0]], low, high)
+    last = graph.inputs[0]
+    _set_range(graph.tensors[last], low, high)
     names = [layer.name for layer in model.layers]
 
     def numbers(tensor: int) -> np.ndarray | None:
@@ -84,25 +85,32 @@ def _set_pixel_ranges(content, model: keras.Model) -> None:
         return None if data is None else np.frombuffer(bytes(data), np.float32)
 
     for operator in graph.operators:
-        tensor = graph.tensors[operator.outputs[0]]
-        if layer_of(tensor.name.decode(), names) not in ("grey", "normalise"):
+        if last not in operator.inputs:
             continue
+        tensor = graph.tensors[operator.outputs[0]]
         code = content.operatorCodes[operator.opcodeIndex].builtinCode
         found = (numbers(i) for i in operator.inputs if i >= 0)
         constants = [constant for constant in found if constant is not None]
-        if code == schema.BuiltinOperator.CONV_2D:  # of 1x1
+        # Other layers may have these names, too.
+        known = layer_of(tensor.name.decode(), names) in ("grey", "normalise") and constants
+        if code == schema.BuiltinOperator.CONV_2D and known:
             kernel, *bias = constants
-            kernel = kernel.reshape(-1, channels)
+            if list(graph.tensors[operator.inputs[1]].shape[1:]) != [1, 1, len(low)]:
+                return
+            kernel = kernel.reshape(-1, len(low))
             products = kernel * low, kernel * high
             offset = bias[0] if bias else 0
             low, high = (f(*products).sum(1) + offset for f in (np.minimum, np.maximum))
-        elif code == schema.BuiltinOperator.MUL:
+        elif known and constants[0].size not in (1, len(low)):
+            return
+        elif code == schema.BuiltinOperator.MUL and known:
             products = low * constants[0], high * constants[0]
             low, high = np.minimum(*products), np.maximum(*products)
-        elif code == schema.BuiltinOperator.ADD:
+        elif code == schema.BuiltinOperator.ADD and known:
             low, high = low + constants[0], high + constants[0]
         else:
-            continue
+            return
+        last = operator.outputs[0]
         _set_range(tensor, low, high)
 
 
