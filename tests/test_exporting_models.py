@@ -1,6 +1,9 @@
 """What `export` takes: models of any outputs, sizes and makers; what it refuses, and how."""
 
+import dataclasses
+import functools
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -10,12 +13,13 @@ from keras import layers
 from PIL import Image
 
 from resnet_keras import ResNet, Spec, evaluate, export, predict
-from resnet_keras.data import Source
+from resnet_keras.data import ArraySplit, Source
 from resnet_keras.errors import InputError
 from resnet_keras.exporting import compare, folded
 from resnet_keras.exporting.options import settle
 from resnet_keras.exporting.prove import prove
 from resnet_keras.model_files import Metadata, open_model_file, read_metadata, tflite
+from resnet_keras.model_files.formats import KERAS
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights import convert
 
@@ -57,7 +61,7 @@ def expected(model, pixels):
 
 
 @pytest.mark.parametrize("pooling", ["avg", None])
-@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "saved"])
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.xml", "saved"])
 def test_embeddings_and_feature_maps(pooling, name, images, pixels, tmp_path):
     model = varied(ResNet(SMALL, include_top=False, pooling=pooling, input_shape=(16, 24, 3)))
     model.save(tmp_path / "m.keras")
@@ -67,6 +71,8 @@ def test_embeddings_and_feature_maps(pooling, name, images, pixels, tmp_path):
     # The metadata says so to whoever opens the file alone.
     alone = tmp_path / name
     shutil.move(tmp_path / "out" / name, alone)
+    if name == "m.xml":
+        shutil.move(tmp_path / "out" / "m.bin", tmp_path)
     opened = open_model_file(alone)
     assert opened.metadata.features and opened.classes is None
     right = expected(model, pixels)
@@ -94,8 +100,16 @@ def test_an_embedding_with_named_columns_is_a_classifier(tmp_path):
     x = layers.Conv2D(2, 1)(inputs)
     keras.Model(inputs, layers.GlobalAveragePooling2D()(x)).save(tmp_path / "m.keras")
     assert open_model_file(tmp_path / "m.keras").metadata.features
-    Metadata(Preprocessing(8), labels=("a", "b")).write(tmp_path / "m.keras")
-    assert open_model_file(tmp_path / "m.keras").classes == 2
+    for told in ({"labels": ("a", "b")}, {"features": False}):
+        Metadata(Preprocessing(8), **told).write(tmp_path / "m.keras")
+        assert open_model_file(tmp_path / "m.keras").classes == 2
+
+
+def test_a_page_needs_classes(images, tmp_path):
+    model = ResNet(SMALL, include_top=False, pooling="avg", input_shape=(16, 24, 3))
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(InputError, match="the page needs scores of classes"):
+        export(tmp_path / "m.keras", tmp_path / "page", dataset=images, format="web")
 
 
 def test_a_backbone_keeps_no_labels(colour_run, tmp_path):
@@ -246,6 +260,28 @@ def test_swapped_channels_and_pixels_that_are_not_normalised_are_refused(judged,
         assert not judged(trained, wrong)["kept"]
 
 
+@pytest.mark.parametrize("quantize", ["none", "float16"])
+def test_the_wrong_classes_are_refused_however_small_the_differences_are(quantize, tmp_path):
+    """One huge score of all hides what the others are."""
+    inputs = keras.Input((8, 8, 3))
+    head = layers.Dense(10)
+    model = keras.Model(inputs, head(layers.GlobalAveragePooling2D()(inputs)))
+    kernel = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32) / 100
+    images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    split = ArraySplit(images, np.zeros(40, np.int64))
+    for name, sign in (("right", 1), ("wrong", -1)):
+        head.set_weights([sign * kernel, np.float32([0] * 9 + [-1e6])])
+        model.save(tmp_path / f"{name}.keras")
+    files = [open_model_file(tmp_path / f"{name}.keras") for name in ("right", "wrong")]
+    settings = settle(files[0].path, tmp_path / "x.tflite", {"quantize": quantize})
+    settings = dataclasses.replace(settings, format=KERAS)
+    judge = functools.partial(prove, unquantized=None, examples=40, bound=None)
+    report = judge(*files, split, settings)
+    assert report["max_difference"] < report["bound"] and not report["kept"]
+    assert report["reason"].startswith("its top class is the same on ")
+    assert judge(files[0], files[0], split, settings)["kept"]
+
+
 def test_differences_of_scores_are_shares_of_the_largest(tmp_path, colour_run):
     trained = keras.saving.load_model(colour_run / "model.keras", compile=False)
     shutil.copy(colour_run / "model.json", tmp_path / "a.json")
@@ -273,6 +309,70 @@ def of_layers(*middle, path):
     model = keras.Model(inputs, layers.Dense(2, activation="softmax", name="head")(x))
     model.save(path)
     return model
+
+
+def statistics(**options):
+    """A layer that knows the mean and the variance of images."""
+    layer = layers.Normalization(name="statistics", **options)
+    layer.adapt(np.random.default_rng(3).integers(0, 256, (9, 16, 24, 3)).astype(np.float32))
+    return layer
+
+
+# Statistics of colours, rows and rows and columns, and the other way round.
+STATISTICS = [{}, {"axis": 1}, {"axis": (2, 3)}, {"invert": True}]
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.xml", "saved", "m.keras"])
+@pytest.mark.parametrize("options", STATISTICS)
+def test_statistics_within_a_model_within_the_model(name, options, images, pixels, tmp_path):
+    """Keras loads them into the layer, and not into what it computes with."""
+    inputs = keras.Input((16, 24, 3))
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3)(statistics(**options)(inputs)))
+    inner = keras.Model(inputs, layers.ReLU()(x), name="inner")
+    source = tmp_path / "source.keras"
+    model = varied(of_layers(inner, path=source))
+    model.save(source)
+    right = expected(model, pixels)
+    assert (
+        0.01 < right.std() and np.abs(open_model_file(source).predict(pixels) - right).max() < 1e-5
+    )
+    report = export(source, tmp_path / name, dataset=images, examples=8)
+    assert np.abs(open_model_file(tmp_path / name).predict(pixels) - right).max() < 1e-5
+    assert not any("BatchNorm" in operator for operator in report["operators"] or {})
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.keras"])
+def test_half_precision_within_a_model_within_the_model(name, images, pixels, tmp_path):
+    inputs = keras.Input((16, 24, 3))
+    half = layers.Conv2D(4, 3, dtype="mixed_bfloat16")
+    inner = keras.Model(inputs, half(layers.Rescaling(1 / 255)(inputs)), name="inner")
+    source = tmp_path / "source.keras"
+    model = of_layers(inner, path=source)
+    export(source, tmp_path / name, dataset=images, examples=8)
+    half.dtype_policy = "float32"
+    assert (
+        np.abs(open_model_file(tmp_path / name).predict(pixels) - expected(model, pixels)).max()
+        < 1e-2
+    )
+    if name == "m.keras":
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert b"bfloat16" not in archive.read("config.json")
+
+
+@pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
+@pytest.mark.parametrize(
+    "layer",
+    [layers.Conv2D(8, 3, name="grey"), layers.LayerNormalization(name="normalise"),
+     layers.Normalization(axis=(2, 3), name="normalise")],
+)  # fmt: skip
+def test_int8_of_layers_that_have_our_names(name, layer, images, tmp_path):
+    if isinstance(layer, layers.Normalization):
+        layer.adapt(np.random.default_rng(3).integers(0, 256, (9, 16, 24, 3)).astype(np.float32))
+    of_layers(layers.Conv2D(3, 1), layer, path=tmp_path / "m.keras")
+    if isinstance(layer, layers.Normalization):
+        of_layers(layer, path=tmp_path / "m.keras")
+    options = {"quantize": "int8", "dataset": images, "examples": 8, "bound": 0.0}
+    export(tmp_path / "m.keras", tmp_path / name, **options)
 
 
 @pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "saved"])

@@ -143,6 +143,9 @@ def test_what_differs_is_kept():
     assert "strides" not in told(layers.MaxPooling2D(2, strides=2, name="p"))
     initializer = told(layers.Dense(2, kernel_initializer=keras.initializers.HeNormal(seed=7)))
     assert initializer["kernel_initializer"]["config"] == {"seed": 7}
+    assert told(layers.RandomFlip(data_format="channels_last", name="f")) == {
+        "name": "f", "dtype": "float32",
+    }  # fmt: skip
     assert told(layers.Dense(2, trainable=False))["trainable"] is False
     assert told(layers.Dense(2, dtype="mixed_bfloat16"))["dtype"] == "mixed_bfloat16"
 
@@ -187,6 +190,7 @@ def test_layers_of_other_people_and_models_inside_a_model(tmp_path):
     text = json.dumps(written(tmp_path / "model.keras"))
     assert '"factor": 2' in text  # what is not Keras' own is left alone
     assert '"dilation_rate": [2, 2]' in text and '"bias_constraint"' not in text
+    assert '"name": "mean"' in text and '"config": {"name": "mean"' not in text
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     pixels = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
     assert np.array_equal(loaded(pixels), model(pixels))
