@@ -88,7 +88,7 @@ def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
         weights: of `get_weights`.
     """
     model.set_weights(weights)
-    for layer in _all_layers(model):
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # else it computes with the statistics of its beginning
 
@@ -109,12 +109,12 @@ def in_float32(config: Any) -> Any:
     return inner | {"dtype": "float32"} if "dtype" in inner and "name" in inner else inner
 
 
-def _all_layers(model: keras.Model) -> Iterator[keras.Layer]:
+def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
     """Walk through the layers of a model, and of the models in it."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
+            yield from all_layers(layer)
 
 
 def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:

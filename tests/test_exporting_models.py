@@ -268,7 +268,8 @@ def test_the_wrong_classes_are_refused_however_small_the_differences_are(quantiz
     model = keras.Model(inputs, head(layers.GlobalAveragePooling2D()(inputs)))
     kernel = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32) / 100
     images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    split = ArraySplit(images, np.zeros(40, np.int64))
+    names = tuple("0123456789")
+    split = ArraySplit(labels=names, channels=3, arrays=(images, np.zeros(40, np.int64)))
     for name, sign in (("right", 1), ("wrong", -1)):
         head.set_weights([sign * kernel, np.float32([0] * 9 + [-1e6])])
         model.save(tmp_path / f"{name}.keras")
@@ -331,6 +332,7 @@ def test_statistics_within_a_model_within_the_model(name, options, images, pixel
     inner = keras.Model(inputs, layers.ReLU()(x), name="inner")
     source = tmp_path / "source.keras"
     model = varied(of_layers(inner, path=source))
+    inner.get_layer("statistics").finalize_state()
     model.save(source)
     right = expected(model, pixels)
     assert (

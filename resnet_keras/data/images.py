@@ -63,7 +63,7 @@ def prepared_or_black(
     spare = tf.data.Dataset.from_tensors((number, tf.zeros(shape, tf.uint8)))
     indices, found = images.concatenate(spare).batch(number + 1).get_single_element()
     places = indices[:, None]
-    prepared = tf.scatter_nd(places, found, tf.concat([[number + 1], shape], 0))
+    prepared = tf.scatter_nd(places, found, (number + 1, *shape))
     readable = tf.scatter_nd(places, tf.ones_like(indices), [number + 1]) > 0
     return prepared[:number], readable[:number]
 

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import keras
 import numpy as np
 
+from resnet_keras.clones import all_layers
 from resnet_keras.console import command, say
 from resnet_keras.data import Split
 from resnet_keras.errors import InputError
@@ -215,7 +216,7 @@ class _Job:
 
     def _in_float32(self, model: keras.Model, part: Path) -> ModelFile:
         """Return the original; of a model in half precision, a copy that computes in float32."""
-        if all(layer.compute_dtype == "float32" for layer in model.layers):
+        if all(layer.compute_dtype == "float32" for layer in all_layers(model)):
             return self.original
         say(f"{self.source} computes in {model.dtype_policy.name}; float32 is what is exported")
         copy = part.with_name(f"plain-{part.name}{KERAS.suffix}")

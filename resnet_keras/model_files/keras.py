@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from resnet_keras.clones import cloned, fold, in_float32, is_network, set_weights
+from resnet_keras.clones import all_layers, cloned, fold, in_float32, is_network, set_weights
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.internals.keras import producer
@@ -44,7 +44,7 @@ def open_file(path: Path, *, threads: int, folded: bool) -> Opened:
     """Open a file, on the threads that Keras' backend has; `folded` as of `open_model_file`."""
     model = load_keras(path)
     require_images(path, model.input_shape)
-    if folded and all(layer.dtype_policy.name == "float32" for layer in model.layers):
+    if folded and all(layer.dtype_policy.name == "float32" for layer in all_layers(model)):
         model = fold(model, rescaling="rows")
     features = gives_features(model)
     classes = model.output_shape[-1] if len(model.output_shape) == 2 else None
