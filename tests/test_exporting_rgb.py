@@ -29,6 +29,7 @@ FILES = {
     "nhwc.onnx": {},
     "nchw.onnx": {"layout": "nchw"},
     "int8.onnx": {"quantize": "int8"},
+    "float.xml": {},
     "served": {},
 }
 
@@ -146,7 +147,9 @@ def test_after_fine_tuning_for_int8(digits_run, data_dir, tmp_path):
 def test_what_cannot_take_rgb_is_refused(digits_run, colour_run, data_dir, tmp_path):
     with pytest.raises(InputError, match="is for a network of grey images.*have 3 channels"):
         export(colour_run / "model.keras", tmp_path / "m.onnx", rgb_input=True)
-    with pytest.raises(InputError, match="`rgb_input` is for a .tflite file, a .onnx file or a Sa"):
+    with pytest.raises(
+        InputError, match="`rgb_input` is for a .tflite file, a .onnx file, a .xml file or a Sa"
+    ):
         export(digits_run / "model.keras", tmp_path / "m.keras", rgb_input=True, data_dir=data_dir)
     assert not list(tmp_path.iterdir())
 
