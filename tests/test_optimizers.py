@@ -361,6 +361,32 @@ def test_two_hundred_moves_of_the_average_are_torchvisions():
     assert [*moved[:8], *moved[-1:]] == [8, 16, 24, 32, 40, 48, 50, 58, 198]
 
 
+def test_an_average_that_is_resumed_between_two_moves_goes_on_as_one_that_was_not():
+    draws = np.random.default_rng(0).standard_normal((40, 2))
+
+    def begin():
+        pair = variables(kernel=[1.0, 2.0])
+        averaging = Averaging(0.75, every=8, copy_steps=10, epoch=15)
+        optimizer = SGD(0.125, momentum=0.5, ema=averaging)
+        optimizer.build(pair)
+        return optimizer, [*pair, *optimizer.variables]
+
+    whole, kept = begin()
+    for draw in draws:
+        whole.apply([draw])
+    for stop in range(1, 40, 5):
+        first, state = begin()
+        for draw in draws[:stop]:
+            first.apply([draw])
+        again, resumed = begin()
+        for variable, saved in zip(resumed, state, strict=True):
+            variable.assign(np.array(saved))
+        for draw in draws[stop:]:
+            again.apply([draw])
+        for ours, expected in zip(resumed, kept, strict=True):
+            assert np.array_equal(np.array(ours), np.array(expected))
+
+
 def test_an_average_that_skips_steps_counts_those_that_are_taken():
     (variable,) = variables(kernel=[1.0])
     optimizer = SGD(1.0, ema=Averaging(0.5, every=2), loss_scale=2.0)
@@ -451,13 +477,14 @@ def test_fit_follows_the_same_arithmetic():
     assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
 
 
-def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
+@pytest.mark.parametrize("every", [1, 2])
+def test_fit_averages_the_statistics_of_the_steps_that_are_taken(every):
     from resnet_keras.training.building import average_statistics_on_jax
 
     rng = np.random.default_rng(0)
     norm = keras.layers.BatchNormalization(momentum=0.5)
     model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
-    optimizer = SGD(0.1, ema=0.75, loss_scale=2.0**15)
+    optimizer = SGD(0.1, ema=Averaging(0.75, every=every), loss_scale=2.0**15)
     average_statistics_on_jax(model)
     model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
     optimizer.build(model.trainable_variables)
@@ -469,7 +496,7 @@ def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
         model.train_on_batch(x, size * y[:, :1])
         seen.append([np.array(v) for v in model.get_weights()])
     average = seen[0]
-    for weights in (seen[1], seen[3]):
+    for weights in (seen[1], seen[3])[every - 1 :]:
         average = [0.75 * a + 0.25 * w for a, w in zip(average, weights, strict=True)]
     assert int(np.asarray(optimizer.updates)) == 3
     optimizer.swap_averages()

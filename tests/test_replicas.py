@@ -79,7 +79,7 @@ CASES = {
     "rsb": (partial(LAMB, Table([0.005]), weight_decay=0.02),
             CrossEntropy(sigmoid=True, label_smoothing=0.1), 1, True),
     "lars": (partial(LARS, Table([1.0, 1.0, 0.5]), accumulate=2, trust_coefficient=0.125,
-                     ema=Averaging(0.5, every=2, copy_steps=1, epoch=3)), CrossEntropy(), 2, True),
+                     ema=Averaging(0.5, every=2, epoch=3)), CrossEntropy(), 2, True),
     "adamw": (partial(AdamW, Table([0.005])), CrossEntropy(), 1, False),
     "all": (partial(sgd, accumulate=2, ema=0.5, clip_norm=0.25, loss_scale=1024.0,
                     growth_steps=2), CrossEntropy(sigmoid=True), 2, True),
