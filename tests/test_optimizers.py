@@ -361,13 +361,15 @@ def test_two_hundred_moves_of_the_average_are_torchvisions():
     assert [*moved[:8], *moved[-1:]] == [8, 16, 24, 32, 40, 48, 50, 58, 198]
 
 
-def test_an_average_that_is_resumed_between_two_moves_goes_on_as_one_that_was_not():
+@pytest.mark.parametrize("kind", [SGD, LARS, LAMB, AdamW])
+def test_a_resumed_optimizer_equals_one_that_was_not_also_between_two_moves(kind):
+    own = {"momentum": 0.5} if "momentum" in inspect.signature(kind).parameters else {}
     draws = np.random.default_rng(0).standard_normal((40, 2))
 
     def begin():
         pair = variables(kernel=[1.0, 2.0])
         averaging = Averaging(0.75, every=8, copy_steps=10, epoch=15)
-        optimizer = SGD(0.125, momentum=0.5, ema=averaging)
+        optimizer = kind(0.125, ema=averaging, weight_decay=0.125, **own)
         optimizer.build(pair)
         return optimizer, [*pair, *optimizer.variables]
 

@@ -197,7 +197,8 @@ NVIDIA = {
 }  # fmt: skip
 LARS = {
     **IMAGENET, "model": "resnet50", "batch_size": 3200, "learning_rate": 11.0,
-    "mixup": 0.0, "optimizer": "lars", "trust_coefficient": 0.001, "epsilon": 0.0, "weight_decay": 5e-5,
+    "mixup": 0.0, "optimizer": "lars", "trust_coefficient": 0.001, "epsilon": 0.0,
+    "weight_decay": 5e-5,
     "exclude": ("bias", "gamma", "beta"), "label_smoothing": 0.1, "epochs": 37,
     "schedule": "poly", "power": 2.0, "min_learning_rate": 1e-4, "schedule_unit": "step",
     "milestones": (), "warmup_epochs": 2, "warmup_curve": "linear", "warmup_start": 0.0,

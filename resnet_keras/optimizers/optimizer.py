@@ -83,7 +83,7 @@ class Optimizer(keras.optimizers.Optimizer):
             if value is not None and value < 1:
                 raise ValueError(f"`{argument}` must be 1 or more. Received: {argument}={value}")
         # A list is what JSON makes of an `Averaging`.
-        averaging = Averaging(ema) if isinstance(ema, float | int) else Averaging(*ema)
+        averaging = Averaging(*ema) if isinstance(ema, Sequence) else Averaging(ema)
         averaging.check()
         # Keras' own decay, clipping, accumulation and averages stay off.
         super().__init__(learning_rate, name=name or type(self).__name__.lower())
@@ -92,7 +92,7 @@ class Optimizer(keras.optimizers.Optimizer):
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.accumulate = accumulate
         self.loss_scale, self.growth_steps = loss_scale, growth_steps
-        self.ema = ema if isinstance(ema, float | int) else averaging
+        self.ema = averaging if isinstance(ema, Sequence) else ema
         # In namespaces: Keras would take variables of the model for the optimizer's own, and a
         # schedule for something to track.
         self._given = SimpleNamespace(learning_rate=learning_rate, averaging=averaging)
