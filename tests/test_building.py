@@ -6,7 +6,7 @@ import pytest
 
 from resnet_keras import SGD, Recipe
 from resnet_keras.losses import CrossEntropy
-from resnet_keras.optimizers import OPTIMIZERS
+from resnet_keras.optimizers import OPTIMIZERS, Averaging
 from resnet_keras.training import building, memory
 
 RECIPE = Recipe(
@@ -16,7 +16,10 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 # Values of the columns that are one optimizer's own; no other optimizer takes them.
-OWN = {"momentum": 0.375, "nesterov": True, "beta_1": 0.125, "beta_2": 0.625, "epsilon": 0.5}
+OWN = {
+    "momentum": 0.375, "nesterov": True, "beta_1": 0.125, "beta_2": 0.625, "epsilon": 0.5,
+    "trust_coefficient": 0.25,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -31,6 +34,27 @@ def test_an_optimizer_has_its_columns(name):
     assert config["loss_scale"] is config["growth_steps"] is None
     rates = config["learning_rate"]["config"]["learning_rates"]
     assert rates == pytest.approx([0.5, 0.5, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({}, 0.75),
+     ({"ema_every": 4}, Averaging(0.75, every=4, epoch=3)),
+     ({"ema_after_warmup": True}, Averaging(0.75, copy_steps=6, epoch=3)),
+     ({"ema_every": 2, "ema_after_warmup": True, "warmup_epochs": 1.5, "accumulate": 1},
+      Averaging(0.75, every=2, copy_steps=4, epoch=3)),
+     ({"steps": 9, "epochs": 1, "warmup_epochs": 0, "warmup_steps": 5, "ema_after_warmup": True},
+      Averaging(0.75, copy_steps=5, epoch=3)),
+     ({"ema": 0.0}, 0.0)],
+    ids=str,
+)  # fmt: skip
+def test_an_average_moves_as_the_columns_say(change, expected):
+    # Batches of 4 of 12 images: 3 steps an epoch. Micro-batches are no steps.
+    recipe = dataclasses.replace(
+        RECIPE, **{"steps": None, "epochs": 9, "warmup_epochs": 2} | change
+    )
+    optimizer = building.optimizer(recipe, examples=12, policy="float32")
+    assert optimizer.ema == expected and type(optimizer.ema) is type(expected)
 
 
 @pytest.mark.parametrize(

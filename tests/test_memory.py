@@ -48,7 +48,7 @@ def test_shares_and_parts_need_less_and_averages_more(model):
     assert memory.estimate(RECIPE, model, "float32", 4).images == 16
     parts = memory.estimate(change(accumulate=2), model, "float32", 4)
     assert parts.images == 8 and parts.fixed == one.fixed + 4 * model.count_params()
-    for more in ({"ema": 0.9}, {"optimizer": "lamb"}):
+    for more in ({"ema": 0.9}, {"optimizer": "lamb"}, {"optimizer": "adamw"}):
         found = memory.estimate(change(**more), model, "float32").fixed
         assert found == one.fixed + 4 * model.count_params()
 

@@ -1,7 +1,12 @@
-"""SGD follows PyTorch's arithmetic, LAMB its paper and timm; nothing moves where it must not."""
+"""SGD and AdamW follow PyTorch's arithmetic, LARS and LAMB their papers, LAMB also timm.
+
+Nothing moves where it must not.
+"""
 
 import inspect
+import json
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,7 +14,19 @@ import pytest
 
 import resnet_keras
 from resnet_keras import Recipe, optimizers
-from resnet_keras.optimizers import LAMB, OPTIMIZERS, SGD, Optimizer, Table
+from resnet_keras.optimizers import (
+    LAMB,
+    LARS,
+    OPTIMIZERS,
+    SGD,
+    AdamW,
+    Averaging,
+    Optimizer,
+    Table,
+)
+
+# Made by tests/golden/torch_training.py.
+TORCH = json.loads(Path("tests/golden/torch_training.json").read_text())
 
 # In a process of its own, because the float type is a setting of the whole process.
 STEPS = """
@@ -132,6 +149,155 @@ def test_lamb_of_zeros_takes_adams_step():
     assert path == pytest.approx([-0.125], rel=1e-5)  # epsilon
 
 
+# Ten steps in float64; the learning rates are numbers that float32 holds exactly.
+RATES = [0.5, 0.5, 0.25, 0.25, 0.25, 1.0, 0.125, 0.125, 0.0625, 0.0625]
+SHAPES = {
+    "conv_kernel": (3, 3, 2, 4), "wide_kernel": (1, 1, 5, 7), "head_kernel": (6, 3),
+    "norm_gamma": (4,), "norm_beta": (4,), "head_bias": (3,), "zero_kernel": (2, 3),
+    "still_kernel": (2,), "scalar_kernel": (),
+}  # fmt: skip
+
+
+def drawn():
+    """Start values and ten gradients of each shape; some are zeros."""
+    rng = np.random.default_rng(0)
+    start = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    start["zero_kernel"] *= 0
+    gradients = [
+        {name: rng.standard_normal(shape) for name, shape in SHAPES.items()} for _ in RATES
+    ]
+    for number, gradient in enumerate(gradients):
+        gradient["still_kernel"] *= 0  # never moves but by its decay
+        if number == 4:  # a batch without a gradient
+            gradient["conv_kernel"] *= 0
+    return start, gradients
+
+
+def ten_steps(optimizer, start, gradients):
+    """The values after each step of an optimizer."""
+    pairs = variables(**start)
+    optimizer.build(pairs)
+    path = []
+    for gradient in gradients:
+        optimizer.apply([gradient[name] for name in start])
+        path.append({n: np.array(v) for n, v in zip(start, pairs, strict=True)})
+    return path
+
+
+def lars_by_hand(start, gradients, *, decay, momentum, trust, epsilon, exclude):
+    """You et al. 2017, algorithm 1; MLPerf's reference leaves the excluded ones out of both."""
+    weights = dict(start)
+    velocity, path = {name: 0.0 for name in start}, []
+    for rate, gradient in zip(RATES, gradients, strict=True):
+        for name, w in weights.items():
+            g, local, beta = gradient[name], 1.0, 0.0
+            if not any(word in name for word in exclude):
+                beta = decay
+                size, slope = (math.sqrt(float(np.sum(np.square(x)))) for x in (w, g))
+                if size > 0 and slope > 0:
+                    local = trust * size / (slope + beta * size + epsilon)
+            velocity[name] = momentum * velocity[name] + rate * local * (g + beta * w)
+            weights[name] = w - velocity[name]
+        path.append(dict(weights))
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"momentum": 0.0}, {"decay": 0.0}, {"epsilon": 0.5, "trust": 0.25}, {"exclude": ()}],
+    ids=str,
+)
+def test_ten_steps_of_lars_are_the_algorithm(settings):
+    settings = {
+        "decay": 0.125, "momentum": 0.9, "trust": 0.001, "epsilon": 0.0,
+        "exclude": ("bias", "gamma", "beta"), **settings,
+    }  # fmt: skip
+    start, gradients = drawn()
+    optimizer = LARS(
+        Table(RATES), momentum=settings["momentum"], trust_coefficient=settings["trust"],
+        weight_decay=settings["decay"], epsilon=settings["epsilon"], exclude=settings["exclude"],
+    )  # fmt: skip
+    expected = lars_by_hand(start, gradients, **settings)
+    for ours, theirs in zip(ten_steps(optimizer, start, gradients), expected, strict=True):
+        for name, value in ours.items():
+            assert value == pytest.approx(theirs[name], rel=1e-12, abs=1e-12), name
+    # What is excluded, or has no norm, takes the step of SGD: hundreds of times as long.
+    moved = {name: np.abs(expected[0][name] - start[name]).max() for name in start}
+    if settings["trust"] == 0.001 and settings["exclude"]:
+        assert min(moved["norm_gamma"], moved["zero_kernel"]) > 100 * moved["conv_kernel"]
+
+
+def test_the_defaults_of_lars_are_mlperfs():
+    optimizer = LARS()
+    assert (optimizer.trust_coefficient, optimizer.momentum, optimizer.epsilon) == (0.001, 0.9, 0)
+    assert (optimizer.weight_decay, optimizer.exclude) == (5e-5, ("bias", "gamma", "beta"))
+
+
+def adamw_by_hand(start, gradients, *, decay, betas, epsilon, exclude):
+    """The pseudocode in the documentation of `torch.optim.AdamW`."""
+    weights, path = dict(start), []
+    moments = {name: (0.0, 0.0) for name in start}
+    for t, (rate, gradient) in enumerate(zip(RATES, gradients, strict=True), start=1):
+        for name, w in weights.items():
+            g = gradient[name]
+            if not any(word in name for word in exclude):
+                w = w - rate * decay * w
+            m, v = moments[name]
+            m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
+            moments[name] = m, v
+            m, v = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+            weights[name] = w - rate * m / (np.sqrt(v) + epsilon)
+        path.append(dict(weights))
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"decay": 0.0}, {"betas": (0.0, 0.5)}, {"epsilon": 0.25}, {"exclude": ("gamma", "beta")}],
+    ids=str,
+)
+def test_ten_steps_of_adamw_are_the_algorithm(settings):
+    settings = {"decay": 0.125, "betas": (0.9, 0.999), "epsilon": 1e-8, "exclude": (), **settings}
+    start, gradients = drawn()
+    optimizer = AdamW(
+        Table(RATES), weight_decay=settings["decay"], beta_1=settings["betas"][0],
+        beta_2=settings["betas"][1], epsilon=settings["epsilon"], exclude=settings["exclude"],
+    )  # fmt: skip
+    expected = adamw_by_hand(start, gradients, **settings)
+    for ours, theirs in zip(ten_steps(optimizer, start, gradients), expected, strict=True):
+        for name, value in ours.items():
+            assert value == pytest.approx(theirs[name], rel=1e-12, abs=1e-12), name
+
+
+def test_ten_steps_of_adamw_are_those_of_pytorch_by_the_same_algorithm():
+    draws = np.random.default_rng(1).standard_normal((11, 6))
+    draws[3] = 0
+    optimizer = AdamW(0.125, weight_decay=0.25, beta_2=0.99)
+    path = ten_steps(optimizer, {"kernel": draws[-1]}, [{"kernel": draw} for draw in draws[:10]])
+    found = [step["kernel"] for step in path]
+    assert np.abs(np.array(found) - TORCH["adamw"]).max() < 1e-12
+
+
+def test_the_defaults_of_adamw_are_pytorchs():
+    optimizer = AdamW()
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+    assert (optimizer.weight_decay, optimizer.exclude, optimizer.clip_norm) == (0.01, (), None)
+    assert float(np.asarray(optimizer.learning_rate)) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("kind", [LARS, AdamW])
+def test_lars_and_adamw_clip_accumulate_and_discard_as_all_do(kind):
+    pieces, whole = [0.5, 0.25, -1.0, 2.0], [0.375, 0.5]
+    settings = {"weight_decay": 0.125, "clip_norm": 0.4375}
+    parts = steps(kind(Table([0.5, 0.25]), accumulate=2, **settings), pieces)
+    batch = steps(kind(Table([0.5, 0.25]), **settings), whole)
+    assert parts == [1.0, batch[0], batch[0], batch[1]]
+    # A step that is discarded counts for the learning rate, but not in the moments.
+    rates = Table([0.5, 0.125, 0.25])
+    scaled = steps(kind(rates, loss_scale=4.0, **settings), [4 * 0.375, BAD, 4 * 0.5])
+    assert scaled == [batch[0], batch[0], batch[1]]
+
+
 def test_the_norm_of_all_gradients_is_clipped():
     pair = variables(kernel=[1.0, 1.0], bias=[1.0])
     optimizer = SGD(1.0, clip_norm=0.5)
@@ -165,6 +331,95 @@ def test_average_of_the_weights():
     assert float(np.asarray(variable)[0]) == average
     optimizer.swap_averages()
     assert float(np.asarray(variable)[0]) == path[-1]
+
+
+def test_two_hundred_moves_of_the_average_are_torchvisions():
+    # The loop of tests/golden/torch_training.py: four epochs of 50 steps, a move every 8.
+    draws = np.random.default_rng(0).standard_normal((201, 4))
+    start = draws[-1]
+    kernel, bias, statistic = variables(kernel=start[:2], bias=start[2:3], statistic=start[3:])
+    averaging = Averaging(0.75, every=8, copy_steps=50, epoch=50)
+    optimizer = SGD(0.125, momentum=0.5, ema=averaging)
+    optimizer.build([kernel, bias])
+    optimizer.also_average([statistic])
+    found = []
+    for draw in draws[:200]:
+        statistic.assign(draw[3:])  # as the forward pass does
+        with optimizer.averaging_statelessly():
+            before = [np.array(v) for v in optimizer.variables]
+            optimizer.apply([draw[:2], draw[2:3]])
+        if keras.backend.backend() == "jax":
+            after = [v.value for v in optimizer.variables]
+            values = {id(statistic): statistic.value}
+            after = optimizer.average_statelessly(before, after, values)
+            for variable, value in zip(optimizer.variables, after, strict=True):
+                variable.assign(value)
+        found.append(np.concatenate([np.array(v) for v in optimizer.averages]))
+    assert np.abs(np.array(found) - TORCH["averages"]).max() < 1e-12
+    # Within an interval nothing moves; every epoch begins with a move, however long the last was.
+    moved = [i for i in range(1, 200) if not np.array_equal(found[i], found[i - 1])]
+    assert [*moved[:8], *moved[-1:]] == [8, 16, 24, 32, 40, 48, 50, 58, 198]
+
+
+@pytest.mark.parametrize("kind", [SGD, LARS, LAMB, AdamW])
+def test_a_resumed_optimizer_equals_one_that_was_not_also_between_two_moves(kind):
+    own = {"momentum": 0.5} if "momentum" in inspect.signature(kind).parameters else {}
+    draws = np.random.default_rng(0).standard_normal((40, 2))
+
+    def begin():
+        pair = variables(kernel=[1.0, 2.0])
+        averaging = Averaging(0.75, every=8, copy_steps=10, epoch=15)
+        optimizer = kind(0.125, ema=averaging, weight_decay=0.125, **own)
+        optimizer.build(pair)
+        return optimizer, [*pair, *optimizer.variables]
+
+    whole, kept = begin()
+    for draw in draws:
+        whole.apply([draw])
+    for stop in range(1, 40, 5):
+        first, state = begin()
+        for draw in draws[:stop]:
+            first.apply([draw])
+        again, resumed = begin()
+        for variable, saved in zip(resumed, state, strict=True):
+            variable.assign(np.array(saved))
+        for draw in draws[stop:]:
+            again.apply([draw])
+        for ours, expected in zip(resumed, kept, strict=True):
+            assert np.array_equal(np.array(ours), np.array(expected))
+
+
+def test_an_average_that_skips_steps_counts_those_that_are_taken():
+    (variable,) = variables(kernel=[1.0])
+    optimizer = SGD(1.0, ema=Averaging(0.5, every=2), loss_scale=2.0)
+    # The first step that is taken is copied: an average never has values that no weight had.
+    path = steps(optimizer, [BAD, 1.0, BAD, 2.0, 4.0], variable)
+    assert path == [1.0, 0.5, 0.5, -0.5, -2.5]
+    optimizer.swap_averages()
+    assert float(np.asarray(variable)[0]) == (0.5 - 2.5) / 2
+
+
+@pytest.mark.parametrize(
+    ("copy_steps", "epoch", "last"), [(0, 5, 0), (5, 5, 5), (6, 5, 8), (9, 5, 10), (4, None, 6)]
+)
+def test_the_last_copy_is_the_first_move_after_the_copies(copy_steps, epoch, last):
+    averaging = Averaging(0.9, every=3, copy_steps=copy_steps, epoch=epoch)
+    told = [[None if x is None else bool(x) for x in averaging.at(step)] for step in range(20)]
+    assert [i for i in range(20) if told[i][1]] == list(range(last + 1))
+    assert told[last][0]
+    within = [i % (epoch or 100) for i in range(20)]
+    assert [moves for moves, _ in told] == [i % 3 == 0 for i in within]
+    assert Averaging(0.9).at(7)[0] is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"decay": 1.0}, {"every": 0}, {"copy_steps": -1}, {"epoch": 0}],
+    ids=str,
+)
+def test_impossible_averaging_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"`ema` must .*Received: "):
+        SGD(0.1, ema=Averaging(**{"decay": 0.5, **wrong}))
 
 
 BAD = float("inf")
@@ -224,13 +479,14 @@ def test_fit_follows_the_same_arithmetic():
     assert model.get_weights()[0][:, 0] == pytest.approx((path[0] + path[1]) / 2, abs=1e-6)
 
 
-def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
+@pytest.mark.parametrize("every", [1, 2])
+def test_fit_averages_the_statistics_of_the_steps_that_are_taken(every):
     from resnet_keras.training.building import average_statistics_on_jax
 
     rng = np.random.default_rng(0)
     norm = keras.layers.BatchNormalization(momentum=0.5)
     model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
-    optimizer = SGD(0.1, ema=0.75, loss_scale=2.0**15)
+    optimizer = SGD(0.1, ema=Averaging(0.75, every=every), loss_scale=2.0**15)
     average_statistics_on_jax(model)
     model.compile(optimizer, keras.losses.MeanSquaredError(), auto_scale_loss=False)
     optimizer.build(model.trainable_variables)
@@ -242,7 +498,7 @@ def test_fit_averages_the_statistics_of_the_steps_that_are_taken():
         model.train_on_batch(x, size * y[:, :1])
         seen.append([np.array(v) for v in model.get_weights()])
     average = seen[0]
-    for weights in (seen[1], seen[3]):
+    for weights in (seen[1], seen[3])[every - 1 :]:
         average = [0.75 * a + 0.25 * w for a, w in zip(average, weights, strict=True)]
     assert int(np.asarray(optimizer.updates)) == 3
     optimizer.swap_averages()
@@ -366,7 +622,8 @@ def test_learning_rate_can_be_set():
 
 def test_jax_computes_the_same(run_python):
     done = run_python(
-        "-m", "pytest", "-q", __file__, "-k", "hand or algorithm or scale or fit or constraints",
+        "-m", "pytest", "-q", __file__, "-k",
+        "hand or algorithm or scale or fit or constraints or moves or skips or accumulate",
         KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -376,11 +633,14 @@ def test_jax_computes_the_same(run_python):
 # Of every argument a value that is not its default.
 SHARED = {
     "weight_decay": 0.25, "exclude": ("bias",), "clip_norm": 0.5, "clip_value": 0.75,
-    "accumulate": 2, "loss_scale": 8.0, "growth_steps": 3, "ema": 0.75, "name": "clone",
+    "accumulate": 2, "loss_scale": 8.0, "growth_steps": 3, "name": "clone",
+    "ema": Averaging(0.75, every=2, copy_steps=1, epoch=4),
 }  # fmt: skip
 OWN = {
     SGD: {"momentum": 0.75, "nesterov": True},
+    LARS: {"momentum": 0.75, "trust_coefficient": 0.125, "epsilon": 0.125},
     LAMB: {"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.125},
+    AdamW: {"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.125},
 }
 
 
@@ -390,7 +650,7 @@ def test_configuration_makes_the_same_optimizer(kind):
     signature = inspect.signature(Optimizer).parameters | inspect.signature(kind).parameters
     assert {*signature} - {"learning_rate", "arguments"} == {*arguments}
     first = kind(Table([0.5, 0.25]), **arguments)
-    again = kind.from_config(first.get_config())
+    again = kind.from_config(json.loads(json.dumps(first.get_config())))
     for name, value in arguments.items():
         assert value != signature[name].default
         assert getattr(first, name) == getattr(again, name) == value
@@ -450,10 +710,19 @@ def test_impossible_arguments_are_refused(arguments):
         SGD(**{"learning_rate": 0.1} | arguments)
 
 
+@pytest.mark.parametrize("kind", [LAMB, AdamW])
 @pytest.mark.parametrize("arguments", [{"beta_1": 1.0}, {"beta_2": -0.1}, {"epsilon": -1.0}])
-def test_impossible_arguments_of_lamb_are_refused(arguments):
+def test_impossible_arguments_of_lamb_and_adamw_are_refused(kind, arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
-        LAMB(0.1, **arguments)
+        kind(0.1, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"momentum": 1.0}, {"trust_coefficient": 0.0}, {"epsilon": -1.0}]
+)
+def test_impossible_arguments_of_lars_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`.*Received: "):
+        LARS(0.1, **arguments)
 
 
 def test_table_keeps_its_last_rate():

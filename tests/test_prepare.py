@@ -1,5 +1,6 @@
 """Archives are checked before TFDS builds from them: ImageNet's real builder, on miniatures."""
 
+import csv
 import dataclasses
 import io
 import json
@@ -125,6 +126,27 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
     truth = dict(zip((20, 40, 60, 80, 100), ("n01751748", "n09193705", "n02105855", "n04263257",
                                              "n03125729"), strict=True))  # fmt: skip
     assert {round(i.mean()): test.labels[y] for i, y in zip(images, labels, strict=True)} == truth
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchvision_v2", "nvidia", "lars", "gluoncv"])
+def test_every_kind_of_recipe_makes_steps_on_miniature_archives(
+    miniature, tmp_path, run_python, name
+):
+    miniature()
+    network = "resnetv1d50" if name == "gluoncv" else "resnet50"
+    flags = (
+        "--data-dir", tmp_path / "data", "--run-dir", tmp_path / "run", "--epochs", "1",
+        "--warmup-epochs", "0", "--batch-size", "4", "--learning-rate", "0.01",
+        "--train-size", "32", "--eval-resize", "36", "--eval-size", "32", "--logger", "none",
+    )  # fmt: skip
+    done = run_python(f"recipes/imagenet_{network}_{name}.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "9 training images, 5 test images, 3 steps" in done.stderr
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0 < float(row["loss"]) < 20
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["examples"] == 5
 
 
 @pytest.mark.slow

@@ -113,6 +113,39 @@ def test_learning_rates_of_the_papers_cifar_rows():
         assert deep.learning_rate_at(step) == pytest.approx(rate)
 
 
+TORCH = json.loads(Path("tests/golden/torch_training.json").read_text())
+
+
+def test_learning_rates_of_600_epochs_are_those_that_torchvision_sets(monkeypatch):
+    # SequentialLR(LinearLR(start_factor=.01, total_iters=5), CosineAnnealingLR(T_max=595)).
+    monkeypatch.syspath_prepend("recipes")
+    recipe = runpy.run_path("recipes/imagenet_resnet50_torchvision_v2.py")["RECIPE"]
+    steps = recipe.steps_per_epoch(1_281_167)
+    assert recipe.total_steps(1_281_167) == 600 * steps
+    for first in (0, steps - 1):  # of an epoch, and last
+        found = [recipe.learning_rate_at(epoch * steps + first) for epoch in range(600)]
+        # PyTorch multiplies the current value again and again, which drifts in the last digits.
+        assert found == pytest.approx(TORCH["rates"], rel=1e-9, abs=1e-12)
+    assert found[:7] == pytest.approx([0.005, 0.104, 0.203, 0.302, 0.401, 0.5, 0.4999965], rel=1e-6)
+
+
+def test_a_warm_up_may_end_before_its_peak():
+    recipe = dataclasses.replace(
+        ROW, schedule="constant", milestones=(), epochs=3, warmup_epochs=2, learning_rate=1.0,
+        warmup_peak="after",
+    )  # fmt: skip
+    rates = [recipe.learning_rate_at(i, steps_per_epoch=2) for i in range(6)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])  # equal steps from 0
+    from_zero = dataclasses.replace(recipe, warmup_start=0.0)
+    rates = [from_zero.learning_rate_at(i, steps_per_epoch=2) for i in range(6)]
+    assert rates == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
+    stairs = dataclasses.replace(from_zero, warmup_curve="stairs")
+    rates = [stairs.learning_rate_at(i, steps_per_epoch=2) for i in range(6)]
+    assert rates == pytest.approx([0.0, 0.0, 0.5, 0.5, 1.0, 1.0])
+    one = dataclasses.replace(recipe, warmup_epochs=0, warmup_steps=1, warmup_peak="last")
+    assert one.learning_rate_at(0, steps_per_epoch=2) == 1.0
+
+
 def test_poly_and_stairs():
     recipe = dataclasses.replace(
         CIFAR, schedule="poly", power=2.0, epochs=6, learning_rate=1.0, min_learning_rate=0.1,
@@ -168,6 +201,7 @@ def test_a_data_set_of_unknown_size_needs_the_steps():
      {"replicas": 0}, {"padding": -1}, {"batch_size": 255, "replicas": 2}, {"seed": -1},
      {"batch_size": 256, "accumulate": 3}, {"accumulate": 0}, {"label_smoothing": 1.0},
      {"drop_path": -0.1}, {"ema": 1.0}, {"beta_2": 1.0}, {"epsilon": -1.0},
+     {"ema_every": 0, "ema": 0.9}, {"trust_coefficient": 0.0, "optimizer": "lars"},
      {"clip_norm": 0.0}, {"loss_scale": 0.0}, {"mixup": -1.0}, {"cutmix": -1.0},
      {"rand_magnitude": 11.0}, {"erasing": 1.5}, {"repeats": 0}, {"freeze": 5},
      {"steps": 0}, {"power": 0.0}, {"min_learning_rate": 1.0},
@@ -260,7 +294,7 @@ def test_help_has_a_group_for_each_group_of_columns(run_python):
         assert flags == [name.replace("_", "-") for name in names]
     # Where lines break depends on the longest flag.
     words = " ".join(done.stdout.replace("│", " ").split())
-    assert "SGD: momentum. (default: 0.9)" in words
+    assert "SGD, LARS: momentum. (default: 0.9)" in words
     assert f"{{{','.join(OPTIMIZERS)}}}" in words and "(default: cosine)" in words
 
 
@@ -379,6 +413,12 @@ PLAIN = Recipe(model="resnet50", dataset="imagenet2012")
            ("min_learning_rate", 0.01, ("constant", "step")),
            ("schedule_unit", "epoch", ("constant", "step"))]
        for schedule in schedules),
+     ({"trust_coefficient": 0.01}, "`trust_coefficient` .*, 0.001, with optimizer='sgd'"),
+     ({"optimizer": "lars", "nesterov": True}, "`nesterov` .*, False, with optimizer='lars'"),
+     ({"optimizer": "adamw", "momentum": 0.5}, "`momentum` .*, 0.9, with optimizer='adamw'"),
+     ({"ema_every": 2}, "`ema_every` needs `ema`: set --ema. Received: ema_every=2, ema=0.0"),
+     ({"ema_after_warmup": True}, "`ema_after_warmup` needs `ema`"),
+     ({"warmup_curve": "constant", "warmup_peak": "after"}, "`warmup_peak` .*'last', with warm"),
      ({"quantize": True}, "`quantize` needs `weights`: set --weights.*quantize=True, weights=None"),
      ({"norm_eval": True}, "`norm_eval` needs `weights`"),
      ({"freeze": 0}, "`freeze` needs `weights`: set --weights. Received: freeze=0"),
@@ -397,7 +437,10 @@ def test_columns_that_conflict_are_refused(change, words):
 
 @pytest.mark.parametrize(
     "change",
-    [{"optimizer": "lamb"}, {"optimizer": "lamb", "beta_1": 0.8, "beta_2": 0.9, "epsilon": 0.0},
+    [{"optimizer": "lars", "momentum": 0.5, "trust_coefficient": 0.01, "epsilon": 0.0},
+     {"optimizer": "adamw", "beta_1": 0.8, "epsilon": 1e-8}, {"ema": 0.5, "ema_every": 3},
+     {"warmup_epochs": 1, "ema": 0.5, "ema_after_warmup": True, "warmup_peak": "after"},
+     {"optimizer": "lamb"}, {"optimizer": "lamb", "beta_1": 0.8, "beta_2": 0.9, "epsilon": 0.0},
      {"momentum": 0.0}, {"nesterov": True}, {"schedule": "cosine", "min_learning_rate": 0.01},
      {"schedule": "poly", "power": 2.0, "schedule_unit": "epoch"}, {"schedule": "constant"},
      {"milestones": (1, 2), "milestone_factor": 0.5}, {"freeze": 4, "weights": "w"},

@@ -17,7 +17,7 @@ import keras, numpy as np
 from resnet_keras import SPECS, ResNet
 from resnet_keras.layers import BatchNormalization
 from resnet_keras.losses import CrossEntropy
-from resnet_keras.optimizers import LAMB, SGD, Table
+from resnet_keras.optimizers import LAMB, LARS, SGD, AdamW, Averaging, Table
 
 one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 """
@@ -78,6 +78,9 @@ CASES = {
     "scaled": (partial(sgd, loss_scale=512.0), CrossEntropy(), 1, False),
     "rsb": (partial(LAMB, Table([0.005]), weight_decay=0.02),
             CrossEntropy(sigmoid=True, label_smoothing=0.1), 1, True),
+    "lars": (partial(LARS, Table([1.0, 1.0, 0.5]), accumulate=2, trust_coefficient=0.125,
+                     ema=Averaging(0.5, every=2, epoch=3)), CrossEntropy(), 2, True),
+    "adamw": (partial(AdamW, Table([0.005])), CrossEntropy(), 1, False),
     "all": (partial(sgd, accumulate=2, ema=0.5, clip_norm=0.25, loss_scale=1024.0,
                     growth_steps=2), CrossEntropy(sigmoid=True), 2, True),
 }
@@ -100,17 +103,17 @@ def check(rows):
     for row in rows:
         assert row["apart"] < 1e-12, row
         assert row["moved"] > 1e-3, row
-        assert (row["averages"] > 1e-3) == (row["case"] in ("average", "all")), row
+        assert (row["averages"] > 1e-3) == (row["case"] in ("average", "lars", "all")), row
 
 
 def test_two_replicas_equal_one_device(run_python):
-    check(train(run_python, SMALL, "rsb", "all"))
+    check(train(run_python, SMALL, "rsb", "lars", "all"))
 
 
 @pytest.mark.slow
 def test_two_replicas_equal_one_device_in_all_cases(run_python):
-    cases = ("plain", "parts-of-2", "parts-of-4", "average", "clipped", "scaled", "rsb", "all")
-    check(train(run_python, LARGE, *cases))
+    cases = ("plain", "parts-of-2", "parts-of-4", "average", "clipped", "scaled", "rsb", "lars")
+    check(train(run_python, LARGE, *cases, "adamw", "all"))
 
 
 # A linear model, y = w . x, with the loss mean(y): its gradient is the mean of the inputs. An

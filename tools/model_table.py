@@ -26,7 +26,10 @@ from resnet_keras.specs import SPECS
 ROOT = Path(__file__).parents[1]
 
 PUBLISHED = re.compile(r"([\d.]+) % top-1(?:, ([\d.]+) % top-5)? published")
-BY = ("OpenMMLab", "He et al.", "Zhong et al.", "Wightman et al.")
+BY = (
+    *("OpenMMLab", "He et al.", "Zhong et al.", "Wightman et al.", "torchvision", "GluonCV"),
+    *("MLPerf", "NVIDIA"),
+)
 
 # Shown in README.md after the measured ones: one of each kind.
 SELECTED = (
@@ -34,6 +37,7 @@ SELECTED = (
     "cifar10_resnet110",
     "imagenet_resnet50",
     "imagenet_resnet50_rsb_a1",
+    "imagenet_resnet50_torchvision_v2",
     "imagenet_resnetv1d50",
     "finetune_resnet50",
 )

@@ -1,4 +1,4 @@
-"""SGD and LAMB as the papers' code computes them, on any number of replicas.
+"""SGD, LARS, LAMB and AdamW as the papers' code computes them, on any number of replicas.
 
 A new optimizer is one module here and one row of `OPTIMIZERS`. Classes are loaded when they are
 first used: a recipe reads the rows before Keras is loaded.
@@ -25,11 +25,17 @@ class Choice(NamedTuple):
 
 OPTIMIZERS = {
     "sgd": Choice("SGD", ("momentum", "nesterov"), moments=lambda recipe: recipe.momentum > 0),
+    "lars": Choice(
+        "LARS",
+        ("momentum", "trust_coefficient", "epsilon"),
+        moments=lambda recipe: recipe.momentum > 0,
+    ),
     "lamb": Choice("LAMB", ("beta_1", "beta_2", "epsilon"), moments=lambda recipe: 2),
+    "adamw": Choice("AdamW", ("beta_1", "beta_2", "epsilon"), moments=lambda recipe: 2),
 }
 
 _MODULES = {choice.name: module for module, choice in OPTIMIZERS.items()}
-_MODULES |= {"Optimizer": "optimizer", "Table": "table"}
+_MODULES |= {"Optimizer": "optimizer", "Table": "table", "Averaging": "averaging"}
 
 __all__ = ["OPTIMIZERS", *sorted(_MODULES)]
 

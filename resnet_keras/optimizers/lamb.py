@@ -1,17 +1,17 @@
 """LAMB, as "ResNet strikes back" used it."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from resnet_keras.optimizers.optimizer import Optimizer, norm
+from resnet_keras.optimizers.moments import Moments
+from resnet_keras.optimizers.optimizer import norm
 
 
 @keras.saving.register_keras_serializable("resnet_keras")
-class LAMB(Optimizer):
+class LAMB(Moments):
     """LAMB (You et al. 2019, algorithm 2) as "ResNet strikes back" trained with it.
 
     That is timm's, which follows NVIDIA's: the gradient of all parameters together is clipped to
@@ -47,37 +47,13 @@ class LAMB(Optimizer):
         **arguments: Any,
     ):
         arguments |= {"weight_decay": weight_decay, "exclude": exclude, "clip_norm": clip_norm}
-        super().__init__(learning_rate, **arguments)
-        for name, value in {"beta_1": beta_1, "beta_2": beta_2}.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}")
-        if epsilon < 0:
-            raise ValueError(f"`epsilon` must be >= 0. Received: epsilon={epsilon}")
-        self.beta_1, self.beta_2 = beta_1, beta_2
-        self.epsilon = epsilon
-
-    def build(self, variables) -> None:
-        """Create two moments for each variable."""
-        if self.built:
-            return
-        super().build(variables)
-        self.means = self.add_slots("mean", variables)
-        self.squares = self.add_slots("square", variables)
+        super().__init__(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, **arguments)
 
     def compute_update(self, index: int, gradient: Any, variable: Any, learning_rate: Any):
         """Compute one variable's step; see `Optimizer.compute_update`."""
-        mean = self.beta_1 * self.means[index] + (1 - self.beta_1) * gradient
-        square = self.beta_2 * self.squares[index] + (1 - self.beta_2) * ops.square(gradient)
-        root = ops.sqrt(square / self._correction(self.beta_2, gradient.dtype))
-        step = mean / self._correction(self.beta_1, gradient.dtype) / (root + self.epsilon)
+        step, moments = self.adam_step(index, gradient)
         if self.weight_decay and self.decayed[index]:
             step = step + self.weight_decay * variable
             size, length = norm([variable]), norm([step])
             step = ops.where(ops.minimum(size, length) > 0, size / length, 1.0) * step
-        moments = [(self.means[index], mean), (self.squares[index], square)]
         return variable - learning_rate * step, moments
-
-    def _correction(self, beta: float, dtype: str) -> Any:
-        """1 - beta ** steps, exact in float32 too, where .999 is not."""
-        steps = ops.cast(self.updates + 1, dtype)
-        return -ops.expm1(steps * math.log(beta)) if beta else ops.ones_like(steps)

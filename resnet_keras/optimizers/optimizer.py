@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from resnet_keras.optimizers.averaging import Averaging
 from resnet_keras.optimizers.backend import behind, copied, summed
 
 
@@ -45,7 +46,7 @@ class Optimizer(keras.optimizers.Optimizer):
             Else it is halved (not below 1) when a step is discarded, and doubled after this many
             steps in a row that were not.
         ema: decay of the exponential moving average of the weights, in [0, 1); the first step
-            copies them. 0: no averages are kept.
+            copies them. 0: no averages are kept. An `Averaging`: they do not move in every step.
         name: of the optimizer; by default that of its class in lower case.
 
     Raises:
@@ -63,7 +64,7 @@ class Optimizer(keras.optimizers.Optimizer):
         accumulate: int = 1,
         loss_scale: float | None = None,
         growth_steps: int | None = None,
-        ema: float = 0.0,
+        ema: float | Averaging | Sequence = 0.0,
         name: str | None = None,
     ):
         if isinstance(learning_rate, float | int) and not 0 <= learning_rate < math.inf:
@@ -81,8 +82,9 @@ class Optimizer(keras.optimizers.Optimizer):
         for argument, value in {"accumulate": accumulate, "growth_steps": growth_steps}.items():
             if value is not None and value < 1:
                 raise ValueError(f"`{argument}` must be 1 or more. Received: {argument}={value}")
-        if not 0 <= ema < 1:
-            raise ValueError(f"`ema` must be in [0, 1). Received: ema={ema}")
+        # A list is what JSON makes of an `Averaging`.
+        averaging = Averaging(*ema) if isinstance(ema, Sequence) else Averaging(ema)
+        averaging.check()
         # Keras' own decay, clipping, accumulation and averages stay off.
         super().__init__(learning_rate, name=name or type(self).__name__.lower())
         self.weight_decay = weight_decay
@@ -90,10 +92,10 @@ class Optimizer(keras.optimizers.Optimizer):
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.accumulate = accumulate
         self.loss_scale, self.growth_steps = loss_scale, growth_steps
-        self.ema = ema
+        self.ema = averaging if isinstance(ema, Sequence) else ema
         # In namespaces: Keras would take variables of the model for the optimizer's own, and a
         # schedule for something to track.
-        self._given = SimpleNamespace(learning_rate=learning_rate)
+        self._given = SimpleNamespace(learning_rate=learning_rate, averaging=averaging)
         self._model = SimpleNamespace(weights=[], statistics=[], places={})
         # What Keras' training step has called; see `_check_calls`.
         self._calls = SimpleNamespace(scale_loss=0, averaging=False)
@@ -219,17 +221,17 @@ class Optimizer(keras.optimizers.Optimizer):
             values: of the model's variables after the step, by `id(variable)`.
 
         Returns:
-            `after`, with these averages changed if the step was taken.
+            `after`, with these averages changed if the step was taken and they move after it.
         """
         place = {id(variable): number for number, variable in enumerate(self.variables)}
         updates = place[id(self.updates)]
         taken = after[updates] > before[updates]
-        first = ops.equal(before[updates], 0)
+        moves, copies = self._given.averaging.at(before[updates])
         after, statistics = list(after), self._model.statistics
         averages = self.averages[len(self.averages) - len(statistics) :]
         for average, variable in zip(averages, statistics, strict=True):
             old, new = before[place[id(average)]], values[id(variable)]
-            after[place[id(average)]] = self._mixed(old, new, first, taken)
+            after[place[id(average)]] = self._mixed(old, new, copies, _both(taken, moves))
         return after
 
     def swap_averages(self) -> None:
@@ -396,15 +398,16 @@ class Optimizer(keras.optimizers.Optimizer):
         news = [changed.get(place, v) for place, v in enumerate(self._model.weights)]
         if keras.backend.backend() == "tensorflow":
             news += self._model.statistics
-        first = ops.equal(self.updates, 0)
+        moves, copies = self._given.averaging.at(self.updates)
         # On JAX the averages of the statistics wait for `average_statelessly`.
         for average, new in zip(self.averages, news, strict=False):
-            self.assign(average, self._mixed(average, new, first, taken))
+            self.assign(average, self._mixed(average, new, copies, _both(taken, moves)))
 
-    def _mixed(self, average: Any, new: Any, first: Any, taken: Any) -> Any:
+    def _mixed(self, average: Any, new: Any, copies: Any, moves: Any) -> Any:
         """What an average becomes with a new value."""
-        mixed = self.ema * average + (1 - self.ema) * new
-        return _if(taken, _if(first, new, mixed), average)
+        decay = self._given.averaging.decay
+        mixed = decay * average + (1 - decay) * new
+        return _if(moves, _if(copies, new, mixed), average)
 
 
 def norm(tensors: Iterable) -> Any:

@@ -220,7 +220,13 @@ class Optimization:
     beta_2: float = column(
         "decay of the running mean of squared gradients.", 0.999, at_least=0, below=1
     )
-    epsilon: float = column("added to the square root of that mean.", 1e-6, at_least=0)
+    epsilon: float = column(
+        "added to the denominator, which is the square root of that mean, or LARS' norms.",
+        1e-6, at_least=0,
+    )  # fmt: skip
+    trust_coefficient: float = column(
+        "ratio of a step to its parameter, by their norms, at learning rate 1.", 0.001, above=0
+    )
     batch_size: int = column("Images per step, over all replicas.", 256, above=0)
     accumulate: int = column(
         "Gradient accumulation: micro-batches per step. More of them need less memory.", 1, above=0
@@ -280,6 +286,10 @@ class Optimization:
     warmup_curve: Literal["linear", "stairs", "constant"] = column(
         "Warm-up: rise every step, every epoch, or only at the end.", "linear"
     )
+    warmup_peak: Literal["last", "after"] = column(
+        "Warm-up: which step or epoch has the full learning rate, its last or the one after it.",
+        "last", only=("warmup_curve", ("linear", "stairs")),
+    )  # fmt: skip
     warmup_start: float | None = column(
         "Warm-up: fraction of the learning rate to start from. None: rise in equal steps from 0.",
         None, at_least=0, at_most=1,
@@ -296,6 +306,14 @@ class Optimization:
     ema: float = column(
         "Decay of the moving average of the weights, which is evaluated and saved. 0: no average.",
         0.0, at_least=0, below=1,
+    )  # fmt: skip
+    ema_every: int = column(
+        "Move the average of the weights only every N steps of an epoch, from its first on.",
+        1, above=0, needs="ema", metavar="N",
+    )  # fmt: skip
+    ema_after_warmup: bool = column(
+        "Copy the weights until the warm-up is over, instead of averaging them.",
+        False, needs="ema",
     )  # fmt: skip
 
 

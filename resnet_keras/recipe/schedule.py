@@ -18,8 +18,18 @@ def learning_rate_at(recipe: Recipe, step: int, unit: int) -> float:
         unit: steps in an epoch; 1 where the recipe counts steps.
     """
     end = recipe.steps or recipe.epochs * unit
-    warmup = recipe.warmup_steps or round(recipe.warmup_epochs * unit)
+    warmup = warmup_steps(recipe, unit)
     return _curve(recipe, step, warmup, end, unit) * _warmup(recipe, step, warmup, unit)
+
+
+def warmup_steps(recipe: Recipe, unit: int) -> int:
+    """Return the number of steps of the warm-up.
+
+    Args:
+        recipe: whose columns say how long it is.
+        unit: steps in an epoch.
+    """
+    return recipe.warmup_steps or round(recipe.warmup_epochs * unit)
 
 
 def _curve(recipe: Recipe, step: int, begin: int, end: int, unit: int) -> float:
@@ -41,12 +51,13 @@ def _curve(recipe: Recipe, step: int, begin: int, end: int, unit: int) -> float:
 
 
 def _warmup(recipe: Recipe, step: int, end: int, unit: int) -> float:
-    """The factor of the warm-up, which is 1 from its last step on."""
+    """The factor of the warm-up, which is 1 from its last step on, or from the step after it."""
     if step >= end:
         return 1.0
     if recipe.warmup_curve == "stairs":
         step, end = step // unit, end // unit
-    start = 1 / end if recipe.warmup_start is None else recipe.warmup_start
+    rises = end if recipe.warmup_peak == "after" else end - 1
+    start = 1 / (rises + 1) if recipe.warmup_start is None else recipe.warmup_start
     if recipe.warmup_curve == "constant":
         return start
-    return start + (1 - start) * step / max(end - 1, 1)
+    return start + (1 - start) * step / max(rises, 1)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import keras
 
     from resnet_keras.data import Split
-    from resnet_keras.optimizers import Optimizer
+    from resnet_keras.optimizers import Averaging, Optimizer
 
 
 def compiled(
@@ -123,9 +123,24 @@ def optimizer(recipe: Recipe, examples: int, policy: str) -> "Optimizer":
         exclude=recipe.exclude,
         clip_norm=recipe.clip_norm,
         accumulate=recipe.accumulate,
-        ema=recipe.ema,
+        ema=_averaging(recipe, steps),
         loss_scale=(recipe.loss_scale or 2.0**15) if half else None,
         growth_steps=2000 if half and recipe.loss_scale is None else None,
+    )
+
+
+def _averaging(recipe: Recipe, steps_per_epoch: int) -> "float | Averaging":
+    """Say when the averages of the weights move."""
+    from resnet_keras.optimizers import Averaging
+    from resnet_keras.recipe.schedule import warmup_steps
+
+    if recipe.ema_every == 1 and not recipe.ema_after_warmup:
+        return recipe.ema
+    return Averaging(
+        recipe.ema,
+        every=recipe.ema_every,
+        copy_steps=warmup_steps(recipe, steps_per_epoch) if recipe.ema_after_warmup else 0,
+        epoch=steps_per_epoch,
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from resnet_keras.recipe import KNOWN, Recipe
+from resnet_keras.recipe.schedule import warmup_steps
 from resnet_keras.training import memory
 from resnet_keras.training.building import network
 from resnet_keras.training.machine import choose_precision
@@ -62,7 +63,7 @@ def _bends(recipe: Recipe, examples: int) -> dict[int, float]:
     """Return the learning rate at the steps where its curve bends, and at the last step."""
     steps, total = recipe.steps_per_epoch(examples), recipe.total_steps(examples)
     unit = 1 if recipe.steps else steps
-    warm = recipe.warmup_steps or round(recipe.warmup_epochs * steps)
+    warm = warmup_steps(recipe, steps)
     bends = {0, warm, *(m * unit for m in recipe.milestones), total - 1}
     return {
         step: recipe.learning_rate_at(step, steps_per_epoch=steps)

@@ -1,0 +1,18 @@
+"""ResNet-101 on ImageNet-1k as torchvision's V2: 81.886 % top-1, 95.780 % top-5 published.
+
+    python recipes/imagenet_resnet101_torchvision_v2.py --data-dir ~/tensorflow_datasets
+
+Not measured here. The recipe is that of ResNet-50, with one other network:
+imagenet_resnet50_torchvision_v2.py has its values and where they are from.
+"""
+
+from dataclasses import replace
+
+import imagenet_resnet50_torchvision_v2
+
+from resnet_keras import train
+
+RECIPE = replace(imagenet_resnet50_torchvision_v2.RECIPE, model="resnet101")
+
+if __name__ == "__main__":
+    train(RECIPE.parse(__doc__))
