@@ -361,17 +361,14 @@ def _torchvision_operations(
     fill: int | Sequence[int],
 ) -> list[Callable[[], tf.Tensor]]:
     """List torchvision's operations on `image` at `strength`, float64, its "magnitude"."""
-
-    def affine(*matrix: float | tf.Tensor) -> Callable[[], tf.Tensor]:
-        return lambda: pillow.affine(image, matrix, fill, interpolation)
-
+    turned = partial(tf.transpose, perm=[1, 0, 2])
     factor = tf.cast(1 + strength, tf.float32)
     operations = {
         "identity": lambda: tf.identity(image),
-        "shear_x": affine(1, strength, 0, 0, 1, 0),
-        "shear_y": affine(1, 0, 0, strength, 1, 0),
-        "translate_x": affine(1, 0, -strength, 0, 1, 0),
-        "translate_y": affine(1, 0, 0, 0, 1, -strength),
+        "shear_x": lambda: pillow.shear(image, strength, fill, interpolation),
+        "shear_y": lambda: turned(pillow.shear(turned(image), strength, fill, interpolation)),
+        "translate_x": lambda: pillow.translate(image, tf.cast(strength, tf.int32), 0, fill),
+        "translate_y": lambda: pillow.translate(image, 0, tf.cast(strength, tf.int32), fill),
         "rotate": lambda: pillow.rotate(image, strength, fill, interpolation),
         "brightness": lambda: pillow.brightness(image, factor),
         "color": lambda: pillow.color(image, factor),
