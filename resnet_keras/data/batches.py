@@ -59,6 +59,7 @@ def training_batches(
         ValueError: `normalisation` is missing.
     """
     augmentations.require_channels(augmentation, split.channels)
+    _require_sampling(split, augmentation)
     features = isinstance(split, FeatureSplit)
 
     def transform(encoded, label, epoch, position):
@@ -68,17 +69,6 @@ def training_batches(
         shape, pixels = partial(shape_of, encoded), partial(decode, encoded, split.channels)
         return augmentations.augment(shape, pixels, key, augmentation, normalisation), label
 
-    if augmentation.sampling == "balanced" and split.counts is None:
-        raise InputError(
-            "`sampling` must be all for data sets that are kept as records, whose classes are "
-            f"known when they are read. Received: sampling={augmentation.sampling!r}"
-        )
-    if augmentation.sampling == "balanced" and split.multi_label:
-        raise InputError(
-            "`sampling` must be all where images have several labels, so that no batch can have as "
-            "many images of each; try --class-weights balanced. "
-            f"Received: sampling={augmentation.sampling!r}"
-        )
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     mixed = augmentations.mixes(augmentation)
     drawn = augmentations.with_partners(rows, batch_size) if mixed else rows
@@ -99,6 +89,21 @@ def training_batches(
             places = np.searchsorted(drawn, rows)
             batches = batches.map(partial(_some, places), **PARALLEL)
     return _ordered(batches)
+
+
+def _require_sampling(split: Split, augmentation: Augmentation) -> None:
+    """Refuse balanced sampling where the classes of the images do not allow it."""
+    if augmentation.sampling == "balanced" and split.counts is None:
+        raise InputError(
+            "`sampling` must be all for data sets that are kept as records, whose classes are "
+            f"known when they are read. Received: sampling={augmentation.sampling!r}"
+        )
+    if augmentation.sampling == "balanced" and split.multi_label:
+        raise InputError(
+            "`sampling` must be all where images have several labels, so that no batch can have as "
+            "many images of each; try --class-weights balanced. "
+            f"Received: sampling={augmentation.sampling!r}"
+        )
 
 
 def view_batches(
