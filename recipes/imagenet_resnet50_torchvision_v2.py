@@ -18,7 +18,8 @@ RECIPE = Recipe(
     model="resnet50",
     dataset="imagenet2012",
     train_size=176, min_area=0.08, flip=True,
-    erasing=0.1,
+    policy="trivial_augment_wide",
+    erasing=0.1, erasing_fill="mean",
     mixup=0.2, cutmix=1.0,                           # in half of the batches each
     repeats=4,                                       # each image four times in a batch
     eval_resize=232, eval_size=224,

@@ -210,6 +210,8 @@ AUGMENTATIONS = {
     "flip": lambda s: augmentations.flip(IMAGE, s),
     "pad_and_crop": lambda s: augmentations.pad_and_crop(IMAGE, s),
     "rand_augment": lambda s: augmentations.rand_augment(IMAGE, s),
+    "trivial_augment_wide": lambda s: augmentations.trivial_augment_wide(IMAGE, s),
+    "auto_augment": lambda s: augmentations.auto_augment(IMAGE, s),
     "color_jitter": lambda s: augmentations.color_jitter(
         IMAGE, s, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1
     ),

@@ -108,6 +108,22 @@ def test_moves_are_pillows(photo):
             (1, 0, 0, 0, 1, amount * 100),
         ):
             assert_levels(pillow.affine(image, matrix, FILL), transform(*matrix)(theirs), 1)
+    # With torchvision's 0.264, pixels come from the very edge: float64 knows from which side.
+    for amount in (-0.9, 0.0, float(np.float32(0.264)), 3.7):
+        sheared = transform(1, amount, 0, 0, 1, 0)(theirs)
+        assert_levels(pillow.shear(image, amount, FILL), sheared, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (2, 3)])
+def test_images_of_few_pixels_are_moved_as_pillow_does(size):
+    pixels = np.random.default_rng(0).integers(1, 256, (*size, 3), dtype=np.uint8)
+    theirs, image = Image.fromarray(pixels), tf.constant(pixels)
+    for amount in (-1.2, 0.0, 0.4, 9.0):
+        sheared = transform(1, amount, 0, 0, 1, 0)(theirs)
+        assert_levels(pillow.shear(image, amount, FILL), sheared, 1)
+    for right, down in ((0, 0), (1, -1), (-2, 3), (9, 0), (0, -9)):
+        moved = transform(1, 0, -right, 0, 1, -down)(theirs)
+        assert_levels(pillow.translate(image, right, down, FILL), moved, 0)
 
 
 # Random changes
@@ -176,27 +192,33 @@ def test_color_jitter_is_torchvisions():
 
 
 def reference_box(rng, size, area, aspect):
-    """Draw Random Erasing's box by torchvision's loop."""
+    """Draw Random Erasing's box by torchvision's loop; the aspect is height / width."""
     for _ in range(10):
         target = rng.uniform(*area) * size * size
-        ratio = math.exp(rng.uniform(math.log(aspect), -math.log(aspect)))
-        h, w = round(math.sqrt(target / ratio)), round(math.sqrt(target * ratio))
+        ratio = math.exp(rng.uniform(*map(math.log, aspect)))
+        h, w = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if h < size and w < size:
             return h, w
     return 0, 0
 
 
-def test_random_erasing_is_the_definition():
+@pytest.mark.parametrize(
+    ("options", "area", "aspect"),
+    [({}, (0.02, 1 / 3), (0.3, 1 / 0.3)),
+     ({"max_area": 0.2, "max_aspect": 1.1}, (0.02, 0.2), (0.3, 1.1))],
+)  # fmt: skip
+def test_random_erasing_is_the_definition(options, area, aspect):
     image = tf.zeros([64, 64, 3], tf.uint8)
-    draw = partial(augmentations.random_erasing, image, probability=1.0, value=(7, 8, 9))
+    options = {"probability": 1.0, "value": (7, 8, 9), **options}
+    draw = partial(augmentations.random_erasing, image, **options)
     results = many(lambda s: draw(seed=s), 4000)
     erased = results[..., 0] > 0
     assert (results == erased[..., np.newaxis] * np.uint8([7, 8, 9])).all()
     heights, widths = erased.any(2).sum(1), erased.any(1).sum(1)
     assert (erased.sum((1, 2)) == heights * widths).all()  # a box, without holes
-    assert max(heights.max(), widths.max()) == 63
+    assert max(heights.max(), widths.max()) <= 63  # smaller than the image, both ways
     rng = np.random.default_rng(0)
-    loop = np.transpose([reference_box(rng, 64, (0.02, 1 / 3), 0.3) for _ in range(4000)])
+    loop = np.transpose([reference_box(rng, 64, area, aspect) for _ in range(4000)])
     assert stats.ks_2samp(heights, loop[0]).pvalue > LUCK
     assert stats.ks_2samp(widths, loop[1]).pvalue > LUCK
     tops = erased.any(2).argmax(1)
@@ -211,6 +233,54 @@ def test_random_erasing_erases_a_quarter_with_noise():
     assert stats.binomtest(erased, 2000, 0.25).pvalue > LUCK
     counts = np.bincount(results[changed], minlength=256)
     assert stats.chisquare(np.delete(counts, 77)).pvalue > LUCK
+
+
+NORMALISATION = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def test_erasing_with_the_mean_is_torchvisions():
+    """Its box is of at most 0.33 of the area and 3.3 times as high as wide; the pixels are 0."""
+    image = tf.constant(np.full((64, 64, 3), 7, np.uint8))
+    columns = Augmentation(train_size=64, erasing=0.1, erasing_fill="mean")
+
+    def draw(key):
+        shape = partial(tf.constant, [64, 64, 3])
+        return augmentations.augment(shape, lambda: image, key, columns, NORMALISATION)
+
+    results = many(draw, 4000)
+    erased = (results != 7).any(-1)
+    assert (results[erased] == (124, 116, 104)).all()  # less than half a level from 0
+    erased = erased[erased.any((1, 2))]
+    assert stats.binomtest(len(erased), 4000, 0.1).pvalue > LUCK
+    rng = np.random.default_rng(0)
+    loop = [reference_box(rng, 64, (0.02, 0.33), (0.3, 3.3)) for _ in range(4000)]
+    for ours, theirs in zip((erased.any(2), erased.any(1)), np.transpose(loop), strict=True):
+        assert stats.ks_2samp(ours.sum(1), theirs).pvalue > LUCK
+
+
+def test_erasing_with_normal_noise_is_timms():
+    """Their mode "pixel": normal(0, 1) of the normalised pixels; here bytes, cut to 0..255."""
+    image = tf.constant(np.full((32, 32, 3), 7, np.uint8))
+    columns = Augmentation(train_size=32, erasing=1.0, erasing_fill="normal")
+
+    def draw(key):
+        shape = partial(tf.constant, [32, 32, 3])
+        return augmentations.augment(shape, lambda: image, key, columns, NORMALISATION)
+
+    results = many(draw, 200)
+    pixels = results[(results != 7).any(-1)].astype(float)
+    for channel, mean, std in zip(pixels.T, *NORMALISATION, strict=True):
+        edges = [-0.5, 0.5, 59.5, 99.5, 119.5, 149.5, 199.5, 254.5, 255.5]
+        cuts = stats.norm(mean, std).cdf([-np.inf, *edges[1:-1], np.inf])
+        found = np.histogram(channel, edges)[0]
+        assert stats.chisquare(found, len(channel) * np.diff(cuts)).pvalue > LUCK
+    assert abs(np.corrcoef(pixels.T)[0, 1]) < 0.03  # each channel has noise of its own
+
+
+@pytest.mark.parametrize("fill", ["normal", "mean"])
+def test_a_fill_of_the_networks_pixels_needs_its_normalisation(fill):
+    with pytest.raises(ValueError, match=f"normalisation. Received: erasing_fill='{fill}'"):
+        augmented(SMALL, seed(0), erasing=1.0, erasing_fill=fill)
 
 
 # Mixing

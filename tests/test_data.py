@@ -180,6 +180,7 @@ def test_copies_of_an_image_are_augmented_each_in_its_own_way():
 @pytest.mark.parametrize(
     "options",
     [{"rand_ops": 2, "rand_magnitude": 9.0}, {"color_jitter": 0.4}, {"erasing": 1.0},
+     {"policy": "trivial_augment_wide"}, {"policy": "auto_augment"},
      {"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}],
 )  # fmt: skip
 def test_every_augmentation_changes_pixels_as_a_function_of_the_step(options):
@@ -239,8 +240,9 @@ def test_grey_images_have_no_colour_to_change(option):
         batches_of(numbered(8), **option)
 
 
-def test_grey_images_can_be_erased_and_mixed():
-    batches = batches_of(numbered(8), batch_size=4, erasing=1.0, mixup=0.2, cutmix=1.0)
+def test_grey_images_can_be_changed_by_a_policy_erased_and_mixed():
+    options = {"policy": "trivial_augment_wide", "erasing": 1.0, "mixup": 0.2, "cutmix": 1.0}
+    batches = batches_of(numbered(8), batch_size=4, **options)
     images, labels = next(iter(batches))
     assert images.shape == (4, 4, 4, 1) and labels.shape == (4, 8)
 
@@ -370,10 +372,12 @@ COLUMNS = {
     "scale": ({"scale": 0.3}, {}),
     "shear": ({"shear": 0.3}, {}),
     "color_jitter": ({"color_jitter": 0.4}, {}),
+    "policy": ({"policy": "trivial_augment_wide"}, {}),
     "rand_ops": ({"rand_ops": 2}, {}),
     "rand_magnitude": ({"rand_magnitude": 2.0}, {"rand_ops": 1}),
     "rand_std": ({"rand_std": 3.0}, {"rand_ops": 1}),
     "erasing": ({"erasing": 1.0}, {}),
+    "erasing_fill": ({"erasing_fill": "mean"}, {"erasing": 1.0}),
     "mixup": ({"mixup": 0.8}, {}),
     "cutmix": ({"cutmix": 1.0}, {}),
     "repeats": ({"repeats": 3}, {}),
@@ -392,7 +396,9 @@ def test_every_column_of_a_recipe_changes_what_a_step_sees(column):
 
     def first(**columns):
         augmentation = Augmentation(**{"train_size": 32, **columns})
-        batches = data.training_batches(colourful(), augmentation, batch_size=12, seed=3)
+        batches = data.training_batches(
+            colourful(), augmentation, batch_size=12, seed=3, normalisation=([9] * 3, [4] * 3)
+        )
         return next(batches.as_numpy_iterator())[0]
 
     assert not np.array_equal(first(**others), first(**others | value))

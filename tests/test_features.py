@@ -146,6 +146,31 @@ def test_features_of_other_images_or_weights_are_not_used(opened, tmp_path):
     assert not np.allclose(rows(features.on_features(job, network).train), before)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"policy": "trivial_augment_wide"}, {"policy": "auto_augment"}, {"erasing_fill": "mean"}],
+)
+def test_views_of_other_augmentations_have_other_names(opened, change):
+    job, network = opened(views=2, erasing=1.0)
+    changed = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, **change))
+    one, other = (features._checksum(each, network) for each in (job, changed))
+    assert one == features._checksum(job, network) != other
+
+
+def test_views_are_erased_with_the_mean_of_the_network(opened):
+    job, network = opened(views=2, erasing=1.0, erasing_fill="mean")
+    found = rows(features.on_features(job, network).train, 1)
+    pooled = keras.Model(network.input, network.get_layer("avg_pool").output)
+    for mean, same in ((127.5, True), (60.0, False)):
+        batches = data.view_batches(
+            job.train, job.recipe, None,
+            view=1, seed=job.recipe.seed, batch_size=500, normalisation=((mean,), (127.5,)),
+        )  # fmt: skip
+        images = np.concatenate([images for images, _ in batches.as_numpy_iterator()])
+        expected = pooled.predict(images.astype(np.float32), verbose=0)
+        assert (np.abs(found - expected).max() < 1e-5 * expected.max()) == same
+
+
 def test_a_forward_pass_is_not_made_again(opened, capfd):
     job, network = opened()
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from checkpoints import few
 
 from resnet_keras import SPECS, ResNet, Spec, features, freeze
-from resnet_keras.models import count
+from resnet_keras.models import count, normalisation_of
 
 GOLDEN = Path(__file__).parent / "golden"
 COUNTS = json.loads((GOLDEN / "counts.json").read_text())
@@ -82,6 +82,10 @@ def test_preprocessing_is_in_the_model():
     model = ResNet("resnet18_cifar", mean=(10, 20, 30), std=(2, 4, 8))
     pixels = np.full((1, 32, 32, 3), (14, 28, 14), "uint8")
     assert np.allclose(model.get_layer("normalise")(pixels), (2, 2, -2), atol=1e-5)
+    assert np.allclose(normalisation_of(model), ((10, 20, 30), (2, 4, 8)))
+    grey = ResNet("resnet18_cifar", input_shape=(32, 32, 1))
+    mean, std = normalisation_of(grey)
+    assert mean == pytest.approx([(125.307 + 122.961 + 113.8575) / 3]) and len(std) == 1
 
 
 def test_each_block_starts_as_the_identity():

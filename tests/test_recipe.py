@@ -213,6 +213,18 @@ def test_impossible_values_are_refused_by_name(change):
         dataclasses.replace(ROW, **change)
 
 
+def test_columns_of_augmentation_that_would_have_no_effect_are_refused():
+    for changes, said in (
+        ({"policy": "trivial_augment_wide", "rand_ops": 2}, "`rand_ops` must keep its default, 0"),
+        ({"policy": "trivial"}, "`policy` must be one of trivial_augment_wide, auto_augment"),
+        ({"erasing_fill": "mean"}, "`erasing_fill` needs `erasing`: set --erasing"),
+        ({"erasing_fill": "grey", "erasing": 0.1}, "`erasing_fill` must be "),
+    ):
+        with pytest.raises(InputError, match=f"{said}.*Received: "):
+            dataclasses.replace(ROW, **changes)
+    dataclasses.replace(ROW, policy="auto_augment", erasing_fill="mean", erasing=0.1)
+
+
 NAN, INF = float("nan"), float("inf")
 
 

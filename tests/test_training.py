@@ -58,6 +58,19 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
     assert (digits_run / "labels.txt").read_text().split() == list("0123456789")
 
 
+def test_policies_and_erasing_with_the_mean_train(data_dir, tmp_path):
+    """What torchvision's V2 recipes do to an image and to a batch."""
+    recipe = dataclasses.replace(
+        SHORT, policy="trivial_augment_wide", erasing=0.5, erasing_fill="mean", mixup=0.2,
+        cutmix=1.0, repeats=4, data_dir=data_dir, run_dir=tmp_path / "run",
+    )  # fmt: skip
+    with open(train(recipe) / "log.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 2 < float(row["loss"]) < 3  # at first, ln 10 = 2.3
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert written["policy"] == "trivial_augment_wide" and written["erasing_fill"] == "mean"
+
+
 @pytest.mark.slow
 def test_the_saved_model_needs_nothing_of_ours(digits_run, run_python, data_dir, tmp_path):
     from resnet_keras.model_files import open_model_file

@@ -87,7 +87,7 @@ def compare(options) -> dict[str, dict]:
 
 def measure(worker: str, arguments: dict, options) -> dict | None:
     """One measurement in a fresh process; None where it cannot be made."""
-    peer = worker == "pipelines.torchvision"
+    peer = worker.startswith("pipelines.torchvision")
     command = [options.peer_python if peer else sys.executable, "-m", "contestants", worker]
     command += [json.dumps(arguments)]
     path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -250,6 +250,14 @@ def compare_pipelines(options, folder):
         "training pipeline, 500x375 JPEG to 224x224, one core",
         "images_per_second",
         {name.replace("_", " "): (f"pipelines.{name}", {"folder": folder}) for name in rows},
+    )
+    yield (
+        "the same at 176x176 with TrivialAugmentWide, antialiased as Pillow resizes",
+        "images_per_second",
+        {
+            "ours, as torchvision's V2": ("pipelines.ours_v2", {"folder": folder}),
+            "torchvision": ("pipelines.torchvision_v2", {"folder": folder}),
+        },
     )
     yield (
         "memory that 20 epochs of the pipeline add",

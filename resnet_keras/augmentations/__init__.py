@@ -1,10 +1,10 @@
-"""Pure functions on pixels: crops, resizing, flips, RandAugment, colour, erasing, mixing.
+"""Pure functions on pixels: crops, resizing, flips, policies, colour, erasing, mixing.
 
 Nothing here holds state: the same pixels and the same `seed` give the same result, eagerly, inside
 `tf.data`, on any number of threads and under any Keras dtype policy. A `seed` is an int32 or int64
 tensor of shape [2], best made by `example_seed`. Each function draws from a stream of its own, so
 all of them can share one seed. An image is a uint8 tensor `(height, width, 3)`, RGB; geometry,
-erasing and mixing take any number of channels.
+erasing and mixing take any number of channels, TrivialAugmentWide and AutoAugment grey images, too.
 
 What a recipe's columns do to an image is in `augment`, what they do to a batch in `mix`.
 """
@@ -26,17 +26,22 @@ from resnet_keras.augmentations.mixing import (
     with_partners,
 )
 from resnet_keras.augmentations.policies import (
+    POLICIES,
     augment,
+    auto_augment,
     color_jitter,
     rand_augment,
     random_affine,
     random_erasing,
     require_channels,
+    trivial_augment_wide,
 )
 from resnet_keras.augmentations.seeds import example_seed
 
 __all__ = [
+    "POLICIES",
     "augment",
+    "auto_augment",
     "center_crop_window",
     "color_jitter",
     "cutmix",
@@ -54,5 +59,6 @@ __all__ = [
     "require_channels",
     "resize",
     "resize_and_center_crop",
+    "trivial_augment_wide",
     "with_partners",
 ]

@@ -191,7 +191,8 @@ def _sample(
         kernel_type=kernels[interpolation],
         antialias=antialias,
     )[0]
-    return to_uint8(pixels)
+    # Only bicubic may leave 0..255.
+    return tf.cast(pixels + 0.5, tf.uint8) if interpolation == "bilinear" else to_uint8(pixels)
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Batches of `(uint8 images, labels)`, a pure function of the seed and the step."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ def training_batches(
     seed: int,
     start: int = 0,
     rows: np.ndarray | None = None,
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> tf.data.Dataset:
     """Return endless shuffled, augmented batches: a pure function of the seed and the step.
 
@@ -44,6 +46,8 @@ def training_batches(
         start: number of the first step.
         rows: which images of each batch are given, ascending, counted from 0; None: all. They are
             what they are in the whole batch; of the others, only mixing partners are decoded.
+        normalisation: the network's mean and standard deviation of pixels, 0-255, each one number
+            per channel; needed where `erasing_fill` is not "noise".
 
     Returns:
         A data set of `(uint8 (batch, train_size, train_size, channels), int64 (batch,))`; labels
@@ -52,8 +56,10 @@ def training_batches(
     Raises:
         InputError: colour augmentation for grey images, or balanced sampling of records or of
             images with several labels.
+        ValueError: `normalisation` is missing.
     """
     augmentations.require_channels(augmentation, split.channels)
+    _require_sampling(split, augmentation)
     features = isinstance(split, FeatureSplit)
 
     def transform(encoded, label, epoch, position):
@@ -61,19 +67,8 @@ def training_batches(
             return encoded, label, epoch
         key = augmentations.example_seed(seed, epoch, position)
         shape, pixels = partial(shape_of, encoded), partial(decode, encoded, split.channels)
-        return augmentations.augment(shape, pixels, key, augmentation), label
+        return augmentations.augment(shape, pixels, key, augmentation, normalisation), label
 
-    if augmentation.sampling == "balanced" and split.counts is None:
-        raise InputError(
-            "`sampling` must be all for data sets that are kept as records, whose classes are "
-            f"known when they are read. Received: sampling={augmentation.sampling!r}"
-        )
-    if augmentation.sampling == "balanced" and split.multi_label:
-        raise InputError(
-            "`sampling` must be all where images have several labels, so that no batch can have as "
-            "many images of each; try --class-weights balanced. "
-            f"Received: sampling={augmentation.sampling!r}"
-        )
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     mixed = augmentations.mixes(augmentation)
     drawn = augmentations.with_partners(rows, batch_size) if mixed else rows
@@ -96,6 +91,21 @@ def training_batches(
     return _ordered(batches)
 
 
+def _require_sampling(split: Split, augmentation: Augmentation) -> None:
+    """Refuse balanced sampling where the classes of the images do not allow it."""
+    if augmentation.sampling == "balanced" and split.counts is None:
+        raise InputError(
+            "`sampling` must be all for data sets that are kept as records, whose classes are "
+            f"known when they are read. Received: sampling={augmentation.sampling!r}"
+        )
+    if augmentation.sampling == "balanced" and split.multi_label:
+        raise InputError(
+            "`sampling` must be all where images have several labels, so that no batch can have as "
+            "many images of each; try --class-weights balanced. "
+            f"Received: sampling={augmentation.sampling!r}"
+        )
+
+
 def view_batches(
     split: Split,
     augmentation: Augmentation,
@@ -105,6 +115,7 @@ def view_batches(
     seed: int,
     batch_size: int,
     start: int = 0,
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> tf.data.Dataset:
     """Return every image once, in order, as one fixed view shows it.
 
@@ -116,12 +127,14 @@ def view_batches(
         seed: of the augmentation, which is a function of the seed, the view and the image's number.
         batch_size: images in a batch; the last batch has what is left.
         start: number of the first image.
+        normalisation: see `training_batches`.
 
     Returns:
         A data set of `(uint8 (batch, height, width, channels), int64 (batch,))`.
 
     Raises:
         InputError: colour augmentation for grey images.
+        ValueError: `normalisation` is missing.
     """
     if preprocessing is None:
         augmentations.require_channels(augmentation, split.channels)
@@ -134,7 +147,7 @@ def view_batches(
         # Epochs are numbered from 0, and -1 is taken by what concerns a whole epoch.
         key = augmentations.example_seed(seed, -2 - view, number)
         shape, pixels = partial(shape_of, encoded), partial(decode, encoded, split.channels)
-        return augmentations.augment(shape, pixels, key, augmentation), label
+        return augmentations.augment(shape, pixels, key, augmentation, normalisation), label
 
     images = split.once(lambda encoded, label: (encoded, label)).skip(start)
     batches = images.enumerate(start).map(transform, **PARALLEL).batch(batch_size)

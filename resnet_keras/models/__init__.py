@@ -11,6 +11,7 @@ from resnet_keras.models.building import (
     Normalisation,
     build,
     for_channels,
+    normalisation_of,
 )
 from resnet_keras.models.counting import count
 from resnet_keras.models.stages import FeaturePyramid, features, freeze
@@ -25,4 +26,5 @@ __all__ = [
     "features",
     "for_channels",
     "freeze",
+    "normalisation_of",
 ]

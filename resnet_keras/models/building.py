@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import keras
+import numpy as np
 
 from resnet_keras.errors import InputError
 from resnet_keras.specs import SPECS, Spec
@@ -309,6 +310,20 @@ def _normalise(x, mean, std):
         name="normalise",
         dtype=_wide(),
     )(x)
+
+
+def normalisation_of(model: keras.Model) -> tuple[list[float], list[float]]:
+    """Return the mean and standard deviation of pixels that a network normalises with.
+
+    Args:
+        model: has the layer `normalise`, of any weights.
+
+    Returns:
+        Two lists of one number per channel, 0-255.
+    """
+    layer = model.get_layer("normalise")
+    scale, offset = (np.asarray(value, np.float64) for value in (layer.scale, layer.offset))
+    return (-offset / scale).tolist(), (1 / scale).tolist()
 
 
 def _statistics(

@@ -89,6 +89,12 @@ def column(help: str, default: Any = dataclasses.MISSING, **rules: Any) -> Any:
     return dataclasses.field(default=default, metadata={"column": Column(help=help, **rules)})
 
 
+# Augmentation policies that `augmentations.POLICIES` has, and whose they are.
+POLICIES = {
+    "trivial_augment_wide": "Mueller & Hutter 2021",
+    "auto_augment": "Cubuk et al. 2018, found on ImageNet",
+}
+
 STEP = ("schedule", ("step",))
 CURVES = ("schedule", ("cosine", "poly"))
 
@@ -161,14 +167,26 @@ class Augmentation:
         "1 + JITTER.",
         0.0, at_least=0, random=True,
     )  # fmt: skip
-    rand_ops: int = column("RandAugment: operations per image. 0: off.", 0, at_least=0, random=True)
+    policy: str | None = column(
+        "Augmentation policy, other than RandAugment. None: off.",
+        None, choices=POLICIES, random=True,
+    )  # fmt: skip
+    rand_ops: int = column(
+        "RandAugment: operations per image. 0: off.",
+        0, at_least=0, only=("policy", (None,)), random=True,
+    )  # fmt: skip
     rand_magnitude: float = column(
         "RandAugment: mean strength, 0 to 10.", 7.0, at_least=0, at_most=10
     )
     rand_std: float = column("RandAugment: standard deviation of the strength.", 0.5, at_least=0)
     erasing: float = column(
-        "Random erasing: probability of filling a random box with noise.",
+        "Random erasing: probability of filling a random box.",
         0.0, at_least=0, at_most=1, random=True,
+    )  # fmt: skip
+    erasing_fill: Literal["noise", "normal", "mean"] = column(
+        "Random erasing: fill with uniform noise, with normal noise that has the mean and standard "
+        "deviation of the pixels, as in timm, or with their mean, as in torchvision.",
+        "noise", needs="erasing",
     )  # fmt: skip
     mixup: float = column(
         "Mixup: alpha of its Beta distribution. 0: off. With --cutmix, each is applied to half of "

@@ -18,6 +18,7 @@ from resnet_keras.console import say
 from resnet_keras.devices import forward_batch
 from resnet_keras.files import whole
 from resnet_keras.model_files.keras import plain
+from resnet_keras.models import normalisation_of
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe import Recipe
 from resnet_keras.recipe.columns import RANDOM
@@ -39,6 +40,7 @@ class _View:
         split: the images.
         number: of the view, from 0.
         preprocessing: as evaluation shows them; None: augmented.
+        normalisation: the network's mean and standard deviation of pixels.
         folder: of the files.
         name: of the files, to which the number of a piece is added.
     """
@@ -46,6 +48,7 @@ class _View:
     split: data.Split
     number: int
     preprocessing: Preprocessing | None
+    normalisation: tuple[list[float], list[float]]
     folder: Path
     name: str
 
@@ -117,14 +120,16 @@ def on_features(job: Job, network: keras.Model) -> Job:
         InputError: an image or the disk is at fault.
     """
     start, recipe, folder = time.perf_counter(), job.recipe, job.folder / "features"
-    crc = _checksum(job, network)
+    crc, pixels = _checksum(job, network), normalisation_of(network)
     # Without augmentation, what the plain run sees; with it, what evaluation sees.
     augmented = recipe.views > 1 or not any(getattr(recipe, name) for name in RANDOM)
     views = [
-        _view(job.train, "train", n, None if augmented else recipe.preprocessing, folder, crc)
+        _view(
+            job.train, "train", n, None if augmented else recipe.preprocessing, pixels, folder, crc
+        )
         for n in range(recipe.views)
     ]
-    validated = _view(job.validation, "validation", 0, recipe.preprocessing, folder, crc)
+    validated = _view(job.validation, "validation", 0, recipe.preprocessing, pixels, folder, crc)
     _compute([*views, validated], recipe, _forward(network))
     train = [_opened(view) for view in views]
     validation, classes = _opened(validated)
@@ -169,7 +174,7 @@ def _checksum(job: Job, network: keras.Model) -> int:
 
 def _augmentation(recipe: Recipe) -> list:
     """The columns that a view depends on."""
-    names = (*RANDOM, "train_size", "rand_magnitude", "rand_std", "seed")
+    names = (*RANDOM, "train_size", "rand_magnitude", "rand_std", "erasing_fill", "seed")
     return [(name, getattr(recipe, name)) for name in names]
 
 
@@ -178,13 +183,15 @@ def _view(
     name: str,
     number: int,
     preprocessing: Preprocessing | None,
+    normalisation: tuple[list[float], list[float]],
     folder: Path,
     crc: int,
 ) -> _View:
     """A view whose files have a name that no other view has, now or earlier."""
     text = f"{split.identity} {preprocessing} {number}"
     key = zlib.crc32(text.encode(errors="surrogateescape"), crc)
-    return _View(split, number, preprocessing, folder, f"{name}-{number}-{key:08x}")
+    file = f"{name}-{number}-{key:08x}"
+    return _View(split, number, preprocessing, normalisation, folder, file)
 
 
 def _forward(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -251,6 +258,7 @@ def _pieces(view: _View, recipe: Recipe, first: int, forward: Callable) -> Itera
         seed=recipe.seed,
         batch_size=batch,
         start=first * PIECE,
+        normalisation=view.normalisation,
     )
     rows: list[np.ndarray] = []
     with data.reading(view.split):

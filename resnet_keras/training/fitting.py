@@ -11,10 +11,12 @@ import keras
 from resnet_keras import data
 from resnet_keras.backup import Saved
 from resnet_keras.console import say
+from resnet_keras.models import normalisation_of
 from resnet_keras.recipe import Recipe
 from resnet_keras.signals import signals_to
 from resnet_keras.training import tracking, watch
 from resnet_keras.training.best_epoch import BestEpoch
+from resnet_keras.training.features import OnFeatures
 from resnet_keras.training.job import Job
 from resnet_keras.training.progress import ProgressBar
 from resnet_keras.training.replicas import StoppedTogether
@@ -141,6 +143,8 @@ def _fit(
         seed=recipe.seed,
         start=place.step,
         rows=replicas.rows(recipe.batch_size, recipe.accumulate),
+        # What trains on features sees no pixels.
+        normalisation=None if isinstance(model, OnFeatures) else normalisation_of(model),
     )
     # JAX shares out whole batches only: the last one must be filled.
     whole = keras.backend.backend() == "jax" and replicas.count > 1

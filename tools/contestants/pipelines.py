@@ -32,6 +32,11 @@ def ours_with_rand_augment(folder: str) -> dict:
     return ours(folder, rand_ops=2)
 
 
+def ours_v2(folder: str) -> dict:
+    """What torchvision's V2 recipes do to an image, but for erasing: see `torchvision_v2`."""
+    return ours(folder, train_size=176, antialias=True, policy="trivial_augment_wide")
+
+
 def memory(folder: str) -> dict:
     """How much memory 20 epochs add after the first five."""
     batches = _our_batches(folder)
@@ -87,14 +92,27 @@ def bare_decode(folder: str) -> dict:
 
 def torchvision(folder: str) -> dict:
     """Torchvision's reference pipeline in the main process, where it is fastest on one core."""
+    return _torchvision(folder, 224)
+
+
+def torchvision_v2(folder: str) -> dict:
+    """The same at 176 x 176 with TrivialAugmentWide, bilinear, as in the V2 recipes."""
+    from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+
+    return _torchvision(folder, 176, TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
+
+
+def _torchvision(folder: str, size: int, *policy) -> dict:
+    """Images per second of crops, flips and a policy, on Pillow's images."""
     _one_core()
     import torch
     from torchvision import datasets, transforms
 
     torch.set_num_threads(1)
     steps = [
-        transforms.RandomResizedCrop(224),
+        transforms.RandomResizedCrop(size),
         transforms.RandomHorizontalFlip(),
+        *policy,
         transforms.PILToTensor(),
     ]
     images = datasets.ImageFolder(folder, transforms.Compose(steps))
