@@ -178,7 +178,8 @@ V2 = {
     "schedule_unit": "epoch", "min_learning_rate": 0.0, "milestones": (), "warmup_epochs": 5,
     "warmup_curve": "stairs", "warmup_start": 0.01, "warmup_peak": "after", "train_size": 176,
     "antialias": True, "eval_resize": 232, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.1,
-    "policy": "trivial_augment_wide", "erasing_fill": "mean", "repeats": 4, "ema": pytest.approx(0.998908, abs=5e-7), "ema_every": 32,
+    "policy": "trivial_augment_wide", "erasing_fill": "mean", "repeats": 4,
+    "ema": pytest.approx(0.998908, abs=5e-7), "ema_every": 32,
     "ema_after_warmup": True, "sync_batch_norm": False, "drop_path": 0.0,
 }  # fmt: skip
 GLUONCV = {
