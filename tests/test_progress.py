@@ -59,6 +59,18 @@ def test_without_a_terminal_there_is_a_line_for_each_epoch():
     assert re.fullmatch(rf"Epoch 2/2: \d+ images/s, {METRICS}", second)
 
 
+def test_without_a_terminal_there_is_a_line_each_minute():
+    stream = io.StringIO()
+    bar = ProgressBar(Position(0, 1, 45, 450, []), batch_size=64, stream=stream)
+    bar.on_epoch_begin(0)
+    batches(bar, 30)
+    assert not stream.getvalue()
+    bar.drawn -= 60
+    batches(bar, 3)
+    text = r"Epoch 1/10: 31/45, \d+ images/s, 0:0\d left, accuracy 0.5000, loss 1.23e-04\n"
+    assert re.fullmatch(text, stream.getvalue())
+
+
 def test_a_terminal_has_a_bar_that_fits(terminal):
     stream, read = terminal
     bar = ProgressBar(Position(0, 1, 45, 450, []), batch_size=64, stream=stream)

@@ -1,4 +1,4 @@
-"""The progress of a training on the screen: a bar on a terminal, elsewhere one line per epoch."""
+"""The progress of a training: a bar on a terminal, elsewhere a line per epoch and per minute."""
 
 import os
 import sys
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # Seconds between two drawings of the bar.
 _INTERVAL = 0.1
+
+# Seconds between two lines where there is no terminal.
+_MINUTE = 60.0
 
 # Characters of the shortest bar and of the longest.
 _SHORTEST, _LONGEST = 5, 20
@@ -33,26 +36,33 @@ class ProgressBar(keras.callbacks.Callback):
         self.stream = stream or sys.stdout
         # When the first batch of all was done, which includes the compilation, and its step.
         self.first: tuple[float, int] | None = None
-        self.drawn = 0.0  # when
+        self.drawn = 0.0  # when the bar was drawn, or a line written
         self.is_open = False  # whether the line on the terminal is not ended yet
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Start to measure the speed."""
         self.epoch, self.batches = epoch, 0
         self.since = time.perf_counter()
+        if not self.stream.isatty():
+            self.drawn = self.since
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Draw the bar, unless it was drawn just now."""
+        """Draw the bar, unless it was drawn just now; without a terminal write a line a minute."""
         now = self.last = time.perf_counter()
         self.batches += 1
         if self.batches == 1:
             self.after_first = now
         if self.first is None:
             self.first = now, self.position.step
-        if self.stream.isatty() and now - self.drawn >= _INTERVAL:
-            self.drawn, self.is_open = now, True
+        if now - self.drawn < (_INTERVAL if self.stream.isatty() else _MINUTE):
+            return
+        self.drawn = now
+        if self.stream.isatty():
+            self.is_open = True
             columns = os.get_terminal_size(self.stream.fileno()).columns or 80
             self._write(f"\r{self._bar(logs or {}, columns - 1)}\x1b[K")
+        else:
+            self._write(f"{self._epoch()}: {', '.join(self._parts(logs or {}))}\n")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the line of the epoch, in the place of the bar."""
@@ -73,13 +83,8 @@ class ProgressBar(keras.callbacks.Callback):
 
     def _bar(self, logs: Mapping[str, Any], columns: int) -> str:
         """The line of an epoch that is not at its end, of at most `columns` characters."""
-        place = self.position
-        before = self.epoch * place.steps_per_epoch
-        steps = min(place.steps_per_epoch, place.total - before)
-        done = place.step - before
-        metrics = [f"{name} {_number(float(value))}" for name, value in logs.items()]
-        counts = f"{done:>{len(str(steps))}}/{steps}"
-        parts = [counts, self._speed(), *self._left(), *metrics]
+        done, steps = self._steps()
+        parts = self._parts(logs)
         free = columns - len(f"{self._epoch()} [] ")
         while len(parts) > 1 and len(", ".join(parts)) > free - _SHORTEST:
             parts.pop()
@@ -88,6 +93,19 @@ class ProgressBar(keras.callbacks.Callback):
         width = max(_SHORTEST, min(_LONGEST, (free - len(numbers)) // 5 * 5))
         bar = f"[{'#' * (width * done // steps):.<{width}}]"
         return f"{self._epoch()} {bar} {numbers}"[:columns]
+
+    def _steps(self) -> tuple[int, int]:
+        """The number of steps of the epoch that are done, and of all of them."""
+        before = self.epoch * self.position.steps_per_epoch
+        steps = min(self.position.steps_per_epoch, self.position.total - before)
+        return self.position.step - before, steps
+
+    def _parts(self, logs: Mapping[str, Any]) -> list[str]:
+        """What a line says of an epoch that is not at its end, the most important first."""
+        done, steps = self._steps()
+        metrics = [f"{name} {_number(float(value))}" for name, value in logs.items()]
+        counts = f"{done:>{len(str(steps))}}/{steps}"
+        return [counts, self._speed(), *self._left(), *metrics]
 
     def _epoch(self) -> str:
         epochs = -(-self.position.total // self.position.steps_per_epoch)
