@@ -2,7 +2,7 @@
 
 import json
 import math
-import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -87,16 +87,16 @@ def save(model: keras.Model, path: Path) -> None:
 
     Args:
         model: any.
-        path: a `.keras` file in a folder for scratch files, as of `whole`.
+        path: a `.keras` file; its folder has room for the weights twice.
     """
-    folder = path.with_name("saved")
-    model.save(folder, zipped=False)
-    config = folder / "config.json"
-    config.write_text(json.dumps(without_defaults(json.loads(config.read_bytes()))))
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("metadata.json", "config.json", "model.weights.h5"):
-            archive.write(folder / name, name)
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        folder = Path(scratch) / "saved"
+        model.save(folder, zipped=False)
+        config = folder / "config.json"
+        config.write_text(json.dumps(without_defaults(json.loads(config.read_bytes()))))
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("metadata.json", "config.json", "model.weights.h5"):
+                archive.write(folder / name, name)
 
 
 def operators(path: Path) -> dict[str, int] | None:

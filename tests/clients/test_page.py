@@ -162,6 +162,9 @@ def test_each_section_is_tried_or_says_that_it_is_not():
             assert version.rsplit(".", 1)[0] in text or version in text, name
     for name in NODE.values():
         assert name.rsplit("@", 1)[1] in text
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", Path("requirements.txt").read_text(), re.M))
+    for name in ("ai-edge-litert", "onnxruntime", "keras"):
+        assert pinned[name] in text, name
 
 
 @pytest.mark.slow
