@@ -323,8 +323,17 @@ def statistics(**options):
 STATISTICS = [{}, {"axis": 1}, {"axis": (2, 3)}, {"invert": True}]
 
 
-@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.xml", "saved", "m.keras"])
-@pytest.mark.parametrize("options", STATISTICS)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        # ONNX has all of them by default, and the others the first.
+        pytest.param(
+            name, options, marks=[pytest.mark.slow] if options and name != "m.onnx" else []
+        )
+        for name in ("m.tflite", "m.onnx", "m.xml", "saved", "m.keras")
+        for options in STATISTICS
+    ],
+)
 def test_statistics_within_a_model_within_the_model(name, options, images, pixels, tmp_path):
     """Keras loads them into the layer, and not into what it computes with."""
     inputs = keras.Input((16, 24, 3))
@@ -364,8 +373,9 @@ def test_half_precision_within_a_model_within_the_model(name, images, pixels, tm
 @pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])
 @pytest.mark.parametrize(
     "layer",
-    [layers.Conv2D(8, 3, name="grey"), layers.LayerNormalization(name="normalise"),
-     layers.Normalization(axis=(2, 3), name="normalise")],
+    [layers.Conv2D(8, 3, name="grey"),
+     pytest.param(layers.LayerNormalization(name="normalise"), marks=pytest.mark.slow),
+     pytest.param(layers.Normalization(axis=(2, 3), name="normalise"), marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_int8_of_layers_that_have_our_names(name, layer, images, tmp_path):
     if isinstance(layer, layers.Normalization):

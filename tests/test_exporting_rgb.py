@@ -115,6 +115,8 @@ def test_the_file_says_so_itself(exported, tmp_path):
     assert json.loads(out.with_suffix(".json").read_text())["rgb_input"] is True
     alone = tmp_path / out.name
     shutil.copytree(out, alone) if out.is_dir() else shutil.copy(out, alone)
+    if out.suffix == ".xml":
+        shutil.copy(out.with_suffix(".bin"), tmp_path)
     model_file = open_model_file(alone)
     assert model_file.metadata.rgb_input and model_file.channels == 1
     grey = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
@@ -137,6 +139,7 @@ def test_files_of_images_are_decoded_to_grey(exported, digits_run, tmp_path):
     assert np.allclose(answer["scores"][0], np.sort(expected)[:-6:-1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_after_fine_tuning_for_int8(digits_run, data_dir, tmp_path):
     model = keras.saving.load_model(digits_run / "model.keras", compile=False)
     images = data.Source("digits", "test", data_dir=data_dir).open().arrays[0][:100]

@@ -82,6 +82,7 @@ def test_one_class_is_nothing_to_learn(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_in_grey(tmp_path):
     dataset = folder(tmp_path / "images", {"train": range(150), "val": range(150, 200)})
     run = train(recipe(tmp_path, dataset, channels=1, epochs=1))

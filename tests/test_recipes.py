@@ -323,8 +323,9 @@ def test_the_pipeline_and_the_loss_that_train_builds_are_as_published(name, monk
     mixed = bool(fields["mixup"])
     split = colours(16, classes=16)
     plain = dataclasses.replace(recipe, mixup=0.0, cutmix=0.0)
+    of_training = {"batch_size": 8, "seed": recipe.seed, "normalisation": (recipe.mean, recipe.std)}
     for columns, labelled in ((recipe, (8, 16) if mixed else (8,)), (plain, (8,))):
-        batches = data.training_batches(split, columns, batch_size=8, seed=recipe.seed)
+        batches = data.training_batches(split, columns, **of_training)
         images, labels = next(batches.as_numpy_iterator())
         assert images.shape == (8, size, size, 3) and labels.shape == labelled
     assert np.unique(labels, return_counts=True)[1].tolist() == [repeats] * (8 // repeats)

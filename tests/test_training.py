@@ -58,6 +58,7 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
     assert (digits_run / "labels.txt").read_text().split() == list("0123456789")
 
 
+@pytest.mark.slow
 def test_policies_and_erasing_with_the_mean_train(data_dir, tmp_path):
     """What torchvision's V2 recipes do to an image and to a batch."""
     recipe = dataclasses.replace(

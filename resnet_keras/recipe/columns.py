@@ -184,8 +184,7 @@ class Augmentation:
         0.0, at_least=0, at_most=1, random=True,
     )  # fmt: skip
     erasing_fill: Literal["noise", "normal", "mean"] = column(
-        "Random erasing: fill with uniform noise, with normal noise that has the mean and standard "
-        "deviation of the pixels, as in timm, or with their mean, as in torchvision.",
+        "Random erasing: fill with uniform noise, normal noise (timm) or the mean (torchvision).",
         "noise", needs="erasing",
     )  # fmt: skip
     mixup: float = column(
