@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import test_keras_config as files
 
 from resnet_keras.exporting import save_plain
 from resnet_keras.model_files import load_keras
+from resnet_keras.model_files.formats import KERAS
 
 # `None`: the newest.
 VERSIONS = ("3.4.1", "3.6.0", "3.8.0", "3.10.0", "3.12.4", "3.14.1", None)
@@ -27,8 +29,10 @@ images = np.load("images.npy")
 told = {"version": keras.__version__, "layers": {}, "arguments": {}}
 for name in sys.argv[1:]:
     model = keras.saving.load_model(f"{name}.keras")
-    np.save(f"{name}.npy", np.asarray(model(images)))
+    np.save(f"{name}.npy", np.asarray(model(images, training=False)))
     told["layers"][name] = [layer.get_config() for layer in model.layers]
+    if name == "operations":
+        continue
     used = [*model.layers, *(getattr(l, "kernel_initializer", None) for l in model.layers)]
     for kind in {type(one) for one in used if one is not None}:
         found = [
@@ -39,6 +43,17 @@ print(json.dumps(told, default=lambda policy: keras.saving.serialize_keras_objec
 """
 
 
+NAMES = (*files.KINDS, "operations")
+
+
+def operations():
+    """A model with operations beside its layers, and with an augmentation."""
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.RandomFlip("horizontal")(pixels)
+    x = keras.layers.Conv2D(4, 3)(x / 255.0 + 1.0)
+    return keras.Model(pixels, keras.layers.Dense(3)(keras.ops.mean(x, axis=(1, 2))))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A file of each kind, and images."""
@@ -46,6 +61,7 @@ def folder(tmp_path_factory):
     np.save(folder / "images.npy", files.IMAGES)
     for kind in files.KINDS:
         save_plain(files.network(kind), folder / f"{kind}.keras", "softmax")
+    KERAS.module.save(operations(), folder / "operations.keras")
     return folder
 
 
@@ -54,7 +70,7 @@ def run(folder, backend, target=None):
     environment = {**os.environ, "KERAS_BACKEND": backend}
     environment["PYTHONPATH"] = str(target or "")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CHILD, *files.KINDS],
+        [sys.executable, "-W", "ignore", "-c", CHILD, *NAMES],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -92,7 +108,7 @@ def test_it_opens_our_files_and_predicts_the_same(version, folder, ours, tmp_pat
     for backend in ("numpy", "tensorflow"):
         told = run(folder, backend, target)
         assert version is None or told["version"] == version
-        for kind in files.KINDS:
+        for kind in NAMES:
             own = load_keras(folder / f"{kind}.keras").predict_on_batch(files.IMAGES)
             assert np.abs(np.load(folder / f"{kind}.npy") - own).max() < 1e-6, kind
         # What the files leave out is the same without being told.
