@@ -60,8 +60,17 @@ def expected(model, pixels):
 # ------------------------------------------------------------------------- features
 
 
-@pytest.mark.parametrize("pooling", ["avg", None])
-@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.xml", "saved"])
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        # Maps are the harder ones.
+        pytest.param(
+            name, pooling, marks=[pytest.mark.slow] if pooling and name != "m.onnx" else []
+        )
+        for name in ("m.tflite", "m.onnx", "m.xml", "saved")
+        for pooling in ("avg", None)
+    ],
+)
 def test_embeddings_and_feature_maps(pooling, name, images, pixels, tmp_path):
     model = varied(ResNet(SMALL, include_top=False, pooling=pooling, input_shape=(16, 24, 3)))
     model.save(tmp_path / "m.keras")
@@ -352,7 +361,9 @@ def test_statistics_within_a_model_within_the_model(name, options, images, pixel
     assert not any("BatchNorm" in operator for operator in report["operators"] or {})
 
 
-@pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "m.keras"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("m.tflite", marks=pytest.mark.slow), "m.onnx", "m.keras"]
+)
 def test_half_precision_within_a_model_within_the_model(name, images, pixels, tmp_path):
     inputs = keras.Input((16, 24, 3))
     half = layers.Conv2D(4, 3, dtype="mixed_bfloat16")
