@@ -158,7 +158,7 @@ def affine(
         raise ValueError(
             f"interpolation must be one of {sorted(ways)}. Received: {interpolation!r}"
         )
-    moved, inside = ways[interpolation](image, *numbers)
+    moved, inside = ways[interpolation](image, numbers)
     return _filled(moved, inside, fill, image)
 
 
@@ -227,16 +227,9 @@ def translate(
     return tf.ensure_shape(moved, image.shape)
 
 
-def _bilinear(
-    image: tf.Tensor,
-    a: tf.Tensor,
-    b: tf.Tensor,
-    c: tf.Tensor,
-    d: tf.Tensor,
-    e: tf.Tensor,
-    f: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _bilinear(image: tf.Tensor, matrix: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Move pixels; tell which come from inside, bool `(height, width * channels)`."""
+    a, b, c, d, e, f = matrix
     # TensorFlow counts from the centre of the first pixel, Pillow from its corner.
     transform = [a, b, c + (a + b - 1) / 2, d, e, f + (d + e - 1) / 2, 0.0, 0.0]
     moved = tf.raw_ops.ImageProjectiveTransformV3(
@@ -255,16 +248,9 @@ def _bilinear(
     )
 
 
-def _nearest(
-    image: tf.Tensor,
-    a: tf.Tensor,
-    b: tf.Tensor,
-    c: tf.Tensor,
-    d: tf.Tensor,
-    e: tf.Tensor,
-    f: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _nearest(image: tf.Tensor, matrix: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Do what `_bilinear` does, in Pillow's own arithmetic: with 16 bits after the binary point."""
+    a, b, c, d, e, f = matrix
 
     def fixed(value: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.floor(value * 65536 + 0.5), tf.int32)

@@ -105,7 +105,7 @@ def _erasing_fill(name: str, normalisation: _Normalisation | None) -> dict[str, 
 
 
 def require_channels(columns: Any, channels: int) -> None:
-    """Refuse augmentations that do not take images of so many channels, such as grey ones.
+    """Refuse augmentations that do not take the number of channels, such as 1 of grey images.
 
     Args:
         columns: see `augment`.

@@ -1,5 +1,5 @@
 import cv2
-from common import images, model, planes, save
+from exchange import images, model, planes, save
 
 if model.endswith(".tflite"):  # its importer runs one image at a time
     net, scores = cv2.dnn.readNetFromTFLite(model), []

@@ -1,5 +1,5 @@
 import cv2
-from common import model, planes, save
+from exchange import model, planes, save
 
 net = cv2.dnn.readNetFromONNX(model, engine=cv2.dnn.ENGINE_CLASSIC)
 net.setInput(planes())

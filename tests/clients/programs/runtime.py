@@ -1,5 +1,5 @@
 import onnxruntime
-from common import images, model, planes, save
+from exchange import images, model, planes, save
 
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 pixels = images.astype("float32") if "nhwc" in model else planes()
