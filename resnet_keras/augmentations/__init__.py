@@ -9,6 +9,14 @@ erasing and mixing take any number of channels, TrivialAugmentWide and AutoAugme
 What a recipe's columns do to an image is in `augment`, what they do to a batch in `mix`.
 """
 
+from resnet_keras.augmentations.changes import (
+    augment,
+    color_jitter,
+    rand_augment,
+    random_affine,
+    random_erasing,
+    require_channels,
+)
 from resnet_keras.augmentations.geometry import (
     center_crop_window,
     flip,
@@ -25,17 +33,7 @@ from resnet_keras.augmentations.mixing import (
     mixup_or_cutmix,
     with_partners,
 )
-from resnet_keras.augmentations.policies import (
-    POLICIES,
-    augment,
-    auto_augment,
-    color_jitter,
-    rand_augment,
-    random_affine,
-    random_erasing,
-    require_channels,
-    trivial_augment_wide,
-)
+from resnet_keras.augmentations.policies import POLICIES, auto_augment, trivial_augment_wide
 from resnet_keras.augmentations.seeds import example_seed
 
 __all__ = [
