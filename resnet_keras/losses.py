@@ -99,6 +99,56 @@ class CrossEntropy(keras.losses.Loss):
         }
 
 
+@keras.saving.register_keras_serializable("resnet_keras")
+class Distillation(keras.losses.Loss):
+    """Divergence of a network's predictions from those of its teacher, both softened.
+
+    After Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network", section 2:
+    `temperature^2 * KL(softmax(teacher / temperature), softmax(logits / temperature))`. Its
+    gradient is that of the cross-entropy with the teacher's soft targets; the square keeps its size
+    at any temperature. The arithmetic is float32 or wider under every policy.
+
+    The targets are the teacher's logits `(batch, classes)`; logarithms of its probabilities are
+    logits, too.
+
+    Args:
+        sigmoid: False: softmax over the classes. True: the same of each class against all others,
+            summed over the classes.
+        temperature: above 0.
+        name: of the loss.
+
+    Raises:
+        ValueError: `temperature` is out of its range.
+    """
+
+    def __init__(
+        self, *, sigmoid: bool = False, temperature: float = 1.0, name: str = "distillation"
+    ):
+        super().__init__(name=name)
+        if not temperature > 0:
+            raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
+        self.sigmoid = sigmoid
+        self.temperature = temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the losses `(batch,)` of the teacher's logits and of logits, alike in shape."""
+        teacher, student = (logits / self.temperature for logits in (y_true, y_pred))
+        if self.sigmoid:
+            # log sigmoid(x) = -softplus(-x), and log(1 - sigmoid(x)) = -softplus(x)
+            share = ops.sigmoid(teacher)
+            yes = ops.softplus(-student) - ops.softplus(-teacher)
+            no = ops.softplus(student) - ops.softplus(teacher)
+            divergence = share * yes + (1 - share) * no
+        else:
+            wanted = ops.log_softmax(teacher)
+            divergence = ops.exp(wanted) * (wanted - ops.log_softmax(student))
+        return self.temperature**2 * ops.sum(divergence, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {"name": self.name, "sigmoid": self.sigmoid, "temperature": self.temperature}
+
+
 # A recipe's name for a loss, and how the loss is made from the recipe's columns and the weights of
 # the classes.
 LOSSES: dict[str, Callable[[Any, Sequence[float] | None], keras.losses.Loss]] = {

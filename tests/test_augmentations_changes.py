@@ -12,7 +12,9 @@ from scipy import stats
 
 from resnet_keras import augmentations
 from resnet_keras.augmentations import pillow
+from resnet_keras.data import evaluation_image
 from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -440,6 +442,14 @@ def test_without_columns_an_image_is_only_resized():
     assert_levels(augmented(square, seed(0), train_size=48), square, 0)
     resized = augmentations.resize(SMALL, 24, 24, antialias=True)
     assert_levels(augmented(SMALL, seed(0), train_size=24, antialias=True), resized, 0)
+
+
+def test_training_images_may_be_cropped_as_those_of_evaluation():
+    shown = Preprocessing(24, 30, antialias=True)
+    found = augmented(SMALL, seed(0), train_size=24, train_resize=30, antialias=True)
+    assert_levels(found, evaluation_image(SMALL, shown), 0)
+    flipped = augmented(SMALL, seed(2), train_size=24, train_resize=30, antialias=True, flip=True)
+    assert_levels(flipped, augmentations.flip(evaluation_image(SMALL, shown), seed(2)), 0)
 
 
 def test_colours_of_grey_images_are_refused_by_the_column():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -467,3 +468,18 @@ def test_balanced_sampling_shows_each_class_alike_and_each_image_before_any_agai
     for step, (images_, labels_) in enumerate(epochs(2, 4), start=2):
         assert np.array_equal(images_, drawn[step][0]) and np.array_equal(labels_, drawn[step][1])
     assert not np.array_equal(epochs(0, 1, seed=1)[0][0], drawn[0][0])
+
+
+def test_batches_count_how_long_they_let_their_reader_wait():
+    def slow(number):
+        return tf.numpy_function(lambda n: time.sleep(0.05) or n, [number], tf.int64)
+
+    waiting = data.Waiting()
+    batches = tf.data.Dataset.range(8).map(slow).map(lambda n: (n, 2 * n))
+    found = list(waiting.measured(batches).as_numpy_iterator())
+    assert found == [(n, 2 * n) for n in range(8)]
+    assert 0.4 <= waiting.seconds < 0.8  # 8 times 50 ms
+    quick = waiting.seconds
+    for _ in waiting.measured(batches.prefetch(8)):
+        time.sleep(0.1)  # each is there when it is asked for, but the first
+    assert 0.05 <= waiting.seconds - quick < 0.2

@@ -33,6 +33,7 @@ def test_all_recipes_are_listed_with_what_others_published():
     assert "| 78.48/94.20 | GluonCV |" in rows["imagenet_resnetv1d50_gluoncv"]
     assert "| 76.07 | MLPerf |" in rows["imagenet_resnet50_lars"]
     assert "| 77.12 | NVIDIA |" in rows["imagenet_resnet50_nvidia"]
+    assert "| 79.0 | Touvron et al. |" in rows["imagenet_resnet50_fixres"]
     assert "| - | - |" in rows["quickstart"]
     assert "](../recipes/quickstart.py)" in rows["quickstart"]
     assert "](../results/quickstart)" in rows["quickstart"]

@@ -11,7 +11,7 @@ import tensorflow as tf
 from checkpoints import few
 
 from resnet_keras import SPECS, ResNet, Spec, features, freeze
-from resnet_keras.models import count, normalisation_of
+from resnet_keras.models import adapt_last_norm, count, normalisation_of
 
 GOLDEN = Path(__file__).parent / "golden"
 COUNTS = json.loads((GOLDEN / "counts.json").read_text())
@@ -284,6 +284,23 @@ def test_frozen_statistics_do_not_move(norm_eval):
     assert not moved & frozen
     assert moved & statistics == (set() if norm_eval else statistics - frozen)
     assert "conv3_block1_2_bn/gamma" in moved  # what lies before it waits for it to leave 0
+
+
+def test_the_last_norm_follows_the_images_without_being_trained():
+    model = ResNet("resnet20_cifar", input_shape=(16, 16, 3))
+    freeze(model, 3)
+    adapt_last_norm(model)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3)).astype("uint8")
+    entering = keras.Model(model.input, model.get_layer("conv4_block3_2_bn").input)
+    batch = keras.ops.convert_to_numpy(entering(pixels, training=True))
+    model.train_on_batch(pixels, np.arange(4))
+    moved = {path for path, w in before.items() if not np.array_equal(w, _weight(model, path))}
+    statistics = {f"conv4_block3_2_bn/moving_{name}" for name in ("mean", "variance")}
+    assert moved == statistics | {"predictions/kernel", "predictions/bias"}
+    found = _weight(model, "conv4_block3_2_bn/moving_mean")
+    assert np.abs(found - 0.1 * batch.mean((0, 1, 2))).max() < 1e-6  # momentum .9, from 0
 
 
 def _weight(model, path):

@@ -71,6 +71,18 @@ def test_without_a_terminal_there_is_a_line_each_minute():
     assert re.fullmatch(text, stream.getvalue())
 
 
+def test_lines_tell_the_share_of_the_time_spent_waiting():
+    stream, waits = io.StringIO(), iter([5.0, 5.004, 5.008, 5.012, 5.016])
+    position = Position(0, 1, 9, 9, [])
+    bar = ProgressBar(position, batch_size=8, stream=stream, waited=lambda: next(waits))
+    bar.on_epoch_begin(0)
+    batches(bar, 9, seconds=0.01)
+    bar.on_epoch_end(0, LOGS)
+    # Of 8 times 10 ms and more 4 ms: the first batch, with its 5 seconds, does not count.
+    share = int(re.search(r", loss 1.23e-04, (\d+) % waiting for data\n", stream.getvalue())[1])
+    assert 1 <= share <= 5
+
+
 def test_a_terminal_has_a_bar_that_fits(terminal):
     stream, read = terminal
     bar = ProgressBar(Position(0, 1, 45, 450, []), batch_size=64, stream=stream)

@@ -205,6 +205,14 @@ LARS = {
     "milestones": (), "warmup_epochs": 2, "warmup_curve": "linear", "warmup_start": 0.0,
     "warmup_peak": "after", "min_area": 0.05, "antialias": True,
 }  # fmt: skip
+# The authors' code: 8.0 * --learning-rate 1e-3 for 512 images, StepLR of 30 epochs, and
+# `Resize(int(256 / 224 * 384))`.
+FIXRES = {
+    **IMAGENET, "model": "resnet50", "batch_size": 512, "learning_rate": 0.008, "epochs": 56,
+    "milestones": (30,), "train_size": 384, "train_resize": 438, "min_area": None, "flip": False,
+    "antialias": True, "eval_resize": 438, "eval_size": 384, "freeze": 4, "adapt_last_norm": True,
+    "mixup": 0.0,
+}  # fmt: skip
 PAPER = {**CIFAR, "epochs": 100, "steps": 64_000, "milestones": (32_000, 48_000)}
 
 # Recipes that reach higher than OpenMMLab's, by those who published them.
@@ -235,6 +243,9 @@ HIGHER = {
         LARS, 401, 14_837,
         {0: 0.0, 401: 5.5, 801: 11 * 801 / 802, 802: 11.0, 802 + 7017: 1e-4 + 10.9999 / 4,
          14_836: 1e-4}),
+    "imagenet_resnet50_fixres": (
+        FIXRES, 2503, 140_168,
+        {0: 0.008, 30 * 2503 - 1: 0.008, 30 * 2503: 0.0008, 140_167: 0.0008}),
 }  # fmt: skip
 
 # The published rows: the recipe's values, steps in an epoch and in all, and rates at some steps.
@@ -333,14 +344,15 @@ def test_the_pipeline_and_the_loss_that_train_builds_are_as_published(name, monk
 
     shown = data.evaluation_batches(split, recipe.preprocessing, batch_size=4)
     images, _ = next(shown.as_numpy_iterator())
-    assert images.shape == (4, 224, 224, 3)
+    edges = (fields["eval_size"], fields["eval_size"])
+    assert images.shape == (4, *edges, 3)
     expected = Preprocessing(
-        (224, 224), fields["eval_resize"], "bilinear", fields["antialias"], fields["mean"],
+        edges, fields["eval_resize"], "bilinear", fields["antialias"], fields["mean"],
         fields["std"],
     )  # fmt: skip
     assert recipe.preprocessing == expected
     made = loss(recipe, split)
-    assert not made.sigmoid and made.label_smoothing == 0.1
+    assert not made.sigmoid and made.label_smoothing == fields["label_smoothing"]
 
 
 DEEP = ("101", "152")  # networks that take longer to build
@@ -366,7 +378,8 @@ def test_a_dry_run_prints_every_published_value(name, monkeypatch, capsys):
     assert (printed["steps_per_epoch"], printed["total_steps"]) == (steps, total)
     shown = {int(step): rate for step, rate in printed["learning_rates"].items()}
     warm = fields["warmup_epochs"] * steps
-    assert sorted(shown) == [0, warm, total - 1]
+    lowered = [epoch * steps for epoch in fields["milestones"]]
+    assert sorted(shown) == sorted({0, warm, *lowered, total - 1})
     known = {step: rate for step, rate in rates.items() if step in shown}
     assert known[warm] == fields["learning_rate"]
     assert {step: shown[step] for step in known} == pytest.approx(known, rel=1e-6)

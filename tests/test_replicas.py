@@ -9,6 +9,7 @@ import pytest
 SETUP = """
 import dataclasses, json, sys
 from functools import partial
+from types import SimpleNamespace
 import tensorflow as tf
 
 (cpu,) = tf.config.list_physical_devices("CPU")
@@ -17,6 +18,7 @@ import keras, numpy as np
 from resnet_keras import SPECS, ResNet
 from resnet_keras.layers import BatchNormalization
 from resnet_keras.losses import CrossEntropy
+from resnet_keras.training.distillation import Teacher, distil
 from resnet_keras.optimizers import LAMB, LARS, SGD, AdamW, Averaging, Table
 
 one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -43,6 +45,11 @@ def train(strategy, case):
         norm = partial(BatchNormalization, synchronized=replicas > 1, replicas=replicas)
         model = ResNet(SPEC, input_shape=(8, 8, 3), classifier_activation=None, norm=norm)
         model.compile(make(), loss, jit_compile=False, auto_scale_loss=False)
+        if case in TAUGHT:
+            teacher = ResNet(SPEC, input_shape=(8, 8, 3), classifier_activation=None)
+            columns = SimpleNamespace(teacher_weight=0.5, temperature=2.0)
+            logits = partial(teacher, training=False)
+            distil(model, Teacher(logits, 0), columns, sigmoid=loss.sigmoid)
         optimizer = model.optimizer
         optimizer.build(model.trainable_variables)
         optimizer.also_average(model.non_trainable_variables)
@@ -84,6 +91,11 @@ CASES = {
     "all": (partial(sgd, accumulate=2, ema=0.5, clip_norm=0.25, loss_scale=1024.0,
                     growth_steps=2), CrossEntropy(sigmoid=True), 2, True),
 }
+"""
+
+# Those that learn from a teacher, too.
+CASES += """
+TAUGHT = {"adamw", "all"}
 """
 
 SMALL = 'SPEC, STEPS = dataclasses.replace(SPECS["resnet20_cifar"], depths=(1, 1, 1)), 3\n'

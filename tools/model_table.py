@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 
 PUBLISHED = re.compile(r"([\d.]+) % top-1(?:, ([\d.]+) % top-5)? published")
 BY = (
-    *("OpenMMLab", "He et al.", "Zhong et al.", "Wightman et al.", "torchvision", "GluonCV"),
-    *("MLPerf", "NVIDIA"),
+    *("Touvron et al.", "OpenMMLab", "He et al.", "Zhong et al.", "Wightman et al."),
+    *("torchvision", "GluonCV", "MLPerf", "NVIDIA"),
 )
 
 # Shown in README.md after the measured ones: one of each kind.

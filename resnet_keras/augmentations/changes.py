@@ -18,6 +18,7 @@ from resnet_keras.augmentations.geometry import (
     pad_and_crop,
     random_crop_window,
     resize,
+    resize_and_center_crop,
     to_uint8,
 )
 from resnet_keras.augmentations.policies import POLICIES
@@ -59,6 +60,9 @@ def augment(
         height, width = tf.unstack(shape()[:2])
         window = random_crop_window(height, width, seed, min_area=columns.min_area)
         image = resize(pixels(window), size, size, **resizing)
+    elif columns.train_resize is not None:
+        cut = {"resize": columns.train_resize, "crop": (size, size)}
+        image = resize_and_center_crop(pixels(), **cut, **resizing)
     else:
         image = pixels()
         if tuple(image.shape[:2]) != (size, size):

@@ -13,6 +13,7 @@ from resnet_keras.data.reading import reading
 from resnet_keras.data.records import RecordSplit
 from resnet_keras.data.sources import Source
 from resnet_keras.data.splits import ArraySplit, Split
+from resnet_keras.data.waiting import Waiting
 
 __all__ = [
     "ArraySplit",
@@ -24,6 +25,7 @@ __all__ = [
     "RecordSplit",
     "Source",
     "Split",
+    "Waiting",
     "decode",
     "evaluation_batches",
     "evaluation_image",

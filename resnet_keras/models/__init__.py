@@ -14,13 +14,14 @@ from resnet_keras.models.building import (
     normalisation_of,
 )
 from resnet_keras.models.counting import count
-from resnet_keras.models.stages import FeaturePyramid, features, freeze
+from resnet_keras.models.stages import FeaturePyramid, adapt_last_norm, features, freeze
 
 __all__ = [
     "BN_EPSILON",
     "FeaturePyramid",
     "Head",
     "Normalisation",
+    "adapt_last_norm",
     "build",
     "count",
     "features",

@@ -95,6 +95,20 @@ def freeze(model: keras.Model, stages: int, *, norm_eval: bool = False) -> None:
             layer.gamma.trainable = layer.beta.trainable = True
 
 
+def adapt_last_norm(model: keras.Model) -> None:
+    """Let the statistics of the last batch norm follow the images; gamma and beta stay frozen.
+
+    What FixRes fine-tunes beside the head (Touvron et al. 2019, "Fixing the train-test resolution
+    discrepancy", section 4; in its code, `imnet_finetune/train.py`, the parameters are frozen).
+
+    Args:
+        model: a model of `ResNet` whose stages are frozen; changed in place. Compile it afterwards.
+    """
+    norms = [n for n in model.layers if isinstance(n, keras.layers.BatchNormalization)]
+    norms[-1].trainable = True
+    norms[-1].gamma.trainable = norms[-1].beta.trainable = False
+
+
 def _stage_numbers(model: keras.Model) -> list[int]:
     """The numbers of the stages in layer names: 2, 3, ..."""
     found = (re.match(r"conv(\d)_block1_out$", layer.name) for layer in model.layers)

@@ -136,6 +136,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
         return dataclasses.replace(
             self,
             freeze=-1,
+            adapt_last_norm=False,
             views=1,
             then_epochs=0,
             then_learning_rate=None,

@@ -135,10 +135,12 @@ def _check_schedule(recipe: Recipe) -> None:
 def _check_frozen(recipe: Recipe, stages: int) -> None:
     """Refuse columns for a network with all stages frozen where they are not."""
     if recipe.freeze != stages:
-        for field, default in (("views", 1), ("then_epochs", 0)):
+        for field, default in (("views", 1), ("then_epochs", 0), ("adapt_last_norm", False)):
             if (value := getattr(recipe, field)) != default:
                 rule = f"needs all stages frozen: set --freeze {stages} with {recipe.model}"
                 refuse(field, rule, value)
+    if recipe.adapt_last_norm and recipe.quantize:
+        refuse("adapt_last_norm", "must be False with `quantize`, which folds batch norm", True)
     if recipe.views > 1 and not any(getattr(recipe, name) for name in RANDOM):
         refuse("views", f"above 1 needs augmentation: {', '.join(RANDOM)}", recipe.views)
 

@@ -118,6 +118,10 @@ class Network:
         -1, at_least=-1, at_most=4, needs="weights",
     )  # fmt: skip
     norm_eval: bool = column("Keep the batch-norm statistics of --weights.", False, needs="weights")
+    adapt_last_norm: bool = column(
+        "With all stages frozen: let the statistics of the last batch norm follow the images.",
+        False,
+    )
     quantize: bool = column(
         "Fine-tune --weights for int8: fold batch norm and round as the exported file will.",
         False, needs="weights",
@@ -144,6 +148,11 @@ class Augmentation:
     """How training images are prepared."""
 
     train_size: int = column("Height and width of the training images.", 224, above=0)
+    train_resize: int | None = column(
+        "Resize the short edge to this and crop the centre, as evaluation does. None: no such "
+        "crop.",
+        None, above=0, only=("min_area", (None,)),
+    )  # fmt: skip
     min_area: float | None = column(
         "Random resized crop: smallest fraction of the image's area. None: no such crop.",
         None, above=0, at_most=1, random=True,
@@ -230,6 +239,17 @@ class Optimization:
         "Loss: weigh each image by 1 / the number of images of its class; see docs/images.md.",
         "none",
     )  # fmt: skip
+    teacher: str | None = column(
+        "Distillation: a .keras file, whose predictions the network learns, too. None: off.",
+        None, metavar="MODEL_FILE",
+    )  # fmt: skip
+    teacher_weight: float = column(
+        "Distillation: share of the loss that compares with the teacher; the rest is --loss.",
+        0.9, above=0, at_most=1, needs="teacher",
+    )  # fmt: skip
+    temperature: float = column(
+        "Distillation: divide the logits of both networks by this.", 4.0, above=0, needs="teacher"
+    )
     optimizer: str = column("Optimizer.", "sgd", choices=OPTIMIZERS)
     momentum: float = column("momentum.", 0.9, at_least=0, below=1)
     nesterov: bool = column("Nesterov momentum.", False, needs="momentum")

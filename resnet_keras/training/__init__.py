@@ -194,6 +194,7 @@ def _fitted(
 
     from resnet_keras import backup
     from resnet_keras.training import features, watch
+    from resnet_keras.training.distillation import distil, open_teacher
     from resnet_keras.training.fitting import fit
 
     recipe, replicas = job.recipe, job.replicas
@@ -203,9 +204,11 @@ def _fitted(
     with replicas.scope():
         fresh = not backup.exist(job.backups) and job.earlier is None
         model, metrics = compiled(recipe, job.train, job.policy, replicas.count, fresh, cached)
+        if (teacher := open_teacher(recipe, job.train, job.policy)) is not None:
+            distil(model, teacher, recipe, sigmoid=model.loss.sigmoid)
     whole = model.network if cached else model
     here = replicas.count // replicas.processes
-    need = _memory_needed(job, whole, cached, here)
+    need = _memory_needed(job, whole, cached, here, teacher.params if teacher else 0)
 
     if replicas.process == 0 and before is None:
         stack.enter_context(backup.alone(job.folder))
@@ -235,7 +238,9 @@ def _fitted(
     return whole, fitted
 
 
-def _memory_needed(job: Job, network: "keras.Model", cached: bool, here: int) -> memory.Need:
+def _memory_needed(
+    job: Job, network: "keras.Model", cached: bool, here: int, others: int
+) -> memory.Need:
     """Estimate the memory of a step; refuse one, or one of the training that follows, if too much.
 
     Args:
@@ -243,6 +248,7 @@ def _memory_needed(job: Job, network: "keras.Model", cached: bool, here: int) ->
         network: that is trained.
         cached: whether it is on features: then a forward pass is all, which keeps nothing.
         here: number of replicas on this machine.
+        others: weights of a teacher, which are float32.
     """
     from resnet_keras.training.features import batch_of
 
@@ -253,6 +259,7 @@ def _memory_needed(job: Job, network: "keras.Model", cached: bool, here: int) ->
     if cached:
         recipe = dataclasses.replace(recipe, batch_size=batch_of(recipe), accumulate=1)
     need = memory.estimate(recipe, network, job.policy, count)
+    need = need._replace(fixed=need.fixed + 4 * others)
     if not cached:
         memory.require(need, recipe, here)
     return need

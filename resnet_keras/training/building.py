@@ -153,7 +153,7 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1) -> "
     import keras
 
     from resnet_keras.layers import BatchNormalization, Conv2D
-    from resnet_keras.models import Head, Normalisation, build, freeze
+    from resnet_keras.models import Head, Normalisation, adapt_last_norm, build, freeze
 
     if keras.backend.backend() == "jax":
         replicas = 1  # there a batch is one array, whose statistics are those of all replicas
@@ -172,6 +172,8 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1) -> "
             conv=keras.layers.Conv2D if recipe.quantize else Conv2D,
         )
         freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
+        if recipe.adapt_last_norm:
+            adapt_last_norm(model)
     except ValueError as error:
         raise InputError(str(error)) from error
     return model

@@ -92,6 +92,8 @@ def used(recipe: Recipe, replicas: int) -> bool:
         "--repeats needs images": recipe.repeats > 1,
         "--drop-path changes them": recipe.drop_path,
         "--quantize changes them": recipe.quantize,
+        "--adapt-last-norm changes them": recipe.adapt_last_norm,
+        "--teacher needs images": recipe.teacher,
         f"there are {replicas} replicas": replicas > 1,
     }
     if reasons := [reason for reason, there in obstacles.items() if there]:
@@ -174,7 +176,15 @@ def _checksum(job: Job, network: keras.Model) -> int:
 
 def _augmentation(recipe: Recipe) -> list:
     """The columns that a view depends on."""
-    names = (*RANDOM, "train_size", "rand_magnitude", "rand_std", "erasing_fill", "seed")
+    names = (
+        *RANDOM,
+        "train_size",
+        "train_resize",
+        "rand_magnitude",
+        "rand_std",
+        "erasing_fill",
+        "seed",
+    )
     return [(name, getattr(recipe, name)) for name in names]
 
 

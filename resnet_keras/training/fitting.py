@@ -81,8 +81,9 @@ def fit(
             stack.enter_context(signals_to(keep.on_signal))
             stack.enter_context(data.reading(job.train, job.validation))
             watching = [watch.ValidateAverages()] if recipe.ema else []
+            waiting = data.Waiting()
             if replicas.process == 0:
-                watching += _shown(recipe, place, folder, stack)
+                watching += _shown(recipe, place, folder, waiting, stack)
             callbacks = [
                 watch.StepCounter(place),
                 watch.EpochRow(
@@ -94,7 +95,7 @@ def fit(
             ]
             # The rest of an epoch that was interrupted, then all the others.
             while place.step < total and not place.stopped:
-                _fit(job, model, place, callbacks)
+                _fit(job, model, place, waiting, callbacks)
             if keep.signal:  # came behind the last step, whose backup is there
                 raise StoppedTogether(keep.signal)
     except watch.Diverged as error:
@@ -110,7 +111,9 @@ def fit(
     return Fitted(place.rows, best.epoch if best and best.arrays else place.rows[-1]["epoch"])
 
 
-def _shown(recipe: Recipe, place: watch.Position, folder: Path, stack: ExitStack) -> list:
+def _shown(
+    recipe: Recipe, place: watch.Position, folder: Path, waiting: data.Waiting, stack: ExitStack
+) -> list:
     """Make the callbacks that show the run: in its folder, on the screen, in a tracker."""
     watch.write_rows(folder / "log.csv", place.rows)
     profile = watch.Profiler(place, recipe.profiled(), folder / "tensorboard")
@@ -121,7 +124,9 @@ def _shown(recipe: Recipe, place: watch.Position, folder: Path, stack: ExitStack
         profile,
     ]
     if recipe.verbose:
-        bar = ProgressBar(place, recipe.batch_size // recipe.accumulate)
+        bar = ProgressBar(
+            place, recipe.batch_size // recipe.accumulate, waited=lambda: waiting.seconds
+        )
         stack.callback(bar.close)
         shown.append(bar)
     return shown
@@ -131,6 +136,7 @@ def _fit(
     job: Job,
     model: keras.Model,
     place: watch.Position,
+    waiting: data.Waiting,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
     """Let Keras train the next epochs."""
@@ -155,7 +161,9 @@ def _fit(
         share=(replicas.process, replicas.processes) if whole else None,
     )
     model.fit(
-        batches.rebatch(recipe.batch_size // recipe.accumulate // replicas.processes),
+        waiting.measured(
+            batches.rebatch(recipe.batch_size // recipe.accumulate // replicas.processes)
+        ),
         initial_epoch=epoch,
         epochs=end,
         steps_per_epoch=steps * recipe.accumulate,

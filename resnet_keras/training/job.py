@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_keras.files import sha256
 from resnet_keras.recipe import Recipe
 from resnet_keras.training.replicas import Replicas
 
@@ -83,9 +84,14 @@ class Job:
         """What a resumed run must share with the run that it resumes, beside the recipe."""
         import keras
 
-        return {
+        shared: dict[str, Any] = {
             "backend": keras.backend.backend(),
             "precision": self.policy,
             "replicas": self.replicas.count,
             "images": self.train.identity,
-        } | ({"validation": self.validation.identity} if self.recipe.chooses_epoch else {})
+        }
+        if self.recipe.chooses_epoch:
+            shared["validation"] = self.validation.identity
+        if self.recipe.teacher is not None:
+            shared["teacher"] = sha256(Path(self.recipe.teacher))
+        return shared

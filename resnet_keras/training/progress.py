@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import keras
@@ -22,17 +22,25 @@ _SHORTEST, _LONGEST = 5, 20
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows the epoch, the speed, the time left of the run and the metrics.
+    """Shows the epoch, the speed, the time left of the run, the metrics, and the wait for data.
 
     Args:
         position: where the run stands; it counts each batch before this callback is called.
         batch_size: number of images in a batch (a micro-batch where gradients are accumulated).
         stream: where to write; by default stdout.
+        waited: gives the seconds that the training has waited for batches so far; None: not known.
     """
 
-    def __init__(self, position: "Position", batch_size: int, stream: TextIO | None = None):
+    def __init__(
+        self,
+        position: "Position",
+        batch_size: int,
+        stream: TextIO | None = None,
+        waited: Callable[[], float] | None = None,
+    ):
         super().__init__()
         self.position, self.batch_size = position, batch_size
+        self.waited = waited
         self.stream = stream or sys.stdout
         # When the first batch of all was done, which includes the compilation, and its step.
         self.first: tuple[float, int] | None = None
@@ -51,7 +59,7 @@ class ProgressBar(keras.callbacks.Callback):
         now = self.last = time.perf_counter()
         self.batches += 1
         if self.batches == 1:
-            self.after_first = now
+            self.after_first, self.waited_first = now, self.waited() if self.waited else 0.0
         if self.first is None:
             self.first = now, self.position.step
         if now - self.drawn < (_INTERVAL if self.stream.isatty() else _MINUTE):
@@ -67,7 +75,8 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Write the line of the epoch, in the place of the bar."""
         metrics = [f"{name} {_number(float(value))}" for name, value in (logs or {}).items()]
-        line = f"{self._epoch()}: {', '.join([self._speed(), *metrics, *self._left()])}"
+        parts = [self._speed(), *metrics, *self._left(), *self._waiting()]
+        line = f"{self._epoch()}: {', '.join(parts)}"
         self._write(f"\r{line}\x1b[K\n" if self.is_open else f"{line}\n")
         self.is_open = False
 
@@ -105,7 +114,7 @@ class ProgressBar(keras.callbacks.Callback):
         done, steps = self._steps()
         metrics = [f"{name} {_number(float(value))}" for name, value in logs.items()]
         counts = f"{done:>{len(str(steps))}}/{steps}"
-        return [counts, self._speed(), *self._left(), *metrics]
+        return [counts, self._speed(), *self._left(), *metrics, *self._waiting()]
 
     def _epoch(self) -> str:
         epochs = -(-self.position.total // self.position.steps_per_epoch)
@@ -119,6 +128,13 @@ class ProgressBar(keras.callbacks.Callback):
             batches, since = 1, self.since
         seconds = max(self.last - since, 1e-9)
         return f"{batches * self.batch_size / seconds:.0f} images/s"
+
+    def _waiting(self) -> list[str]:
+        """The share of the epoch's training spent waiting for data, without the first batch."""
+        if self.waited is None or self.batches < 2:
+            return []
+        share = (self.waited() - self.waited_first) / max(self.last - self.after_first, 1e-9)
+        return [f"{100 * min(share, 1):.0f} % waiting for data"]
 
     def _left(self) -> list[str]:
         """The time left of the run at its speed so far; nothing at its end."""

@@ -20,6 +20,7 @@ _RESTORE = {
     "replicas": "resume with --replicas {}",
     "images": "restore them",
     "validation": "restore these images",
+    "teacher": "restore this file",
 }
 
 
