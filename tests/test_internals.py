@@ -32,6 +32,16 @@ def test_keras_producer():
     assert isinstance(producer(x + y), keras.Operation)
 
 
+def test_keras_producer_inputs():
+    from resnet_keras.internals.keras import producer_inputs
+
+    layer = keras.layers.Dense(4)
+    first, second = keras.Input((4,)), keras.Input((4,))
+    (one,), (other,) = producer_inputs(layer(first)), producer_inputs(layer(second))
+    assert one is first and other is second
+    assert [*map(id, producer_inputs(first + second))] == [id(first), id(second)]
+
+
 def test_keras_calls_and_readers():
     from resnet_keras.internals.keras import calls, readers
 

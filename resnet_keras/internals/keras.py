@@ -10,6 +10,13 @@ def producer(tensor: keras.KerasTensor) -> keras.Operation:
     return tensor._keras_history.operation
 
 
+def producer_inputs(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """Return what the layer or operation took that a symbolic tensor is an output of."""
+    # An operation that several models share has one node for each: `operation.input` is the first.
+    operation, node, _ = tensor._keras_history
+    return operation._inbound_nodes[node].input_tensors
+
+
 def calls(layer: keras.Operation) -> int:
     """Count how often a layer was called on symbolic tensors, in all models it is part of."""
     # `_inbound_nodes`: one for each call. The public `layer.input` raises where there are several.

@@ -9,7 +9,7 @@ from keras import ops
 
 from resnet_keras.clones import cloned, fold, set_weights
 from resnet_keras.errors import InputError
-from resnet_keras.internals.keras import producer
+from resnet_keras.internals.keras import producer, producer_inputs
 from resnet_keras.losses import Distillation
 from resnet_keras.model_files import (
     ModelFile,
@@ -141,7 +141,8 @@ def _logits(model: keras.Model, policy: str) -> keras.Model:
     """Make a model of logits of one of probabilities, in the precision of a training."""
     end = producer(model.outputs[0])
     if not isinstance(end, keras.layers.Dense) and last_activation(model) in ("softmax", "sigmoid"):
-        model = keras.Model(model.inputs[0], end.input, name=model.name)
+        (logits,) = producer_inputs(model.outputs[0])
+        model = keras.Model(model.inputs[0], logits, name=model.name)
         end = producer(model.outputs[0])
 
     def clone(layer: keras.Layer) -> keras.Layer:
