@@ -314,7 +314,7 @@ def compare_files(options) -> dict[str, dict]:
     print(f"  {'':34}{'threads':>10}{'before, ms':>14}{'after, ms':>14}{'after / before':>16}")
     for after in sorted(options.after.iterdir()):
         before = options.before / after.name
-        if after.suffix == ".json" or not before.exists():
+        if after.suffix in (".json", ".md", ".bin") or not before.exists():
             continue
         for threads in (1, 2):
             work = {"before": str(before), "after": str(after), "threads": threads}
