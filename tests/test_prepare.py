@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from resnet_keras import data
+from resnet_keras import ResNet, data
 from resnet_keras.data import preparation
 from resnet_keras.data.archives import IMAGENET, TRAIN, VALIDATION
 from resnet_keras.errors import InputError
@@ -129,7 +129,7 @@ def test_imagenet_from_archives_to_batches(miniature, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["torchvision_v2", "nvidia", "lars", "gluoncv"])
+@pytest.mark.parametrize("name", ["torchvision_v2", "nvidia", "lars", "gluoncv", "fixres"])
 def test_every_kind_of_recipe_makes_steps_on_miniature_archives(
     miniature, tmp_path, run_python, name
 ):
@@ -140,6 +140,9 @@ def test_every_kind_of_recipe_makes_steps_on_miniature_archives(
         "--warmup-epochs", "0", "--batch-size", "4", "--learning-rate", "0.01",
         "--train-size", "32", "--eval-resize", "36", "--eval-size", "32", "--logger", "none",
     )  # fmt: skip
+    if name == "fixres":
+        ResNet("resnet50").save(tmp_path / "start.keras")
+        flags += ("--weights", tmp_path / "start.keras", "--train-resize", "36")
     done = run_python(f"recipes/imagenet_{network}_{name}.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "9 training images, 5 test images, 3 steps" in done.stderr
@@ -147,6 +150,63 @@ def test_every_kind_of_recipe_makes_steps_on_miniature_archives(
         (row,) = csv.DictReader(file)
     assert 0 < float(row["loss"]) < 20
     assert json.loads((tmp_path / "run" / "results.json").read_text())["examples"] == 5
+
+
+# The recipe's network with one block a stage, in float64, on one device or on two.
+REHEARSAL = """
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from runpy import run_path
+
+import numpy as np
+
+from resnet_keras import SPECS
+from resnet_keras.training import prepared, trained
+from resnet_keras.training.replicas import choose_replicas
+
+name, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+sys.path.insert(0, "recipes")
+recipe = run_path(f"recipes/{name}.py")["RECIPE"]
+SPECS[recipe.model] = replace(SPECS[recipe.model], depths=(1, 1, 1, 1), widths=(8, 8, 16, 16))
+recipe = replace(
+    recipe, epochs=3, warmup_epochs=1, batch_size=4, learning_rate=recipe.learning_rate / 100,
+    train_size=32, eval_resize=36, eval_size=32, data_dir=folder.parent / "data", run_dir=folder,
+    logger="none", replicas=count, sync_batch_norm=True, ema_every=2 if recipe.ema else 1,
+    ema=0.5 if recipe.ema else 0.0,
+)
+replicas = choose_replicas(recipe)
+import keras
+
+keras.config.set_floatx("float64")
+with ExitStack() as stack:
+    model, fitted = trained(prepared(recipe, folder, replicas, "float64", stack), stack)
+np.savez(folder / "end.npz", *model.get_weights(), loss=fitted.rows[-1]["loss"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchvision_v2", "nvidia", "lars", "gluoncv"])
+def test_two_replicas_make_the_steps_of_one_device_in_every_kind_of_recipe(
+    miniature, tmp_path, run_python, name
+):
+    miniature()
+    network = "resnetv1d50" if name == "gluoncv" else "resnet50"
+    ends = []
+    for count in (1, 2):
+        folder = tmp_path / f"replicas-{count}"
+        done = run_python(
+            "-c", REHEARSAL, f"imagenet_{network}_{name}", folder, count, TF_ENABLE_ONEDNN_OPTS="0"
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        with np.load(folder / "end.npz") as arrays:
+            ends.append(dict(arrays))
+    one, two = ends
+    assert one.keys() == two.keys() and len(one) > 80
+    assert all(array.dtype == np.float64 for array in one.values())
+    assert max(np.abs(one[key] - two[key]).max() for key in one) < 1e-12
+    assert np.abs(one["arr_1"] - 1).max() > 1e-6  # the first gamma, which began at 1
 
 
 @pytest.mark.slow
