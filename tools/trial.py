@@ -1,0 +1,78 @@
+"""Compare four ways to train ResNet-20 on Fashion-MNIST, with several seeds each.
+
+    python tools/trial.py
+    python tools/trial.py --epochs 10 --seeds 1
+
+The ways are our short recipe and the same with TrivialAugmentWide, with an average of the weights,
+and with distillation from a network of twice the width, which is trained first. Runs that are
+finished are not trained again, and one that was interrupted is resumed. The table at the end has
+mean and standard deviation of the accuracy on the test images after the last epoch.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from resnet_keras import SPECS, Recipe, train
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+# A network for this comparison alone.
+WIDE = "resnet20_cifar_wide"
+
+
+def ways(recipe: Recipe, teacher: str) -> dict[str, Recipe]:
+    """Return the recipes that are compared, by what each of them adds."""
+    return {
+        "short recipe": recipe,
+        "TrivialAugmentWide": dataclasses.replace(recipe, policy="trivial_augment_wide"),
+        "average of the weights, 0.999": dataclasses.replace(recipe, ema=0.999),
+        "distillation": dataclasses.replace(recipe, teacher=teacher),
+    }
+
+
+def finished(recipe: Recipe) -> float:
+    """Train a recipe, unless that was done, and return its top-1 accuracy, 0 to 1."""
+    folder = train(recipe)
+    return json.loads((folder / "results.json").read_text())["top1"]
+
+
+def row(name: str, found: list[float]) -> str:
+    """Return a line of the table: accuracies in per cent."""
+    spread = f" +- {100 * statistics.stdev(found):.2f}" if len(found) > 1 else ""
+    each = ", ".join(f"{100 * top1:.2f}" for top1 in found)
+    return f"| {name} | {100 * statistics.mean(found):.2f}{spread} | {each} |"
+
+
+def main() -> None:
+    """Train what is missing, and print the table."""
+    from fashion_mnist_resnet20_short import RECIPE
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=30, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/trial"), help="for all runs")
+    options = parser.parse_args()
+
+    SPECS[WIDE] = dataclasses.replace(SPECS["resnet20_cifar"], widths=(32, 64, 128))
+    base = dataclasses.replace(RECIPE, epochs=options.epochs, logger="none")
+    teacher = dataclasses.replace(base, model=WIDE, run_dir=options.run_dir / "teacher")
+    recipes = ways(base, str(options.run_dir / "teacher" / "model.keras"))
+    found: dict[str, list[float]] = {name: [] for name in recipes}
+    print(row("teacher", [finished(teacher)]), flush=True)
+    for seed in range(options.seeds):  # so that what is there early is a comparison
+        for number, (name, recipe) in enumerate(recipes.items()):
+            folder = options.run_dir / f"{number}-{seed}"
+            found[name].append(finished(dataclasses.replace(recipe, seed=seed, run_dir=folder)))
+            print(row(name, found[name]), flush=True)
+    print(f"\n| {options.epochs} epochs | top-1 in % | each seed |\n|---|---:|---:|")
+    print("\n".join(row(name, each) for name, each in found.items()))
+
+
+if __name__ == "__main__":
+    main()
