@@ -242,3 +242,31 @@ def test_features_are_not_cached_where_a_teacher_needs_images(data_dir, tmp_path
     )  # fmt: skip
     train(recipe)
     assert "in each epoch: --teacher needs images" in capfd.readouterr().err
+
+
+CODE = (
+    "import json, sys; from resnet_keras import Recipe, train;"
+    "train(Recipe(**json.loads(sys.argv[1])))"
+)
+
+
+@pytest.mark.slow
+def test_two_replicas_and_jax_learn_the_same(data_dir, tmp_path, run_python):
+    with_head(tmp_path / "teacher.keras")
+    network = ResNet("resnet20_cifar", input_shape=(8, 8, 1), mean=(127.5,), std=(127.5,))
+    network.save(tmp_path / "start.keras")
+    rows = []
+    for backend, replicas in (("tensorflow", 1), ("tensorflow", 2), ("jax", 1), ("jax", 2)):
+        run = tmp_path / f"{backend}-{replicas}"
+        recipe = dataclasses.replace(
+            SHORT, steps=3, weights=str(tmp_path / "start.keras"), padding=2, mixup=1.0,
+            teacher=str(tmp_path / "teacher.keras"), temperature=2.0, data_dir=data_dir,
+            run_dir=run, replicas=replicas, sync_batch_norm=True,
+        )  # fmt: skip
+        done = run_python("-c", CODE, json.dumps(recipe.to_json()), KERAS_BACKEND=backend)
+        assert done.returncode == 0, done.stderr[-3000:]
+        with open(run / "log.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        rows.append([float(row["loss"]), float(row["val_loss"])])
+    assert rows[0][0] < 1  # with 0.9 of the divergence; that of the labels alone is ln 10
+    assert np.ptp(rows, axis=0).max() < 1e-5

@@ -215,15 +215,20 @@ def test_a_resumed_run_needs_no_checkpoint(digits_run, data_dir, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    ["one device", "best epoch", "two replicas", "two replicas bfloat16", "two replicas float16"],
+    [
+        *("one device", "best epoch", "with a teacher"),
+        *("two replicas", "two replicas bfloat16", "two replicas float16"),
+    ],
 )
-def test_ten_kills_at_random_steps_change_nothing(start, tmp_path, kind):
+def test_ten_kills_at_random_steps_change_nothing(start, tmp_path, kind, digits_run):
     flags = ("--drop-path", "0.1", "--mixup", "0.2", "--cutmix", "1.0", "--ema", "0.9")
     flags += ("--ema-every", "5", "--ema-after-warmup")  # most kills fall between two moves
     if "two" in kind:
         flags += ("--replicas", "2", "--sync-batch-norm")
     if kind == "best epoch":  # its weights and its number are in the backups that are compared
         flags += ("--holdout", "360", "--keep", "best", "--patience", "3", "--learning-rate", "2")
+    if kind == "with a teacher":  # which takes smaller images
+        flags += ("--teacher", str(digits_run / "model.keras"))
     if "float16" in kind:
         start = partial(start, code=HALF.replace("{policy}", f"mixed_{kind.split()[-1]}"))
         flags += ("--batch-size", "16", "--steps", "48", "--warmup-epochs", "0")
