@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
+from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.signals import stop
@@ -23,12 +24,32 @@ from resnet_keras.training.tracking import Report, profiling
 if TYPE_CHECKING:
     from resnet_keras.training.best_epoch import BestEpoch
 
+# The numbers at the end of names that Keras itself has chosen, within the path of a variable.
+_NUMBERED = re.compile(r"_[0-9]+(?=/)|(?<=[a-z])_[0-9]+(?=_)")
+
 # Before the names of the best epoch's weights in a backup.
 BEST = "best/"
 
 
 class Diverged(Exception):
     """The loss or a weight is NaN or infinite."""
+
+
+@contextlib.contextmanager
+def ending_where_diverged() -> Iterator[None]:
+    """End the program with one line and exit code 1 where the loss or a weight is not finite.
+
+    Raises:
+        SystemExit: 1; the last backup is kept.
+    """
+    try:
+        yield
+    except Diverged as error:
+        say(
+            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
+            "float32, in another --run-dir; the last backup is kept."
+        )
+        raise SystemExit(1) from None
 
 
 class Position:
@@ -388,8 +409,8 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
         "metric": [v for name in sorted(named) for v in named[name].variables],
     }
     return {
-        # Keras numbers some names over the whole process: `seed_generator_24/...`.
-        f"{kind}/{number:05d}/{re.sub(r'_[0-9]+(?=/)', '', variable.path)}": variable
+        # Keras numbers some names over the whole process: `seed_generator_24/...`, `conv2d_3_...`.
+        f"{kind}/{number:05d}/{_NUMBERED.sub('', variable.path)}": variable
         for kind, variables in kinds.items()
         for number, variable in enumerate(variables)
     }
