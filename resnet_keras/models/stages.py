@@ -23,7 +23,7 @@ class FeaturePyramid(keras.Model):
     @property
     def pyramid_level_inputs(self) -> dict[str, str]:
         """keras-cv's: the name of the layer that ends each level, "P2".."P5"."""
-        ends = _level_ends(self)
+        ends = level_ends(self)
         return {_pyramid_level(level): ends[level] for level in self.output}
 
 
@@ -47,7 +47,7 @@ def features(
     Raises:
         InputError: (a ValueError) a level that the model does not have, or several inputs.
     """
-    ends = _level_ends(model)
+    ends = level_ends(model)
     if not levels or any(level not in ends for level in levels):
         raise InputError(
             f"`levels` must be among {', '.join(sorted(ends))}. Received: levels={tuple(levels)}"
@@ -115,7 +115,7 @@ def _stage_numbers(model: keras.Model) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-def _level_ends(model: keras.Model) -> dict[str, str]:
+def level_ends(model: keras.Model) -> dict[str, str]:
     """For each level, "C1", "C2", ..., the name of the layer that ends it."""
     names = [layer.name for layer in model.layers]
     ends = {}
