@@ -7,6 +7,7 @@ import importlib
 import os
 from typing import Any
 
+from resnet_keras import registration
 from resnet_keras.optimizers import OPTIMIZERS
 
 # Since 1.29, onnxruntime sends telemetry from its import on, unless this is set.
@@ -50,3 +51,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+registration.after_keras("resnet_keras.models.stages")  # has a class that models are saved with

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 
 # From the bottom to the top; modules of a layer do not import each other unless named below.
 LAYERS = [
-    {"specs", "errors", "text"},
+    {"specs", "errors", "text", "registration"},
     {"preprocessing", "signals", "console", "arguments"},
     {"files"},
     {"internals"},
@@ -28,6 +28,7 @@ LAYERS = [
     {"report"},
     {"exporting"},
     {"training"},
+    {"vision"},
     {"__main__"},
 ]
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in sorted(modules)}
@@ -104,8 +105,10 @@ def test_no_tensorflow_at_import(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["specs", "errors", "text", "preprocessing", "signals", "console", "arguments"]
-)
+    "module",
+    [*("specs", "errors", "text", "registration"),
+     *("preprocessing", "signals", "console", "arguments")],
+)  # fmt: skip
 def test_the_lowest_modules_import_the_standard_library_alone(module):
     roots = {name.split(".")[0] for name in imports(module, top_level_only=True)}
     assert roots - STANDARD_LIBRARY <= {"resnet_keras"}
@@ -113,9 +116,10 @@ def test_the_lowest_modules_import_the_standard_library_alone(module):
 
 @pytest.mark.parametrize(
     ("word", "modules"),
-    [("tfds.", {"data", "internals"}), ("tf.data", {"data"}), ("keras.callbacks", {"training"}),
-     ("tf.distribute", {"training", "optimizers"}), ("keras.distribution", {"training"}),
-     ("set_dtype_policy", {"training", "weights"}), ("IMAGENET_MEAN", {"models"}),
+    [("tfds.", {"data", "internals"}), ("tf.data", {"data", "vision"}),
+     ("keras.callbacks", {"training"}), ("tf.distribute", {"training", "optimizers"}),
+     ("keras.distribution", {"training"}),
+     ("set_dtype_policy", {"training", "vision", "weights"}), ("IMAGENET_MEAN", {"models"}),
      ("stateless_uniform", {"augmentations"}), ("tf.io.decode", {"data"})],
 )  # fmt: skip
 def test_a_library_is_used_in_one_place(word, modules):

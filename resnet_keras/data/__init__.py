@@ -2,7 +2,7 @@
 
 from resnet_keras.data.archives import Expected
 from resnet_keras.data.batches import evaluation_batches, training_batches, view_batches
-from resnet_keras.data.builders import Digits
+from resnet_keras.data.builders import Digits, read_digits
 from resnet_keras.data.csv_files import open_csv
 from resnet_keras.data.features import FeatureSplit
 from resnet_keras.data.files import Files, FileSplit
@@ -33,6 +33,7 @@ __all__ = [
     "open_csv",
     "open_folder",
     "prepare",
+    "read_digits",
     "read_image",
     "reading",
     "training_batches",

@@ -14,6 +14,26 @@ import tensorflow_datasets as tfds
 from resnet_keras.errors import InputError
 from resnet_keras.internals.tfds import default_data_dir
 
+# Where the test images begin: see `Digits`.
+_FIRST_TEST = 1437
+
+
+def read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the images of `Digits` of a split, without preparing a data set.
+
+    Args:
+        split: "train" or "test".
+
+    Returns:
+        Images, uint8 `(n, 8, 8)`, of 17 levels from 0 to 255, and what they are, int64 `(n,)`.
+    """
+    from sklearn.datasets import load_digits
+
+    chosen = {"train": slice(0, _FIRST_TEST), "test": slice(_FIRST_TEST, None)}[split]
+    digits = load_digits()
+    grey = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
+    return grey, digits.target[chosen].astype(np.int64)
+
 
 class Digits(tfds.core.GeneratorBasedBuilder):
     """scikit-learn's handwritten digits: 1797 grey images of 8x8, no download.
@@ -38,17 +58,13 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         return {
-            "train": self._generate_examples(0, 1437),
-            "test": self._generate_examples(1437, 1797),
+            "train": self._generate_examples("train", 0),
+            "test": self._generate_examples("test", _FIRST_TEST),
         }
 
-    def _generate_examples(self, start: int, stop: int):
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        for i in range(start, stop):
-            grey = np.round(digits.images[i] * (255 / 16)).astype(np.uint8)  # 17 levels
-            yield i, {"image": grey[..., None], "label": int(digits.target[i])}
+    def _generate_examples(self, split: str, first: int):
+        for i, (grey, label) in enumerate(zip(*read_digits(split), strict=True), start=first):
+            yield i, {"image": grey[..., None], "label": int(label)}
 
 
 @contextlib.contextmanager

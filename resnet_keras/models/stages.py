@@ -1,7 +1,7 @@
 """The stages of a network, found by its layers' names: feature pyramids, and what is frozen."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -23,47 +23,58 @@ class FeaturePyramid(keras.Model):
     @property
     def pyramid_level_inputs(self) -> dict[str, str]:
         """keras-cv's: the name of the layer that ends each level, "P2".."P5"."""
-        ends = level_ends(self)
-        return {_pyramid_level(level): ends[level] for level in self.output}
+        # This module is imported right behind Keras; see `registration`.
+        from resnet_keras.internals.keras import producer
+
+        return {_pyramid_level(level): producer(x).name for level, x in self.output.items()}
 
 
 def features(
-    model: keras.Model, levels: Sequence[str] = ("C2", "C3", "C4", "C5")
+    model: keras.Model,
+    levels: Sequence[str] | Mapping[str, str] = ("C2", "C3", "C4", "C5"),
+    *,
+    any_size: bool = True,
 ) -> FeaturePyramid:
     """Return the feature pyramid of a ResNet, for detection, segmentation and pose.
 
     Args:
         model: a model of `ResNet`, with or without its top. The result shares its layers, and so
             their weights and their `trainable`.
-        levels: any of "C1" (the stem before its max pool) and "C2".. (the end of each stage).
+        levels: any of "C1" (the stem before its max pool) and "C2".. (the end of each stage). Or
+            a mapping from other names to these, for a detector that expects "P2" elsewhere than at
+            the end of the second stage: `{"P2": "C1", "P5": "C5"}`.
+        any_size: the result takes images of any size, whatever the model does. False: it takes
+            those that the model takes. keras-cv looks up layers by name, and so needs this, or a
+            model built for any size, with `input_shape=(None, None, 3)`.
 
     Returns:
-        A model from `(batch, height, width, channels)`, any height and width, to a dict
-        of `(batch, height / stride, width / stride, channels)`, keyed by level. It has KerasHub's
-        `pyramid_outputs` and keras-cv's `pyramid_level_inputs`, can be saved and loaded again.
-        keras-cv's detectors look up layers by name and so need a `model` that was built for any
-        size, with `input_shape=(None, None, 3)`.
+        A model from `(batch, height, width, channels)` to a dict of
+        `(batch, height / stride, width / stride, channels)`, keyed by level. It has KerasHub's
+        `pyramid_outputs` and keras-cv's `pyramid_level_inputs`, can be saved, loaded again where
+        `resnet_keras` is imported, and cloned.
 
     Raises:
         InputError: (a ValueError) a level that the model does not have, or several inputs.
     """
+    named = levels if isinstance(levels, Mapping) else {level: level for level in levels}
     ends = level_ends(model)
-    if not levels or any(level not in ends for level in levels):
+    if not named or any(level not in ends for level in named.values()):
+        received = dict(levels) if isinstance(levels, Mapping) else tuple(levels)
         raise InputError(
-            f"`levels` must be among {', '.join(sorted(ends))}. Received: levels={tuple(levels)}"
+            f"`levels` must be among {', '.join(sorted(ends))}. Received: levels={received}"
         )
     if len(model.inputs) != 1:
         raise InputError(
             f"`model` must have one input. Received: {len(model.inputs)} inputs of {model.name}"
         )
     (images,) = model.inputs
-    outputs = {level: model.get_layer(ends[level]).output for level in levels}
+    outputs = {name: model.get_layer(ends[level]).output for name, level in named.items()}
     pyramid = FeaturePyramid(images, outputs, name=f"{model.name}_features")
-    if images.shape[1:3] == (None, None):
+    if images.shape[1:3] == (None, None) or not any_size:
         return pyramid
-    any_size = keras.Input((None, None, images.shape[-1]), dtype=images.dtype, name=images.name)
+    input_ = keras.Input((None, None, images.shape[-1]), dtype=images.dtype, name=images.name)
     return keras.models.clone_model(
-        pyramid, input_tensors=any_size, clone_function=lambda layer: layer
+        pyramid, input_tensors=input_, clone_function=lambda layer: layer
     )
 
 

@@ -3,14 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, Self, get_type_hints
+from typing import Any, NamedTuple, Self
 
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.recipe.checks import check, refuse, typed
+from resnet_keras.recipe.checks import check, interval, refuse
 from resnet_keras.recipe.columns import (
+    GROUPS,
     Augmentation,
     Network,
     Optimization,
@@ -18,9 +18,10 @@ from resnet_keras.recipe.columns import (
     columns,
     groups,
 )
+from resnet_keras.recipe.row import Row
 from resnet_keras.recipe.schedule import learning_rate_at
 
-__all__ = ["KNOWN", "Recipe", "Splits", "columns", "groups", "images_of", "splits"]
+__all__ = ["KNOWN", "Recipe", "Row", "Splits", "columns", "groups", "images_of", "splits"]
 
 # Training images, classes and channels of the data sets that have recipes, so that a recipe can
 # be resolved without its data (https://www.tensorflow.org/datasets/catalog).
@@ -34,7 +35,7 @@ KNOWN = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe(Run, Optimization, Augmentation, Network):
+class Recipe(Row, Run, Optimization, Augmentation, Network):
     """Everything that decides how a network is trained.
 
     The fields are the columns of `resnet_keras/recipe/columns.py`, where each has its range and a
@@ -47,11 +48,11 @@ class Recipe(Run, Optimization, Augmentation, Network):
     """
 
     # The bases stand in reverse: a dataclass takes the fields of its last base first.
+    GROUPS = GROUPS
 
     def __post_init__(self):
         """Check types, ranges and combinations."""
-        for field, kind in get_type_hints(type(self)).items():
-            object.__setattr__(self, field, typed(field, getattr(self, field), kind))
+        super().__post_init__()
         check(self)
 
     def profiled(self) -> range:
@@ -65,12 +66,7 @@ class Recipe(Run, Optimization, Augmentation, Network):
 
     def interval(self) -> tuple[int, str]:
         """Return `backup_every`: `500` as `(500, "steps")`; `90s`, `10m` and `2h` as seconds."""
-        units = {"s": 1, "m": 60, "h": 3600}
-        every = self.backup_every
-        number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
-        if not number.isdecimal() or int(number) == 0:
-            refuse("backup_every", "must be steps (500) or a time (90s, 10m, 2h)", every)
-        return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
+        return interval(self.backup_every)
 
     def examples(self) -> int | None:
         """Return the number of training images; None where the data set is not one of KNOWN."""
@@ -172,67 +168,9 @@ class Recipe(Run, Optimization, Augmentation, Network):
         """The names of the splits of the training."""
         return splits(self.to_json())
 
-    def parse(self, docstring: str | None = None) -> Self:
-        """Return this recipe with the changes that the command line asks for.
-
-        From here on, an InputError ends the program with one line and exit code 2.
-
-        Args:
-            docstring: of the recipe file; `--help` begins with it.
-
-        Returns:
-            The changed recipe; its `run_dir` is `runs/` and the name of the recipe file unless
-            given.
-        """
-        from resnet_keras.recipe.command import parse  # only a command line needs its libraries
-
-        return parse(self, docstring)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them: paths as strings, tuples as lists."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
-            for k, v in fields.items()
-        }
-
-    def identity(self) -> dict[str, Any]:
-        """Return the fields that the result depends on, as JSON can hold them."""
-        return {
-            name: value
-            for name, value in self.to_json().items()
-            if columns()[name].resume != "free"
-        }
-
-    def conflict(self, earlier: dict[str, Any]) -> str | None:
-        """Return the first field that keeps this recipe from resuming a run of another.
-
-        Args:
-            earlier: the recipe of the run, as `to_json` gave it; a missing field has its default.
-
-        Returns:
-            The name of the field. None: the run can be resumed.
-
-        Raises:
-            InputError: `earlier` has a field that recipes do not have.
-        """
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        for field, value in earlier.items():
-            if field not in defaults:
-                raise InputError(
-                    f"its recipe has the unknown field `{field}`, of another version (runs of "
-                    "version 0.1.0 cannot be resumed). Choose another --run-dir. "
-                    f"Received: {field}={value!r}"
-                )
-        known = columns()
-        for field, mine in self.identity().items():
-            theirs = earlier.get(field, defaults[field])
-            theirs = list(theirs) if isinstance(theirs, tuple) else theirs
-            if known[field].resume == "settled" and defaults[field] in (mine, theirs):
-                continue
-            if mine != theirs and not (field in ("epochs", "steps") and self._longer(mine, theirs)):
-                return field
-        return None
+    def run_name(self, program: str) -> str:
+        """Name the run folder of a recipe file; the folds of a cross-validation are many runs."""
+        return f"{program}-fold-{self.fold}-of-{self.folds}" if self.fold else program
 
     def _longer(self, mine: Any, theirs: Any) -> bool:
         """Whether a training only becomes longer, and its learning rates so far do not change."""

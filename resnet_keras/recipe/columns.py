@@ -424,9 +424,9 @@ class Run:
 GROUPS: tuple[type, ...] = (Network, Augmentation, Optimization, Run)
 
 
-def groups() -> dict[str, list[str]]:
+def groups(classes: Iterable[type] = GROUPS) -> dict[str, list[str]]:
     """Return the names of the columns by the name of their group, in order."""
-    return {group.__name__: list(columns(group)) for group in GROUPS}
+    return {group.__name__: list(columns(group)) for group in classes}
 
 
 def columns(*classes: type) -> dict[str, Column]:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import tyro
 
 from resnet_keras.optimizers import OPTIMIZERS
-from resnet_keras.recipe.columns import GROUPS, Column, columns
+from resnet_keras.recipe.columns import Column, columns
 
 if TYPE_CHECKING:
-    from resnet_keras.recipe import Recipe
+    from resnet_keras.recipe.row import Row
 
 
-def flags(recipe: Recipe) -> type:
+def flags(recipe: Row) -> type:
     """Return a dataclass for tyro to parse: a field for each group, whose fields are the columns.
 
     Their defaults are the recipe's values.
     """
     parts = []
-    for group in GROUPS:
+    for group in recipe.GROUPS:
         kinds = get_type_hints(group)
         part = dataclasses.make_dataclass(
             group.__name__,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_keras.recipe import Recipe, Row
 from resnet_keras.report import charts
 from resnet_keras.report.charts import figure
 from resnet_keras.report.predictions import (
@@ -42,6 +43,20 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
         f'<article id="run{i}">{_heading(run, len(runs))}{_run(run, known)}</article>'
         for i, (run, known) in enumerate(zip(runs, facts, strict=True))
     ]
+    return document(title, over, f"{first}{''.join(sections)}")
+
+
+def document(title: str, over: str, body: str) -> str:
+    """Write a self-contained page that loads nothing.
+
+    Args:
+        title: of the page, as text.
+        over: what stands above the title, as text.
+        body: what stands below it, as HTML.
+
+    Returns:
+        HTML, ASCII characters only.
+    """
     here = Path(__file__).parent
     style, script = ((here / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     html = (
@@ -52,7 +67,7 @@ def page(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> str:
         f'</head>\n<body>\n<main>\n<header><div><div class="over">{escape(over)}</div>'
         f"<h1>{escape(title)}</h1></div>"
         '<button type="button" hidden aria-label="Change between light and dark"></button>'
-        f"</header>\n{first}{''.join(sections)}\n"
+        f"</header>\n{body}\n"
         '<footer class="soft">Written by <code>resnet-keras report</code>. This page is '
         "self-contained: it loads nothing.</footer>\n</main>\n"
         f"<script>\n{script}</script>\n</body>\n</html>\n"
@@ -78,7 +93,7 @@ def _run(run: Run, known: dict[str, Any]) -> str:
             mistakes_section(run.predictions),
             grad_cam_section(run.predictions, known.get("maps")),
         ]
-    return "\n".join([*parts, _exports(run), _recipe(run)])
+    return "\n".join([*parts, exports_section(run), recipe_section(run)])
 
 
 def _tiles(run: Run, known: dict[str, Any]) -> str:
@@ -188,7 +203,7 @@ def _curves(run: Run) -> str:
     return f'<h2>Training</h2><div class="figures">{"".join(figures)}</div>'
 
 
-def _exports(run: Run) -> str:
+def exports_section(run: Run) -> str:
     """Compare the exported files with the model."""
     if not run.exports:
         return ""
@@ -232,10 +247,15 @@ def _exports(run: Run) -> str:
     )
 
 
-def _recipe(run: Run) -> str:
-    """Show the recipe, the speed and the versions."""
+def recipe_section(run: Run, kind: type[Row] = Recipe) -> str:
+    """Show the recipe, the speed and the versions.
+
+    Args:
+        run: what `read_run` returned.
+        kind: of the recipe.
+    """
     sheets = []
-    for group, fields in run.grouped().items():
+    for group, fields in run.grouped(kind).items():
         changed = [(name, value) for name, value, differs in fields if differs]
         rest = [(name, value) for name, value, differs in fields if not differs]
         more = (

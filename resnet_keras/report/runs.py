@@ -11,7 +11,7 @@ from typing import Any
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import Predictions, load_predictions
 from resnet_keras.files import read_object, sha256
-from resnet_keras.recipe import Recipe, Splits, groups, images_of, splits
+from resnet_keras.recipe import Recipe, Row, Splits, groups, images_of, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Run:
         split = self.splits.validation or self.results.get("tested_on", self.splits.test)
         return images_of(self.results.get("validated_on", split))
 
-    def grouped(self) -> dict[str, list[tuple[str, Any, bool]]]:
-        """The recipe as `(field, value, whether it is not the default)`, by groups."""
+    def grouped(self, kind: type[Row] = Recipe) -> dict[str, list[tuple[str, Any, bool]]]:
+        """The recipe, of a kind, as `(field, value, whether it is not the default)`, by groups."""
         defaults = {
             field.name: list(field.default) if isinstance(field.default, tuple) else field.default
-            for field in dataclasses.fields(Recipe)
+            for field in dataclasses.fields(kind)
         }
         grouped = {
             group: [
@@ -69,7 +69,7 @@ class Run:
                 for name in names
                 if name in self.recipe
             ]
-            for group, names in groups().items()
+            for group, names in groups(kind.GROUPS).items()
         }
         others = [
             (name, value, True) for name, value in self.recipe.items() if name not in defaults

@@ -10,7 +10,6 @@ import keras
 
 from resnet_keras import data
 from resnet_keras.backup import Saved
-from resnet_keras.console import say
 from resnet_keras.models import normalisation_of
 from resnet_keras.recipe import Recipe
 from resnet_keras.signals import signals_to
@@ -76,34 +75,27 @@ def fit(
         )
         best.set_model(model)
     keep = watch.Backups(place, job.backups, every, metrics, replicas, job.fixed, saved, best)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(signals_to(keep.on_signal))
-            stack.enter_context(data.reading(job.train, job.validation))
-            watching = [watch.ValidateAverages()] if recipe.ema else []
-            waiting = data.Waiting()
-            if replicas.process == 0:
-                watching += _shown(recipe, place, folder, waiting, stack)
-            callbacks = [
-                watch.StepCounter(place),
-                watch.EpochRow(
-                    place, partial(recipe.learning_rate_at, steps_per_epoch=steps), job.spent
-                ),
-                *watching,
-                *([best] if best else []),
-                keep,
-            ]
-            # The rest of an epoch that was interrupted, then all the others.
-            while place.step < total and not place.stopped:
-                _fit(job, model, place, waiting, callbacks)
-            if keep.signal:  # came behind the last step, whose backup is there
-                raise StoppedTogether(keep.signal)
-    except watch.Diverged as error:
-        say(
-            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
-            "float32, in another --run-dir; the last backup is kept."
-        )
-        raise SystemExit(1) from None
+    with watch.ending_where_diverged(), ExitStack() as stack:
+        stack.enter_context(signals_to(keep.on_signal))
+        stack.enter_context(data.reading(job.train, job.validation))
+        watching = [watch.ValidateAverages()] if recipe.ema else []
+        waiting = data.Waiting()
+        if replicas.process == 0:
+            watching += _shown(recipe, place, folder, waiting, stack)
+        callbacks = [
+            watch.StepCounter(place),
+            watch.EpochRow(
+                place, partial(recipe.learning_rate_at, steps_per_epoch=steps), job.spent
+            ),
+            *watching,
+            *([best] if best else []),
+            keep,
+        ]
+        # The rest of an epoch that was interrupted, then all the others.
+        while place.step < total and not place.stopped:
+            _fit(job, model, place, waiting, callbacks)
+        if keep.signal:  # came behind the last step, whose backup is there
+            raise StoppedTogether(keep.signal)
     if best and best.arrays:
         best.restore()
     elif recipe.ema:

@@ -2,8 +2,9 @@
 
 import json
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path, read_object
@@ -23,8 +24,25 @@ _RESTORE = {
     "teacher": "restore this file",
 }
 
+# What the user can do where `results.json` is damaged.
+_REWRITTEN = "Delete it: the same command writes it again."
 
-def require_ours(recipe: Recipe) -> Path:
+
+class Owner(Protocol):
+    """A recipe of any kind, to which a run folder can belong."""
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder."""
+
+    def conflict(self, earlier: dict[str, Any]) -> str | None:
+        """As of `recipe.Row`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As of `recipe.Row`."""
+
+
+def require_ours(recipe: Owner) -> Path:
     """Return the run folder of a recipe, unless another recipe has written there.
 
     Raises:
@@ -58,27 +76,17 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: they are damaged, or the images of one's own have changed since.
     """
-    path = folder / "results.json"
-    if not path.exists():
-        return None
     earlier = _recipe_in(folder) or {}
     if (earlier.get("epochs"), earlier.get("steps")) != (recipe.epochs, recipe.steps):
         return None
-    hint = "Delete it: the same command writes it again."
-    try:
-        results = read_object(path)
-    except InputError as error:
-        raise InputError(f"{error} {hint}") from error
+    if (results := results_in(folder)) is None:
+        return None
     names: tuple[str, ...] = ("top1", "top5", "examples")
     if results.get("top1", 0) is None and "map" in results:  # images have several labels
         names = ("map", "micro_f1", "macro_f1", "threshold", "examples")
-    for name in names:
-        without = name == "top5" and name in results and results[name] is None  # 5 classes or fewer
-        if type(results.get(name)) not in (int, float) and not without:
-            raise InputError(
-                f"{path} is damaged: {name} must be a number. {hint} "
-                f"Received: {results.get(name)!r}"
-            )
+    if "top5" in results and results["top5"] is None:  # 5 classes or fewer
+        names = tuple(name for name in names if name != "top5")
+    require_numbers(results, names, folder)
     before = results.get("files")
     if before is not None and before != (now := files(recipe)):
         raise InputError(
@@ -86,6 +94,33 @@ def finished(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
             f"there now, choose another --run-dir. Received: {now}, then {before}"
         )
     return results
+
+
+def results_in(folder: Path) -> dict[str, Any] | None:
+    """Read `results.json`; None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / "results.json"
+    try:
+        return read_object(path) if path.exists() else None
+    except InputError as error:
+        raise InputError(f"{error} {_REWRITTEN}") from error
+
+
+def require_numbers(results: dict[str, Any], names: Iterable[str], folder: Path) -> None:
+    """Refuse results without the numbers that they are summed up with.
+
+    Raises:
+        InputError: one is missing, or is no number.
+    """
+    for name in names:
+        if type(results.get(name)) not in (int, float):
+            raise InputError(
+                f"{folder / 'results.json'} is damaged: {name} must be a number. {_REWRITTEN} "
+                f"Received: {results.get(name)!r}"
+            )
 
 
 def files(recipe: Recipe) -> dict[str, Any] | None:
@@ -113,12 +148,7 @@ def require_same(job: "Job", saved: "Saved | None") -> None:
     Raises:
         InputError: with what would restore the run.
     """
-    for name, ours in job.fixed.items():
-        if saved and (theirs := saved.notes.get(name, ours)) != ours:
-            raise InputError(
-                f"{job.folder} was trained with {name} {theirs}: {_RESTORE[name].format(theirs)}, "
-                f"or choose another --run-dir. Received: {ours}"
-            )
+    require_settled(job.folder, job.fixed, saved)
     here = json.dumps([saved.step if saved else 0, job.recipe.identity()], sort_keys=True)
     if len(set(job.replicas.gather(zlib.crc32(here.encode()) >> 1))) > 1:
         raise InputError(
@@ -126,6 +156,25 @@ def require_same(job: "Job", saved: "Saved | None") -> None:
             "on a file system that all of them can access. "
             f"Received: {job.folder.absolute()}"
         )
+
+
+def require_settled(folder: Path, settled: Mapping[str, Any], saved: "Saved | None") -> None:
+    """Refuse a backup of a run whose machine or data have changed since.
+
+    Args:
+        folder: of the run.
+        settled: what it must share with the run that it resumes, beside the recipe.
+        saved: its newest backup.
+
+    Raises:
+        InputError: with what would restore the run.
+    """
+    for name, ours in settled.items():
+        if saved and (theirs := saved.notes.get(name, ours)) != ours:
+            raise InputError(
+                f"{folder} was trained with {name} {theirs}: {_RESTORE[name].format(theirs)}, "
+                f"or choose another --run-dir. Received: {ours}"
+            )
 
 
 def _recipe_in(folder: Path) -> dict[str, Any] | None:

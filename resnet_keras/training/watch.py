@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from resnet_keras import backup
+from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.signals import stop
@@ -29,6 +30,23 @@ BEST = "best/"
 
 class Diverged(Exception):
     """The loss or a weight is NaN or infinite."""
+
+
+@contextlib.contextmanager
+def ending_where_diverged() -> Iterator[None]:
+    """End the program with one line and exit code 1 where the loss or a weight is not finite.
+
+    Raises:
+        SystemExit: 1; the last backup is kept.
+    """
+    try:
+        yield
+    except Diverged as error:
+        say(
+            f"error: {error}. Try a lower --learning-rate, a longer warm-up or --precision "
+            "float32, in another --run-dir; the last backup is kept."
+        )
+        raise SystemExit(1) from None
 
 
 class Position:

@@ -1,0 +1,30 @@
+"""A segmenter on ResNet-18 with output stride 16 that finds the pixels of handwritten digits.
+
+    python recipes/segment_digits.py
+
+Not measured here. The recipe is ours. Needs `pip install 'resnet-keras[vision]'`: the segmenter is
+keras-cv's DeepLabV3Plus.
+
+The scenes are made as they are needed. Test scenes have digits of other people than training
+scenes. The backbone first learns to classify single digits.
+"""
+
+from resnet_keras.vision.segmentation import Segmentation, SegmentationRecipe
+
+RECIPE = SegmentationRecipe(
+    model="resnet18", crops=2400, crop_epochs=6, freeze=-1, norm_eval=True,
+    dilations=(1, 2, 3), head_filters=128,
+    size=128,
+    batch_size=16, learning_rate=1e-3, weight_decay=1e-4, warmup_steps=50,
+    epochs=12, epoch_scenes=512,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    task = Segmentation(RECIPE.parse(__doc__))
+
+    # Imported here, so that --help needs no TensorFlow.
+    from resnet_keras.vision.exports import export_dense
+    from resnet_keras.vision.training import train
+
+    run = train(task)
+    export_dense(task, run)

@@ -1,0 +1,143 @@
+"""The backbone of a task, and the weights that it begins with: those of a classifier of crops."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from resnet_keras.console import say
+from resnet_keras.files import whole
+from resnet_keras.layers import Conv2D
+from resnet_keras.models import FeaturePyramid, features, freeze
+from resnet_keras.recipe import Recipe
+from resnet_keras.training import train
+from resnet_keras.vision.recipe import SceneRecipe
+from resnet_keras.vision.scenes import digit_scene
+from resnet_keras.weights import load_weights
+from resnet_keras.zoo import ResNet
+
+# Edge of a crop in pixels, how much wider than the digit it is, and the share that is tested on.
+EDGE, MARGIN, TESTED = 48, 1.3, 0.1
+
+
+def backbone(
+    recipe: SceneRecipe,
+    levels: Sequence[str] | Mapping[str, str],
+    *,
+    training: bool,
+    weights: str | None = None,
+    output_stride: int = 32,
+) -> FeaturePyramid:
+    """Build the backbone of a recipe, for scenes of its size.
+
+    Args:
+        recipe: with the network, and what of it is frozen.
+        levels: as of `features`.
+        training: with convolutions that train fast; else of stock layers.
+        weights: of any source that `load_weights` takes; None: random ones.
+        output_stride: as of `ResNet`.
+
+    Returns:
+        Pixels 0-255, `(batch, size, size, 3)`, to the maps of the levels. It normalises the pixels
+        itself.
+    """
+    model = ResNet(
+        recipe.model,
+        include_top=False,
+        input_shape=(recipe.size, recipe.size, 3),
+        output_stride=output_stride,
+        conv=Conv2D if training else keras.layers.Conv2D,
+    )
+    if weights is not None:
+        load_weights(model, weights, skip_head=True)
+    freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
+    return features(model, levels, any_size=False)
+
+
+def classifier_of_crops(recipe: SceneRecipe, folder: Path) -> str | None:
+    """Train the network to classify crops of training scenes, each of one digit.
+
+    It is a training of its own, in the folder `crops/run` of the run, and is resumed as any other.
+    The crops are in `crops/images`; a tenth of them is tested on. There are no test scenes among
+    them.
+
+    Args:
+        recipe: with the network, the number of crops and of epochs.
+        folder: of the run.
+
+    Returns:
+        The path of the model file; None where the recipe asks for no crops.
+    """
+    if not recipe.crops:
+        return None
+    images = folder / "crops" / "images"
+    if not images.exists():
+        say(f"writing {recipe.crops:,} crops of training scenes to {images}/")
+        with whole(images) as part:
+            _write_crops(recipe, part)
+    run = train(
+        Recipe(
+            model=recipe.model,
+            dataset=f"folder:{images}",
+            train_size=EDGE,
+            padding=4,
+            eval_size=EDGE,
+            optimizer="sgd",
+            momentum=0.9,
+            nesterov=True,
+            batch_size=64,
+            learning_rate=0.05,
+            weight_decay=5e-4,
+            epochs=recipe.crop_epochs,
+            schedule="cosine",
+            warmup_epochs=1,
+            precision=recipe.precision,
+            seed=recipe.seed,
+            deterministic=recipe.deterministic,
+            run_dir=folder / "crops" / "run",
+            backup_every=recipe.backup_every,
+            logger="none",
+            verbose=recipe.verbose,
+        )
+    )
+    return str(run / "model.keras")
+
+
+def _write_crops(recipe: SceneRecipe, folder: Path) -> None:
+    """Write the crops of the first training scenes as PNG files, by split and digit."""
+    written = number = 0
+    tested = round(TESTED * recipe.crops)
+    while written < recipe.crops:
+        scene = digit_scene("train", number, seed=recipe.seed, size=recipe.size)
+        number += 1
+        for box, digit in zip(scene.boxes, scene.classes, strict=True):
+            if written == recipe.crops:
+                break
+            split = "test" if written < tested else "train"
+            path = folder / split / str(digit) / f"{written:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(crop(scene.image, box, EDGE)).save(path)
+            written += 1
+
+
+def crop(image: np.ndarray, box: np.ndarray, edge: int) -> np.ndarray:
+    """Cut a square around a box out of an image, and resize it.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        box: its corners x1, y1, x2, y2 in pixels.
+        edge: of the result, in pixels.
+
+    Returns:
+        uint8 `(edge, edge, 3)`; beyond the edges of the image it is black.
+    """
+    x, y = (box[:2] + box[2:]) / 2
+    half = MARGIN * (box[2:] - box[:2]).max() / 2
+    corners = (float(x - half), float(y - half), float(x + half), float(y + half))
+    return np.asarray(
+        Image.fromarray(image).transform(
+            (edge, edge), Image.Transform.EXTENT, corners, Image.Resampling.BILINEAR
+        )
+    )
