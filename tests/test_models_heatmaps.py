@@ -20,11 +20,11 @@ def randomised(model):
 
 
 def test_parameters_of_the_paper():
-    """As MMPose's HeatmapHead behind ResNet-50, counted by hand."""
-    backbone = ResNet("resnet50", include_top=False, input_shape=(256, 192, 3))
+    """As MMPose's HeatmapHead behind ResNet-18, counted by hand."""
+    backbone = ResNet("resnet18", include_top=False, input_shape=(256, 192, 3))
     model = add_heatmap_head(backbone, 17)
     assert model.output_shape == (None, 64, 48, 17)
-    deconvolutions = 16 * (2048 * 256 + 256 * 256 + 256 * 256)
+    deconvolutions = 16 * (512 * 256 + 256 * 256 + 256 * 256)
     own = deconvolutions + 3 * 4 * 256 + 256 * 17 + 17
     assert model.count_params() - backbone.count_params() == own
     assert [layer.name for layer in model.layers if is_of_heatmaps(layer.name)] == [

@@ -42,8 +42,9 @@ def add_heatmap_head(
     To freeze parts of the backbone, call `freeze` on `model` before: it knows no head.
 
     Args:
-        model: a model of `ResNet`, with or without its top, or of `features`; the head is on the
-            end of its last stage (C5). The result shares its layers, and so their weights.
+        model: a model of `ResNet`, with or without its top: the head is on the end of its last
+            stage (C5). Or a model of `features`: the head is on its last level. The result shares
+            its layers, and so their weights.
         keypoints: how many there are.
         filters: of each deconvolution.
         norm: the batch-norm class, called with `momentum`, `epsilon`, `name`.
@@ -68,7 +69,10 @@ def add_heatmap_head(
         raise InputError(
             f"`model` must have one input. Received: {len(model.inputs)} inputs of {model.name}"
         )
-    x = model.get_layer(list(level_ends(model).values())[-1]).output
+    if isinstance(model.output, dict):
+        x = list(model.output.values())[-1]
+    else:
+        x = model.get_layer(list(level_ends(model).values())[-1]).output
     for number, width in enumerate(filters, 1):
         x = keras.layers.Conv2DTranspose(
             width,
