@@ -24,8 +24,10 @@ if __name__ == "__main__":
     task = Detection(RECIPE.parse(__doc__))
 
     # Imported here, so that --help needs no TensorFlow.
-    from resnet_keras.vision.exports import export_dense
     from resnet_keras.vision.training import train
 
     run = train(task)
+
+    from resnet_keras.vision.exports import export_dense
+
     export_dense(task, run)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from resnet_keras.console import load_tensorflow
 from resnet_keras.published import pretrained
-from resnet_keras.recipe import KNOWN, Recipe, columns
+from resnet_keras.recipe import KNOWN, Row, columns
 from resnet_keras.specs import SPECS
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +164,7 @@ def fill(text: str, tables: dict[str, list[str]]) -> str:
     return text
 
 
-def _recipe(path: Path) -> Recipe:
+def _recipe(path: Path) -> Row:
     """The recipe in a file, which may import another one beside it."""
     sys.path.insert(0, str(path.parent))
     try:
@@ -175,7 +175,7 @@ def _recipe(path: Path) -> Recipe:
 
 def _place(path: Path) -> tuple:
     """Order: by the size of the data set, then by name, numbers as numbers."""
-    dataset = _recipe(path).dataset
+    dataset = getattr(_recipe(path), "dataset", None)  # a task on scenes has none
     known = list(KNOWN)
     numbers = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
     return known.index(dataset) if dataset in known else len(known), numbers
@@ -197,28 +197,32 @@ def _measured(folder: Path, recipe: Path, claim: str, up: str) -> str:
             f"{recipe.name} says that it is not measured, but results/{folder.name} is"
         )
     other = _differences(folder, recipe)
-    top5 = results["top5"]
-    accuracy = f"{100 * results['top1']:.2f}/{'-' if top5 is None else f'{100 * top5:.2f}'}"
+    if "measure" in results:  # of a task on scenes
+        value = f"{results[results['measure']]:.3f}"
+        accuracy = f"{results['measure'].replace('_', ' ')} {value}"
+    else:
+        value, top5 = f"{100 * results['top1']:.2f} %", results["top5"]
+        accuracy = f"{100 * results['top1']:.2f}/{'-' if top5 is None else f'{100 * top5:.2f}'}"
     plain = folder.name == recipe.stem
     if plain and other:
         raise SystemExit(f"results/{folder.name} is not of {recipe.name}: {', '.join(other)}")
-    if plain and f"{100 * results['top1']:.2f} %" not in claim:
-        raise SystemExit(f"{recipe.name} does not say {100 * results['top1']:.2f} %, as measured")
+    if plain and value not in claim:
+        raise SystemExit(f"{recipe.name} does not say {value}, as measured")
     how = f" with {', '.join(other)}" if other else ""
     note = folder / "note.txt"  # a difference that is in no column
     how += f"; {note.read_text().strip()}" if note.exists() else ""
     return f"[{accuracy}]({up}results/{folder.name}){how}"
 
 
-def _differences(folder: Path, recipe: Path) -> list[str]:
+def _differences(folder: Path, path: Path) -> list[str]:
     """The columns in which a run differs from a recipe, but for those of the machine."""
-    theirs = json.loads((folder / "recipe.json").read_text())
-    ours = _recipe(recipe).to_json()
-    defaults = {field.name: field.default for field in fields(Recipe)}
+    theirs, recipe = json.loads((folder / "recipe.json").read_text()), _recipe(path)
+    ours = recipe.to_json()
+    defaults = {field.name: field.default for field in fields(recipe)}
     defaults |= {name: list(v) for name, v in defaults.items() if isinstance(v, tuple)}
     return [
         f"{name} {theirs.get(name, defaults[name])}"
-        for name, column in columns().items()
+        for name, column in columns(*recipe.GROUPS).items()
         if column.resume == "same" and theirs.get(name, defaults[name]) != ours[name]
     ]
 

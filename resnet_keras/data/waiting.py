@@ -1,5 +1,7 @@
 """How long whoever reads batches waits for them."""
 
+import time
+
 import tensorflow as tf
 
 
@@ -20,7 +22,10 @@ class Waiting:
             batches: that are prefetched, or all of the work would be counted as waiting.
         """
         # A `zip` asks for its parts one after the other, in the reader's thread.
-        now = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+        # Python's clock, because TensorFlow refuses its own where operations are deterministic.
+        now = tf.data.Dataset.counter().map(
+            lambda _: tf.numpy_function(time.perf_counter, [], tf.float64, stateful=True)
+        )
 
         def count(asked: tf.Tensor, batch: tuple, given: tf.Tensor) -> tuple:
             done = tf.numpy_function(self._add, [given - asked], tf.bool, stateful=True)

@@ -24,6 +24,9 @@ from resnet_keras.training.tracking import Report, profiling
 if TYPE_CHECKING:
     from resnet_keras.training.best_epoch import BestEpoch
 
+# The numbers at the end of names that Keras itself has chosen, within the path of a variable.
+_NUMBERED = re.compile(r"_[0-9]+(?=/)|(?<=[a-z])_[0-9]+(?=_)")
+
 # Before the names of the best epoch's weights in a backup.
 BEST = "best/"
 
@@ -406,8 +409,8 @@ def state(model: keras.Model, metrics: list) -> dict[str, keras.Variable]:
         "metric": [v for name in sorted(named) for v in named[name].variables],
     }
     return {
-        # Keras numbers some names over the whole process: `seed_generator_24/...`.
-        f"{kind}/{number:05d}/{re.sub(r'_[0-9]+(?=/)', '', variable.path)}": variable
+        # Keras numbers some names over the whole process: `seed_generator_24/...`, `conv2d_3_...`.
+        f"{kind}/{number:05d}/{_NUMBERED.sub('', variable.path)}": variable
         for kind, variables in kinds.items()
         for number, variable in enumerate(variables)
     }

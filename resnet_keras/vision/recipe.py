@@ -21,13 +21,8 @@ class Backbone:
     """The backbone and its initial weights."""
 
     model: str = _as_in_recipes("model", "resnet18")
-    weights: str | None = column(
-        "Weights of the backbone: a file, hf://ORG/REPO, or a published name. None: classify crops "
-        "first.",
-        None, metavar="SOURCE",
-    )  # fmt: skip
     crops: int = column(
-        "Without --weights: number of crops, one digit each, to classify. 0: random weights.",
+        "First train the network to classify this many crops, one digit each. 0: random weights.",
         2400, at_least=0,
     )  # fmt: skip
     crop_epochs: int = column("Passes over these crops.", 6, above=0)

@@ -1,6 +1,7 @@
 """Train a task into a run folder: resumed exactly, tested at the end on scenes it has not seen."""
 
 import json
+import warnings
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,9 @@ def train(task: Task) -> Path:
 
     if (backend := keras.backend.backend()) != "tensorflow":
         raise InputError(f"this training needs TensorFlow. Received: KERAS_BACKEND={backend}")
-    with ExitStack() as stack, quiet_retracing():
+    with ExitStack() as stack, quiet_retracing(), warnings.catch_warnings():
+        # keras-cv gives its networks images, where they were built with a dict of images.
+        warnings.filterwarnings("ignore", "(?s).*structure of `inputs` doesn't match", UserWarning)
         # Before the first step and after the last one; between them the run saves first.
         stack.enter_context(stopping(f"To resume: {command()}"))
         stack.enter_context(backup.alone(folder))
@@ -65,6 +68,7 @@ def train(task: Task) -> Path:
         model, rows = _trained(task, folder, policy)
         results = _publish(task, model, folder)
         results |= {
+            "measure": next(iter(task.MEASURES)),
             "train_seconds": round(sum(row["seconds"] for row in rows), 1),
             "precision": policy,
             "versions": versions(),
