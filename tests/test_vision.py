@@ -53,7 +53,7 @@ def test_a_run_belongs_to_one_recipe_of_one_task():
     assert DetectionRecipe().conflict({"model": "resnet18", "dataset": "digits"}) == "task"
 
 
-@pytest.mark.parametrize("name", ["detect_digits", "segment_digits"])
+@pytest.mark.parametrize("name", ["detect_digits", "segment_digits", "keypoints_digits"])
 def test_a_recipe_has_a_command_line(run_python, name, tmp_path):
     done = run_python(f"recipes/{name}.py", "--help", COLUMNS="100")
     assert done.returncode == 0 and f"python recipes/{name}.py" in done.stdout, done.stderr
