@@ -171,7 +171,8 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
         if _becomes_convolution(layer, rescaling):
             copy.set_weights(_diagonal(layer))
         elif layer in norms:
-            copy.set_weights(_folded(weights, norms[layer]))
+            transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+            copy.set_weights(_folded(weights, norms[layer], transposed))
         elif layer.name not in gone and copy.weights:
             copy.set_weights(weights)
         if isinstance(copy, keras.layers.Normalization):  # of rows or columns; see `set_weights`
@@ -181,12 +182,14 @@ def fold(model: keras.Model, *, rescaling: Rescaling = "layer") -> keras.Model:
     return folded
 
 
-def _convolution_before(norm: keras.Layer) -> keras.layers.Conv2D | None:
-    """The linear convolution whose output only this batch norm reads; None where there is none."""
+def _convolution_before(norm: keras.Layer) -> keras.Layer | None:
+    """The linear convolution, transposed or not, whose output only this batch norm reads."""
     if not isinstance(norm, keras.layers.BatchNormalization) or calls(norm) != 1:
         return None
     layer = producer(norm.input)
-    if type(layer) is not keras.layers.Conv2D or readers(layer) != 1:
+    if type(layer) not in (keras.layers.Conv2D, keras.layers.Conv2DTranspose):
+        return None
+    if readers(layer) != 1:
         return None
     channels = 3 if layer.data_format == "channels_last" else 1
     linear = layer.activation is keras.activations.linear
@@ -234,9 +237,13 @@ def _rows(numbers: Any, shape: tuple[int | None, ...]) -> Any:
     return np.tile(numbers, (shape[2], 1)).tolist()
 
 
-def _folded(weights: list[np.ndarray], norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
+def _folded(
+    weights: list[np.ndarray], norm: keras.layers.BatchNormalization, transposed: bool
+) -> list[np.ndarray]:
     """Kernel and bias of a convolution that does the work of its batch norm too."""
     kernel, bias = weights if len(weights) == 2 else (weights[0], 0.0)
+    if transposed:  # output channels before input channels
+        kernel = kernel.swapaxes(2, 3)
     gamma, beta, mean, variance = (
         np.float64(ops.convert_to_numpy(variable))
         for variable in (
@@ -247,5 +254,6 @@ def _folded(weights: list[np.ndarray], norm: keras.layers.BatchNormalization) ->
         )
     )
     scale = gamma / np.sqrt(variance + norm.epsilon)
-    folded = (kernel * scale, (bias - mean) * scale + beta)
-    return [array.astype(np.float32) for array in folded]
+    kernel, bias = kernel * scale, (bias - mean) * scale + beta
+    kernel = kernel.swapaxes(2, 3) if transposed else kernel
+    return [array.astype(np.float32) for array in (kernel, bias)]

@@ -407,5 +407,5 @@ def test_every_recipe_file_opens_with_its_claim_and_stands_on_one_page():
 OURS = (
     *("quickstart", "quickstart_int8", "finetune_resnet50", "own_images"),
     *("fashion_mnist_resnet20", "fashion_mnist_resnet20_int8", "fashion_mnist_resnet20_short"),
-    *("detect_digits", "segment_digits"),
+    *("detect_digits", "segment_digits", "keypoints_digits"),
 )

@@ -54,7 +54,12 @@ def test_a_run_belongs_to_one_recipe_of_one_task():
 
 
 @pytest.mark.parametrize(
-    "name", ["detect_digits", pytest.param("segment_digits", marks=pytest.mark.slow)]
+    "name",
+    [
+        "detect_digits",
+        pytest.param("segment_digits", marks=pytest.mark.slow),
+        pytest.param("keypoints_digits", marks=pytest.mark.slow),
+    ],
 )
 def test_a_recipe_has_a_command_line(run_python, name, tmp_path):
     done = run_python(f"recipes/{name}.py", "--help", COLUMNS="100")

@@ -114,7 +114,8 @@ def open_model_file(
     features = described.features or (opened.features and not told)
     classes = None if features else opened.classes
     if features:
-        described = dataclasses.replace(described, labels=(), threshold=None, features=True)
+        labels = described.labels if described.heatmaps else ()  # of the key points
+        described = dataclasses.replace(described, labels=labels, threshold=None, features=True)
     if metadata is not None:
         _require_fit(described, path, (height, width), classes)
     predict = opened.predict

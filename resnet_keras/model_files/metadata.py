@@ -18,7 +18,8 @@ class Metadata:
 
     Attributes:
         preprocessing: how images are prepared; in the JSON its fields stand beside the others.
-        labels: names of the classes, in the order of the scores; empty where they are not known.
+        labels: names of the classes, in the order of the scores, or of the key points, in the order
+            of the heatmaps; empty where they are not known.
         dataset: the data set that the model was trained on, by the name that `--dataset` takes.
         split: the images of it that the model was not trained on, where the usual split is another:
             a fold, or what was held out.
@@ -26,6 +27,8 @@ class Metadata:
             probability, is this or more. None: an image has one class.
         features: whether the model gives features, an embedding or a map, not scores of classes;
             None: what its last layer gives.
+        heatmaps: whether the features are heatmaps, `(height, width, key points)`, of an image that
+            shows one object; `vision.keypoints.decode` finds the key points.
         rgb_input: whether the file takes RGB images for a network of grey ones, and makes these of
             them itself. Images are prepared in grey, and each pixel is given three times.
     """
@@ -36,6 +39,7 @@ class Metadata:
     split: str | None = None
     threshold: float | None = None
     features: bool | None = None
+    heatmaps: bool = False
     rgb_input: bool = False
 
     @property
@@ -46,7 +50,9 @@ class Metadata:
     @property
     def output(self) -> str:
         """The name of the output in the formats that name it."""
-        return "features" if self.features else "probabilities"
+        if self.features:
+            return "heatmaps" if self.heatmaps else "features"
+        return "probabilities"
 
     def write(self, model_file: Path) -> None:
         """Write it beside a model file, whole or not at all."""
@@ -60,6 +66,8 @@ class Metadata:
             own["split"] = self.split
         if self.features is not None:
             own["features"] = self.features
+        if self.heatmaps:
+            own["heatmaps"] = True
         if self.rgb_input:
             own["rgb_input"] = True
         return self.preprocessing.to_json() | own
@@ -122,7 +130,8 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
         own = {name: fields.pop(name) for name in _OWN if name in fields}
         texts = [own.get(name) for name in ("dataset", "split")]
         known = _are_words(own.get("labels", [])) and all(isinstance(t, str | None) for t in texts)
-        known = known and all(type(own.get(n, False)) is bool for n in ("features", "rgb_input"))
+        flags = ("features", "heatmaps", "rgb_input")
+        known = known and all(type(own.get(name, False)) is bool for name in flags)
         if not known or not _is_threshold(own.get("threshold")):
             raise ValueError(f"Received: {shortened(str(own))}")
         own["labels"] = tuple(own.get("labels", ()))
@@ -132,7 +141,7 @@ def parse_metadata(text: bytes, path: Path) -> Metadata:
 
 
 # The fields of `Metadata` that are not of the preprocessing.
-_OWN = ("labels", "dataset", "split", "threshold", "features", "rgb_input")
+_OWN = ("labels", "dataset", "split", "threshold", "features", "heatmaps", "rgb_input")
 
 
 def _is_threshold(value: Any) -> bool:

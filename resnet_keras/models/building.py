@@ -167,9 +167,9 @@ def _end(x, spec: Spec, head: Head):
             f"`pooling` must be None, 'avg' or 'max'. Received: pooling={head.pooling!r}"
         )
     if head.include_top or head.pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=_wide())(x)
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=wide())(x)
     elif head.pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=_wide())(x)
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=wide())(x)
     if not head.include_top:
         return x
     return keras.layers.Dense(
@@ -177,7 +177,7 @@ def _end(x, spec: Spec, head: Head):
         activation=head.activation,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         name="predictions",
-        dtype=_wide(),
+        dtype=wide(),
     )(x)
 
 
@@ -308,7 +308,7 @@ def _normalise(x, mean, std):
         scale=[1 / s for s in std],
         offset=[-m / s for m, s in zip(mean, std, strict=True)],
         name="normalise",
-        dtype=_wide(),
+        dtype=wide(),
     )(x)
 
 
@@ -345,7 +345,7 @@ def _statistics(
     return chosen[0], chosen[1]
 
 
-def _wide() -> str:
+def wide() -> str:
     """The policy's own type, but float32 where that is a half: for pixels and the head."""
     variable = keras.config.dtype_policy().variable_dtype
     return "float32" if variable in ("float16", "bfloat16") else variable

@@ -57,7 +57,7 @@ def features(
         InputError: (a ValueError) a level that the model does not have, or several inputs.
     """
     named = levels if isinstance(levels, Mapping) else {level: level for level in levels}
-    ends = _level_ends(model)
+    ends = level_ends(model)
     if not named or any(level not in ends for level in named.values()):
         received = dict(levels) if isinstance(levels, Mapping) else tuple(levels)
         raise InputError(
@@ -126,7 +126,7 @@ def _stage_numbers(model: keras.Model) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-def _level_ends(model: keras.Model) -> dict[str, str]:
+def level_ends(model: keras.Model) -> dict[str, str]:
     """For each level, "C1", "C2", ..., the name of the layer that ends it."""
     names = [layer.name for layer in model.layers]
     ends = {}

@@ -63,6 +63,7 @@ def model_card(report: dict[str, Any], metadata: Metadata, name: str = "model.ke
 def _front_matter(report: dict, metadata: Metadata, name: str, row: Format) -> list[str]:
     """Write the YAML; a string of JSON is one of YAML, too."""
     task = "image-feature-extraction" if metadata.features else "image-classification"
+    task = "keypoint-detection" if metadata.heatmaps else task
     lines = [
         f"library_name: {row.library}",
         f"pipeline_tag: {task}",
@@ -103,6 +104,11 @@ def _about(metadata: Metadata) -> list[str]:
     trained = ""
     if metadata.dataset is not None:
         trained = f", trained on {escape_markdown(public(metadata.dataset))}"
+    if metadata.heatmaps:
+        return [
+            "A ResNet that draws a heatmap for each key point of the object in an image"
+            f"{trained}. Written by resnet-keras."
+        ]
     if metadata.features:
         return [f"A ResNet that computes features of images{trained}. Written by resnet-keras."]
     return [f"A ResNet that classifies images{classes}{trained}. Written by resnet-keras."]
@@ -126,6 +132,8 @@ def _arrays(report: dict, metadata: Metadata, row: Format) -> list[str]:
     held = f"a {kind_of_score} for each {'label' if chosen else 'class'}"
     if metadata.features:
         held = "features, of an image as `(features,)` or `(height, width, channels)`"
+    if metadata.heatmaps:
+        held = "heatmaps, of an image as `(height, width, key points)`"
     colours = "RGB or grey"
     if metadata.rgb_input:
         colours = "RGB, of which the file makes grey images itself"
@@ -201,6 +209,8 @@ def _classes(metadata: Metadata, most: int = 100) -> list[str]:
     shown = ", ".join(escape_markdown(label) for label in metadata.labels[:most])
     more = f", and {len(metadata.labels) - most} more" if len(metadata.labels) > most else ""
     title = "## Labels" if metadata.multi_label else "## Classes"
+    if metadata.heatmaps:
+        return ["## Key points", "", f"In the order of the heatmaps: {shown}{more}."]
     return [title, "", f"In the order of the scores: {shown}{more}."]
 
 

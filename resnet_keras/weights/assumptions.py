@@ -28,6 +28,9 @@ def assumptions(
     if checkpoint.published is not None:
         return ()
     found = list(checkpoint.told.assumed)
+    if "heatmaps" in layers and checkpoint.told.input_shape is None:
+        height, width = (keras_layers.input_shape(layers) or ())[:2]
+        found.append(f"images of {height} x {width} pixels")
     if checkpoint.told.normalised is None:
         found += _of_images(layers, checkpoint, skipped, given)
     if not checkpoint.told.whole and not checkpoint.naming.whole:

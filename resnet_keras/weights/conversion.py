@@ -16,7 +16,13 @@ from resnet_keras.errors import InputError
 from resnet_keras.files import whole
 from resnet_keras.model_files import Metadata, read_metadata, require_replaceable_metadata
 from resnet_keras.model_files.keras import save
-from resnet_keras.models import Head, Normalisation, build, for_channels
+from resnet_keras.models import (
+    Head,
+    Normalisation,
+    add_heatmap_head,
+    build,
+    for_channels,
+)
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.published import find, is_name
 from resnet_keras.published.download import cache_folder
@@ -32,6 +38,7 @@ from resnet_keras.weights.loading import (
     wide,
 )
 from resnet_keras.weights.names import Checkpoint, keras_layers, recognise, spec_name
+from resnet_keras.weights.names.mmpose import SIZE
 from resnet_keras.weights.names.naming import is_of_a_resnet
 from resnet_keras.weights.names.reading import Reading
 from resnet_keras.weights.names.told import Told
@@ -57,9 +64,9 @@ def convert(
     Args:
         source: as `path` of `load_weights`.
         out: `.keras`: float32, stock layers, uncompiled, softmax (a feature map, if the file has no
-            head; another activation, if a Keras file shows one), reading pixels 0-255 (normalised
-            images, if a file of ours does). Or `.safetensors`, as `save_torch`. Written whole or
-            not at all.
+            head; heatmaps of key points, as of `add_heatmap_head`, if it has MMPose's; another
+            activation, if a Keras file shows one), reading pixels 0-255 (normalised images, if a
+            file of ours does). Or `.safetensors`, as `save_torch`. Written whole or not at all.
         model: a name in `SPECS` or a `Spec`; by default what names and shapes tell.
         classes: of the head; by default the number that the file has.
         mean: of the pixels, RGB, 0-255; by default what the file tells, `ResNet`'s, or
@@ -91,8 +98,7 @@ def convert(
         require_classifier(checkpoint)
     with taken_for_a_resnet(source):
         spec = _spec(checkpoint, model)
-        head = None if backbone_only else checkpoint.kernel("predictions")
-        network = _network(checkpoint, spec, head, classes, Normalisation(mean, std))
+        network = _network(checkpoint, spec, backbone_only, classes, Normalisation(mean, std))
     given = [n for n, values in {"mean": mean, "std": std}.items() if values is not None]
     report = fill(network, checkpoint, skip_head=False, backbone_only=backbone_only, given=given)
     metadata = _metadata(network, checkpoint, Path(source))
@@ -192,18 +198,21 @@ def _spec(checkpoint: Checkpoint, model: str | Spec | None) -> Spec:
 def _network(
     checkpoint: Checkpoint,
     spec: Spec,
-    head: tuple[int, ...] | None,
+    backbone_only: bool,
     classes: int | None,
     normalisation: Normalisation,
 ) -> keras.Model:
-    """An empty float32 model for a file; `head` is the shape of the last layer's kernel."""
-    stem = checkpoint.stem()
-    if classes is not None and (head is None or classes != head[-1]):
-        has = f"a head of {head[-1]} classes" if head else "no head"
+    """An empty float32 model for a file, with a head that has its shapes."""
+    draws = bool(checkpoint.naming.heatmaps) and not backbone_only
+    last = None if backbone_only else checkpoint.kernel("heatmaps" if draws else "predictions")
+    if classes is not None and (last is None or classes != last[-1]):
+        what = "key points" if draws else "classes"
+        has = f"a head of {last[-1]} {what}" if last else "no head"
         raise InputError(f"{checkpoint.path} has {has}. Received: classes={classes}")
-    told, channels = checkpoint.told, stem[2] if stem else 3
+    told, stem = checkpoint.told, checkpoint.stem()
+    channels = stem[2] if stem else 3
     edge = 32 if spec.stem == "cifar" else 224
-    size: tuple[int | None, ...] = (edge, edge)
+    size: tuple[int | None, ...] = SIZE if draws else (edge, edge)
     if told.preprocessing is not None:
         size = told.preprocessing.size
     elif told.input_shape is not None and None not in told.input_shape[:2]:
@@ -215,21 +224,23 @@ def _network(
             known = len(theirs) == channels
             statistics[field] = theirs if known else for_channels(theirs, channels)
     linear = told.activation in (None, "linear")
+    head = Head(False)
+    if last and not draws:
+        head = Head(True, last[-1], "softmax" if linear else told.activation)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        return build(
+        network = build(
             spec,
             input_shape=(*size, channels),
-            head=Head(
-                head is not None,
-                head[-1] if head else None,
-                "softmax" if linear else told.activation,
-            ),
+            head=head,
             normalisation=Normalisation(**statistics) if normalised else None,
             output_stride=told.output_stride or 32,
             name=spec_name(spec),
         )
+        if last and draws:
+            return add_heatmap_head(network, last[-1], filters=checkpoint.head_filters())
+        return network
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -239,19 +250,25 @@ def _metadata(network: keras.Model, checkpoint: Checkpoint, source: Path) -> Met
 
     What is beside a model file stays true of its copy.
 
-    The latter is, for 224 pixels, a short edge of 256; small images stay as they are.
+    The latter is, for 224 pixels, a short edge of 256; small images stay as they are, and so do
+    crops for heatmaps.
     """
     told, classes = checkpoint.told, network.output_shape[-1]
-    labels = told.labels if len(told.labels) == classes else ()
+    heatmaps = any(layer.name == "heatmaps" for layer in network.layers)
+    names = told.keypoints if heatmaps else told.labels
+    labels = names if len(names) == classes else ()
     if told.preprocessing is not None:
         # The model has the normalisation.
         preprocessing = replace(told.preprocessing, mean=None, std=None)
         row = checkpoint.published
         return Metadata(preprocessing, labels, dataset=row.dataset if row else None)
     if source.suffix == ".keras" and (beside := read_metadata(source)) is not None:
+        beside = replace(beside, heatmaps=heatmaps)
         return beside if len(beside.labels) in (0, classes) else replace(beside, labels=())
     height, width = network.input_shape[1:3]
     edge = min(height, width)
-    resize = 256 * edge // 224 if edge > 32 and checkpoint.naming.margin else None
+    # What draws heatmaps is shown one object, cropped.
+    margin = checkpoint.naming.margin and not heatmaps
+    resize = 256 * edge // 224 if edge > 32 and margin else None
     preprocessing = Preprocessing((height, width), resize, antialias=checkpoint.naming.antialias)
-    return Metadata(preprocessing, labels)
+    return Metadata(preprocessing, labels, features=heatmaps or None, heatmaps=heatmaps)

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from resnet_keras.errors import InputError
-from resnet_keras.models import for_channels
+from resnet_keras.models import for_channels, is_of_heatmaps
 from resnet_keras.specs import SPECS
 from resnet_keras.weights.assumptions import assumptions
 from resnet_keras.weights.formats import read
@@ -30,7 +30,7 @@ class Report:
     Attributes:
         source: the file, `hf://org/repo`, or the name of published weights.
         naming: whose names it has: "torchvision" (timm's plain ResNets too), "timm" (c and d
-            variants), "OpenMMLab", "keras.applications", "keras.applications until 2019",
+            variants), "OpenMMLab", "MMPose", "keras.applications", "keras.applications until 2019",
             "KerasHub" or "resnet_keras".
         matched: the file's names of what is in the model now.
         skipped: the file's names of what is not; `num_batches_tracked`, which nobody needs, aside.
@@ -81,14 +81,16 @@ def load_weights(
     N, and scaled by 3 / N. The report says so.
 
     Args:
-        model: a model of `ResNet` or `features`, of any floating type; changed in place.
+        model: a model of `ResNet`, `features` or `add_heatmap_head`, of any floating type; changed
+            in place.
         path: `.pth` or `.safetensors` of OpenMMLab, torchvision, timm, transformers, detectron2 or
             PyTorch code with such names; `.pkl` of detectron2; our own `.keras` or `.weights.h5`;
             `.h5` or `.keras` of keras.applications, trained on or not; a preset's folder or a file
             of KerasHub; `hf://org/repo`; or a name of `pretrained`, or "imagenet" for a model that
             has the name of one in `SPECS`. Floating tensors of any width, shapes
             `(out, in, height, width)` and `(out, in)` in PyTorch's files.
-        skip_head: leave `predictions` as it is, whatever head the file has or has not.
+        skip_head: leave `predictions`, or the head of `add_heatmap_head`, as it is, whatever head
+            the file has or has not.
         **reading: what the file does not tell, the fields of `Reading`: `key` and `prefix`, which
             of its networks is meant; `bgr` or `rgb`; `stride_in_1x1`, `dilation`, `output_stride`
             and `channel_padding`, which must be those of the model.
@@ -100,7 +102,7 @@ def load_weights(
         InputError: (a ValueError) the file can't be read, was refused, or is of another network;
             the message names the first tensor that does not fit. The model is as before.
     """
-    headless = skip_head or all(layer.name != "predictions" for layer in model.layers)
+    headless = skip_head or not any(_is_of_a_head(layer.name) for layer in model.layers)
     checkpoint = recognised(path, model.name, Reading(**reading))
     return fill(model, checkpoint, skip_head=skip_head, backbone_only=headless)
 
@@ -226,15 +228,21 @@ def _match(
     for layer in model.layers:
         for variable in layer.weights:
             ours = f"{layer.name}/{variable.name}"
-            if skip_head and layer.name == "predictions":
+            if skip_head and _is_of_a_head(layer.name):
                 new.append(ours)
                 continue
             key = naming.key(layer.name, variable.name)
+            hint = ""
+            if _is_of_a_head(layer.name):
+                hint = " (load_weights(..., skip_head=True) keeps the model's)"
+            if key is None and is_of_heatmaps(layer.name):
+                raise InputError(
+                    f"{checkpoint.path} has no head that draws heatmaps for {ours} of "
+                    f"{model.name}{hint}. Received: {naming.title} names"
+                )
             if key is None:
                 raise InputError(f"a ResNet has no such weights. Received: {variable.path}")
-            hint = ""
             if layer.name == "predictions":
-                hint = " (load_weights(..., skip_head=True) keeps the model's)"
                 require_classifier(checkpoint)
             if key not in checkpoint.arrays:
                 raise InputError(
@@ -285,7 +293,7 @@ def _leftover(
 ) -> tuple[str, ...]:
     """What the file has beyond the model, if that may be."""
     naming, skipped = checkpoint.naming, []
-    headless = backbone_only or all(layer.name != "predictions" for layer in model.layers)
+    headless = backbone_only or not any(_is_of_a_head(layer.name) for layer in model.layers)
     for key, array in checkpoint.arrays.items():
         if key in used or key.endswith("num_batches_tracked"):
             continue
@@ -296,17 +304,24 @@ def _leftover(
             fits = (
                 key.startswith((f"{naming.head}.", f"{naming.head}/"))
                 or (not naming.inside(key) and (asked or not key.startswith(naming.prefix)))
+                or (naming.heatmaps and not naming.inside(key))
                 or naming.beside(key)
             )
         else:
             fits = naming.beside(key) or (not naming.inside(key) and array.size <= 1)
         if not fits:
+            leave = not headless and not naming.inside(key)
+            hint = " (backbone_only=True, or --backbone-only, leaves heads out)" if leave else ""
             raise InputError(
-                f"{checkpoint.path} has {key!r}, which {model.name} has no place for. "
+                f"{checkpoint.path} has {key!r}, which {model.name} has no place for{hint}. "
                 f"Received: shape {array.shape}"
             )
         skipped.append(key)
     return tuple(skipped)
+
+
+def _is_of_a_head(layer: str) -> bool:
+    return layer == "predictions" or is_of_heatmaps(layer)
 
 
 def model_layers(model: keras.Model) -> dict[str, dict[str, Any]]:

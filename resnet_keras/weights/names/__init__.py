@@ -15,6 +15,7 @@ from resnet_keras.weights.names.keras_applications import KerasApplications
 from resnet_keras.weights.names.keras_hub import KerasHub
 from resnet_keras.weights.names.keras_resnet50 import KerasResNet50
 from resnet_keras.weights.names.kuangliu import Kuangliu
+from resnet_keras.weights.names.mmpose import MMPose
 from resnet_keras.weights.names.mmsegmentation import MMSegmentation
 from resnet_keras.weights.names.naming import Naming
 from resnet_keras.weights.names.networks import one_network
@@ -41,6 +42,7 @@ NAMINGS: tuple[type[Naming], ...] = (
     Transformers,
     Detectron2,
     Caffe2,
+    MMPose,
     MMSegmentation,
     OpenMMLab,
     Kuangliu,
@@ -106,6 +108,13 @@ class Checkpoint:
             return None
         key = self.naming.key(layer, "kernel")
         return self.value(key).shape if key in self.arrays else None
+
+    def head_filters(self) -> tuple[int, ...]:
+        """The filters of each deconvolution of a head that draws heatmaps; none if it has none."""
+        filters: list[int] = []
+        while kernel := self.kernel(f"deconv{len(filters) + 1}_conv"):
+            filters.append(kernel[2])  # HWOI
+        return tuple(filters)
 
     def stem(self) -> tuple[int, ...] | None:
         """As `kernel`, of the first convolution."""

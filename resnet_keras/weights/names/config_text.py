@@ -23,6 +23,9 @@ _DILATED = {
 # How mmcv, MMPretrain and MMDetection say that images become RGB.
 _TO_RGB = ("to_rgb", "bgr_to_rgb")
 
+# MMPose's way from heatmaps to key points that the networks here share.
+_CODEC = "MSRAHeatmap"
+
 
 def told_by_config(meta: Mapping[str, Any], path: str) -> Told:
     """Read what a checkpoint's `meta` says of its network: mmcv's `config`, mmengine's `cfg`.
@@ -37,6 +40,7 @@ def told_by_config(meta: Mapping[str, Any], path: str) -> Told:
     texts = [meta[name] for name in ("config", "cfg") if isinstance(meta.get(name), str)]
     dicts = [d for text in texts if len(text) <= _MOST_CHARACTERS for d in _dicts(text)]
     told = _pixels(dicts).or_else(Told(labels=_labels(meta)))
+    told = told.or_else(_heatmaps(dicts, meta))
     backbones = [d for d in dicts if _RESNET.fullmatch(str(d.get("type"))) and "depth" in d]
     readings = [_backbone(d, path) for d in backbones]
     same = readings and all(reading == readings[0] for reading in readings)
@@ -82,6 +86,9 @@ def _pixels(dicts: list[dict[str, Any]]) -> Told:
         if mean is None or std is None:
             continue
         to_rgb = next((bool(d[name]) for name in _TO_RGB if name in d), None)
+        if to_rgb is None and d.get("type") == "NormalizeTensor":  # MMPose before 1.0: RGB, 0-1
+            mean, std = (tuple(float(f"{255 * n:.12g}") for n in v) for v in (mean, std))
+            to_rgb = True
         order = slice(None, None, -1) if to_rgb is False else slice(None)
         found.add((mean[order], std[order], None if to_rgb is None else not to_rgb))
     if len(found) != 1:
@@ -121,12 +128,49 @@ def _backbone(config: dict[str, Any], path: str) -> Told:
     )  # fmt: skip
 
 
+def _heatmaps(dicts: list[dict[str, Any]], meta: Mapping[str, Any]) -> Told:
+    """What the configuration of a top-down network of MMPose says."""
+    codecs = [d for d in dicts if _two(d.get("heatmap_size"))]
+    # Since 1.0, and before; width and height.
+    sizes = {_two(d.get("input_size", d.get("image_size"))) for d in codecs}
+    size = sizes.pop() if len(sizes) == 1 else None
+    # Before 1.0 `unbiased` was `test_cfg`'s, and the default of `post_process`.
+    kinds = {str(d["type"]) for d in codecs if d.get("type", _CODEC) != _CODEC}
+    kinds |= {"DARK" for d in dicts if d.get("unbiased") or d.get("post_process") == "unbiased"}
+    kinds |= {"UDP" for d in dicts if d.get("use_udp")}
+    return Told(
+        input_shape=(*size[::-1], None) if size else None,
+        keypoints=_keypoints(dicts, meta),
+        assumed=tuple(f"key points by quarter offsets, not by {kind}" for kind in sorted(kinds)),
+    )
+
+
+def _keypoints(dicts: list[dict[str, Any]], meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the key points: mmengine's `dataset_meta`, or `keypoint_info` in the text."""
+    beside = meta.get("dataset_meta")
+    names = beside.get("keypoint_id2name") if isinstance(beside, dict) else None
+    if not isinstance(names, dict):
+        points = [d for d in dicts if "swap" in d and "id" in d]
+        names = {d["id"]: d.get("name") for d in points}
+        if any(names[d["id"]] != d.get("name") for d in points):
+            return ()  # of several data sets
+    found = [names.get(number) for number in range(len(names))]
+    plain = tuple(name for name in found if isinstance(name, str))
+    return plain if len(plain) == len(found) else ()
+
+
 def _labels(meta: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes: mmcv's `CLASSES`, mmengine's `dataset_meta`."""
     beside = meta.get("dataset_meta")
     labels = meta.get("CLASSES") or (beside.get("classes") if isinstance(beside, dict) else None)
     plain = isinstance(labels, list | tuple) and all(isinstance(name, str) for name in labels)
     return tuple(labels) if plain and labels else ()
+
+
+def _two(value: Any) -> tuple[int, int] | None:
+    """Two positive integers; None for what is not that."""
+    numbers = isinstance(value, tuple) and all(type(n) is int and n > 0 for n in value)
+    return (value[0], value[1]) if numbers and len(value) == 2 else None
 
 
 def _three(value: Any) -> tuple[float, ...] | None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from resnet_keras.models import is_of_heatmaps
 from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.names.told import Told
 
@@ -38,6 +39,8 @@ class Naming(abc.ABC):
         problem: what the file has for a head, where that is not one linear layer; else "".
         projects: whether the file's head is no classifier, as that of a network that was trained
             without labels.
+        heatmaps: the file's name of a head that draws heatmaps of key points, which
+            `add_heatmap_head` has, too; "" if there is none.
     """
 
     title: ClassVar[str]
@@ -55,6 +58,7 @@ class Naming(abc.ABC):
     stride_in_1x1: bool | None = None
     problem: str = ""
     projects: bool = False
+    heatmaps: str = ""
 
     @classmethod
     @abc.abstractmethod
@@ -70,8 +74,9 @@ class Naming(abc.ABC):
         """The file's name of a variable of ours: `conv3_block4_2_bn`, `gamma`."""
 
     def key(self, layer: str, variable: str) -> str | None:
-        """As `name`; None for what is not a part of a ResNet."""
-        return self.name(layer, variable) if is_of_a_resnet(layer, variable) else None
+        """As `name`; None for what is not a part of a ResNet, or of a head that the file has."""
+        known = is_of_a_resnet(layer, variable) or (self.heatmaps and is_of_heatmaps(layer))
+        return self.name(layer, variable) if known else None
 
     def inside(self, key: str) -> bool:
         """Whether a name of the file is one of the backbone's: no model may do without it."""

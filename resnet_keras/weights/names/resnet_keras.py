@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from resnet_keras.models import is_of_heatmaps
 from resnet_keras.weights.formats import Contents
 from resnet_keras.weights.names import keras_layers
 from resnet_keras.weights.names.naming import Naming
@@ -25,11 +26,13 @@ class ResNetKeras(Naming):
         top = keras_layers.parts(contents.layers).top
         found = keras_layers.head(contents, top, ["predictions"])
         style = keras_layers.style(contents.layers)
+        draws = "heatmaps/kernel" in contents.arrays and all(map(is_of_heatmaps, top))
         return cls(
             found.head,
             avg_down=style.avg_down,
             stride_in_1x1=style.stride_in_1x1,
             problem=found.problem,
+            heatmaps="heatmaps" if draws else "",
         )
 
     def name(self, layer: str, variable: str) -> str:

@@ -40,6 +40,7 @@ class Told:
             names, in the model's order.
         preprocessing: how its authors prepare images for evaluation.
         labels: names of the classes.
+        keypoints: names of the key points, in the order of the heatmaps.
         whole: whether the file describes all that its network computes.
         assumed: what it leaves open that no option settles, in words.
     """
@@ -58,6 +59,7 @@ class Told:
     layers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
     whole: bool = False
     assumed: tuple[str, ...] = ()
 
