@@ -441,7 +441,8 @@ def _run(arguments: list[str]) -> None:
     recipes = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.py"))}
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
-        print(f"usage: {PROGRAM} run RECIPE [OPTIONS]\n\nRECIPE --help lists its options. Recipes:\n")
+        print(f"usage: {PROGRAM} run RECIPE [OPTIONS]\n")
+        print("RECIPE --help lists its options. Recipes:\n")
         for recipe, path in recipes.items():
             claim = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             print(f"{recipe}\n    {claim.splitlines()[0]}")

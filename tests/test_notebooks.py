@@ -1,4 +1,4 @@
-"""The notebooks run from the first cell to the last, without a network, and leave what they promise."""
+"""The notebooks run from the first cell to the last, and leave the files that they promise."""
 
 import ast
 import json

@@ -51,7 +51,7 @@ BENCHMARKS = (
     ("Predicting with ResNet-50, images per second", "infer",
      "predicting with ResNet-50, batch 32",
      {"keras.applications' predict": "keras.applications"}),
-    ("Reading and augmenting JPEG files, images per second", "pipeline",
+    ("Reading and augmenting JPEG files on one core, images per second", "pipeline",
      "training pipeline, 500x375 JPEG to 224x224, one core", {"torchvision": "torchvision"}),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Completes the site that mkdocs builds from docs/: README, API reference, files that pages link to.
+"""Completes the site that mkdocs builds from docs/: README, API reference, files that are linked.
 
     mkdocs build --strict
 
@@ -126,7 +126,9 @@ def _content(path: str) -> str | bytes:
     head = "---\nsearch:\n  exclude: true\n---\n" if path.startswith("results") else ""
     if place.is_dir():
         name = posixpath.basename(path)
-        entries = [f"- [{target}]({name}/{posixpath.basename(target)})" for target in _targets(path)]
+        entries = [
+            f"- [{target}]({name}/{posixpath.basename(target)})" for target in _targets(path)
+        ]
         return "\n".join([f"{head}# {path}", "", *entries, ""])
     return f"{head}# {path}\n\n````{LANGUAGES.get(place.suffix, 'text')}\n{place.read_text()}````\n"
 
@@ -162,5 +164,8 @@ def _reference() -> str:
     for title, names in REFERENCE.items():
         lines += [f"## {title}", ""]
         for name in names:
-            lines += [f"::: resnet_keras.{resnet_keras._MODULES[name]}.{name}", ""]
+            module = resnet_keras._MODULES[name]
+            if module == "optimizers":  # which loads each when it is asked for
+                module += f".{name.lower()}"
+            lines += [f"::: resnet_keras.{module}.{name}", ""]
     return "\n".join(lines)
