@@ -1,5 +1,6 @@
 """The site: every page and every link of the repository is on it, and it needs no network."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from chromium import Chromium, needs_chromium
 
 import resnet_keras
 
@@ -71,14 +73,21 @@ class Links(HTMLParser):
             self.loads.append(given["href"])
 
 
-@pytest.mark.slow
-def test_the_built_site_is_whole_and_loads_nothing_from_elsewhere(site, tmp_path):
+@pytest.fixture(scope="module")
+def built(site, tmp_path_factory):
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("built") / "site"
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
         cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
-    found = sorted((tmp_path / "site").rglob("*.html"))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_built_site_is_whole_and_loads_nothing_from_elsewhere(built):
+    found = sorted(built.rglob("*.html"))
     pages = {
         path: Links(path.read_text())
         for path in found
@@ -97,7 +106,36 @@ def test_the_built_site_is_whole_and_loads_nothing_from_elsewhere(site, tmp_path
             assert to.exists(), f"{path.name}: {link}"
             if anchor and to in pages and not anchor.startswith("__"):
                 assert anchor in pages[to].anchors, f"{path.name}: {link}"
-    # Search works in files that are opened without a server: the index is a script.
-    index = (tmp_path / "site" / "search" / "search_index.js").read_text()
+    index = (built / "search" / "search_index.js").read_text()
     assert "train.html" in index and "recipes/quickstart.py" in index
     assert "results/quickstart/log.csv" not in index
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A fresh browser, which is closed whatever happens."""
+    with contextlib.closing(Chromium(tmp_path / "profile")) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_pages_fit_wide_and_narrow_windows_and_search_works_without_a_server(built, browser):
+    for page in ("index", "from", "zoo", "reference", "performance", "files/recipes/quickstart.py"):
+        for width in (1400, 420):
+            browser.send(
+                "Emulation.setDeviceMetricsOverride",
+                width=width, height=900, deviceScaleFactor=1, mobile=width < 600,
+            )  # fmt: skip
+            browser.open((built / f"{page}.html").as_uri())
+            browser.wait(
+                f"location.href.endsWith('{page}.html') && document.readyState == 'complete'"
+            )
+            assert browser.run("document.documentElement.scrollWidth") <= width, page
+    browser.run("document.querySelector('[data-md-component=search-query]').focus()")
+    browser.send("Input.insertText", text="cosine schedule")
+    titles = "[...document.querySelectorAll('.md-search-result__item h1')].map(e => e.textContent)"
+    browser.wait(f"{titles}.length > 0")
+    assert any("cifar10_resnet20" in title for title in browser.run(titles))
+    assert not browser.complaints
+    assert all(url.startswith(("file:", "data:", "blob:", "about:")) for url in browser.requests)
