@@ -8,9 +8,8 @@ mean of five trainings, the best of which reached 93.57 %.
 
 from dataclasses import replace
 
-import cifar10_resnet20
-
 from resnet_keras import train
+from resnet_keras.recipes import cifar10_resnet20
 
 RECIPE = replace(
     cifar10_resnet20.RECIPE,

@@ -8,9 +8,8 @@ time. On fewer GPUs it sees more.
 
 from dataclasses import replace
 
-import cifar10_resnet18
-
 from resnet_keras import train
+from resnet_keras.recipes import cifar10_resnet18
 
 RECIPE = replace(cifar10_resnet18.RECIPE, model="resnet34_cifar")
 

@@ -7,9 +7,8 @@ Not measured here.
 
 from dataclasses import replace
 
-import cifar10_resnet20
-
 from resnet_keras import train
+from resnet_keras.recipes import cifar10_resnet20
 
 RECIPE = replace(cifar10_resnet20.RECIPE, model="resnet56_cifar")
 

@@ -7,9 +7,8 @@ Not measured here. It starts from the model that `python recipes/fashion_mnist_r
 
 from dataclasses import replace
 
-import fashion_mnist_resnet20
-
 from resnet_keras import train
+from resnet_keras.recipes import fashion_mnist_resnet20
 
 RECIPE = replace(
     fashion_mnist_resnet20.RECIPE,

@@ -10,9 +10,8 @@ Nesterov momentum, and a learning rate that falls along a cosine.
 
 from dataclasses import replace
 
-import fashion_mnist_resnet20
-
 from resnet_keras import train
+from resnet_keras.recipes import fashion_mnist_resnet20
 
 RECIPE = replace(
     fashion_mnist_resnet20.RECIPE,

@@ -8,9 +8,8 @@ imagenet_resnet50_torchvision_v2.py has its values and where they are from.
 
 from dataclasses import replace
 
-import imagenet_resnet50_torchvision_v2
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnet50_torchvision_v2
 
 RECIPE = replace(imagenet_resnet50_torchvision_v2.RECIPE, model="resnet101")
 

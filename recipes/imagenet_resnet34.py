@@ -8,9 +8,8 @@ time. On fewer GPUs it sees more.
 
 from dataclasses import replace
 
-import imagenet_resnet50
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnet50
 
 RECIPE = replace(imagenet_resnet50.RECIPE, model="resnet34")
 

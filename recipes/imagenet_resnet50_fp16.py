@@ -9,9 +9,8 @@ by 512, and steps with gradients that are not finite are skipped. OpenMMLab trai
 
 from dataclasses import replace
 
-import imagenet_resnet50
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnet50
 
 RECIPE = replace(imagenet_resnet50.RECIPE, precision="mixed_float16", loss_scale=512.0)
 

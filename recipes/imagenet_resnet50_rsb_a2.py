@@ -7,9 +7,8 @@ Not measured here. The published accuracy and all values are those of OpenMMLab'
 
 from dataclasses import replace
 
-import imagenet_resnet50_rsb_a1
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnet50_rsb_a1
 
 RECIPE = replace(
     imagenet_resnet50_rsb_a1.RECIPE,

@@ -8,9 +8,8 @@ Images are 224 pixels wide in training; the paper's are 160.
 
 from dataclasses import replace
 
-import imagenet_resnet50_rsb_a1
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnet50_rsb_a1
 
 RECIPE = replace(
     imagenet_resnet50_rsb_a1.RECIPE,

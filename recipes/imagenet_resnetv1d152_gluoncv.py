@@ -9,9 +9,8 @@ imagenet_resnetv1d50_gluoncv.py has its values and where they are from.
 
 from dataclasses import replace
 
-import imagenet_resnetv1d50_gluoncv
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnetv1d50_gluoncv
 
 RECIPE = replace(
     imagenet_resnetv1d50_gluoncv.RECIPE,

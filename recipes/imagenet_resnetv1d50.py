@@ -9,9 +9,8 @@ ResNets with OpenCV.
 
 from dataclasses import replace
 
-import imagenet_resnet50
-
 from resnet_keras import train
+from resnet_keras.recipes import imagenet_resnet50
 
 RECIPE = replace(imagenet_resnet50.RECIPE, model="resnetv1d50", antialias=True)
 

@@ -7,9 +7,8 @@ Not measured here. It starts from the model that `python recipes/quickstart.py` 
 
 from dataclasses import replace
 
-import quickstart
-
 from resnet_keras import train
+from resnet_keras.recipes import quickstart
 
 RECIPE = replace(
     quickstart.RECIPE,

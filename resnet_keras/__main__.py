@@ -1,9 +1,10 @@
 """ResNets for Keras 3: convert, evaluate, predict, export and report.
 
-To train, run a recipe: `python recipes/quickstart.py`.
+To train, run a recipe: `run quickstart --epochs 2`. `run --help` lists the recipes.
 `COMMAND --help` explains a command; `--version` prints the version.
 """
 
+import ast
 import csv
 import dataclasses
 import functools
@@ -11,6 +12,7 @@ import inspect
 import io
 import json as json_format
 import os
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -422,6 +424,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(__version__, file=stdout, flush=True)
         return
+    if arguments[:1] == ["run"]:  # a program of its own, with its own arguments
+        return _run(arguments[1:])
     call, as_json = _bound(arguments)
     os.dup2(2, 1)  # libraries print on stdout, too, some of them from C++
     with stopping("Run the same command again."):
@@ -430,6 +434,26 @@ def main(arguments: list[str] | None = None) -> None:
         print(json_format.dumps(answer), file=stdout, flush=True)
     else:
         _show(answer, stdout)
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a recipe, as `python -m resnet_keras.recipes.NAME` does; without a name, list them."""
+    recipes = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.py"))}
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: {PROGRAM} run RECIPE [OPTIONS]\n")
+        print("RECIPE --help lists its options. Recipes:\n")
+        for recipe, path in recipes.items():
+            claim = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            print(f"{recipe}\n    {claim.splitlines()[0]}")
+        return
+    if name not in recipes:
+        raise InputError(
+            f"unknown recipe{did_you_mean(name, list(recipes))}. See {PROGRAM} run --help. "
+            f"Received: {name}"
+        )
+    sys.argv = [str(recipes[name]), *arguments[1:]]
+    runpy.run_module(f"resnet_keras.recipes.{name}", run_name="__main__", alter_sys=True)
 
 
 def _bound(arguments: list[str]) -> Bound:

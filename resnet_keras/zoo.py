@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -121,7 +121,9 @@ def _described(spec: str | Spec, weights: str | os.PathLike[str] | None) -> _Des
     return _Described(row.name, row.stride_in_1x1, row.classes, pixels.mean, pixels.std)
 
 
-def ResNetV1D(depth_or_spec: int | str | Spec = 50, *arguments, **keywords) -> keras.Model:
+def ResNetV1D(
+    depth_or_spec: int | str | Spec = 50, *arguments: Any, **keywords: Any
+) -> keras.Model:
     """Build a ResNet-D (He et al. 2018, "Bag of Tricks for Image Classification", figure 2c).
 
     Args:

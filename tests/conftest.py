@@ -15,6 +15,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for those who import it b
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Three processes for the whole suite; chosen tests run in this one, so that -s shows them."""
+    options = config.option
+    chosen = options.file_or_dir or options.keyword or options.markexpr != "not slow"
+    return 0 if chosen else 3
+
+
 @pytest.fixture
 def run_python():
     """Run Python in a fresh process from the project's root; gives the finished process."""

@@ -25,7 +25,10 @@ from resnet_keras.__main__ import VERBS
 PAGES = ["README.md", *sorted(str(path) for path in Path("docs").glob("*.md"))]
 
 # Run by `.ci/run`, or a whole training, which test_recipes.py runs with fewer epochs.
-ELSEWHERE = ("pip install -r requirements.txt", "python recipes/quickstart.py")
+ELSEWHERE = (
+    "pip install -r requirements.txt && python recipes/quickstart.py",
+    "pip install -r requirements.txt -e '.[test]' && pytest",
+)
 
 # Programs of others, in blocks that need something.
 OTHERS = ("grep ", "pip install ", "pip-audit ", "pnnx ", "tensorflowjs_converter ", "docker ")
@@ -65,6 +68,7 @@ SLOW_PAGES = (
     "docs/distributed.md",
     "docs/export.md",
     "docs/backbones.md",
+    "docs/from.md",
 )
 
 
@@ -83,10 +87,18 @@ UNRUN = [(page, command) for page in PAGES for command in dict.fromkeys(unrun(pa
 TRIED = UNRUN + [(page, command) for page, command in SLOW if command.startswith("python ")]
 
 
+def is_recipe(words):
+    """Whether a command runs a recipe: its file, its module, or the verb `run`."""
+    if words[1] != "-m":
+        return words[1].startswith("recipes/")
+    named = len(words) > 4 and not words[4].startswith("-")
+    return words[2].startswith("resnet_keras.recipes.") or (words[3:4] == ["run"] and named)
+
+
 def as_dry_run(command):
     """What of a command can be tried without what it needs."""
     words = shlex.split(command)
-    if words[1].startswith("recipes/"):
+    if is_recipe(words):
         there = {"--dry-run", "--help"} & set(words)
         return command if there else f"{command} --dry-run"
     script = words[:4] if words[1] == "-m" else words[:2]
@@ -165,7 +177,7 @@ def test_what_needs_something_is_tried_without_it(page, command, tried):
     words = shlex.split(command)
     answer = tried[as_dry_run(command)]
     assert answer["code"] == 0, answer["output"]
-    if words[1].startswith("recipes/") and "--help" not in words:
+    if is_recipe(words) and "--help" not in words:
         assert '"total_steps":' in answer["output"]
     else:
         flags = {word for word in words if word.startswith("--")}

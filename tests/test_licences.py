@@ -25,6 +25,7 @@ def test_everything_that_is_needed_is_on_the_page():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert {"h5py", "absl-py", "keras"} <= TOOL["closure"]()
+    assert {"pytest", "mkdocs", "build"} <= TOOL["tools"]()
 
 
 def test_what_is_copied_has_its_licence_beside_it():

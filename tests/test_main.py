@@ -222,6 +222,31 @@ def test_help_fits_a_terminal(command):
     assert usage.startswith("usage: resnet-keras [-h] {") and max(map(len, lines)) <= 80
 
 
+def test_run_lists_the_recipes_with_their_claims_and_names_what_is_not_one(command):
+    done = command("run", "--help")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and lines[0].startswith("usage: resnet-keras run RECIPE")
+    stems = [path.stem for path in sorted((ROOT / "recipes").glob("*.py"))]
+    assert [line for line in lines if line in stems] == stems
+    claim = lines[lines.index("cifar10_resnet18") + 1]
+    assert claim.strip().startswith("ResNet-18 on CIFAR-10 as OpenMMLab trained it: 94.82 %")
+    assert command("run").stdout == done.stdout
+    line = refused_in_one_line(command("run", "quikstart"))
+    assert "unknown recipe (did you mean quickstart?)" in line
+    assert line.endswith("Received: quikstart")
+
+
+@pytest.mark.slow
+def test_run_trains_and_prints_a_command_that_resumes(run_python, tmp_path):
+    run = tmp_path / "run"
+    flags = ("--epochs", "1", "--run-dir", run, "--data-dir", tmp_path / "data")
+    done = run_python("-m", "resnet_keras", "run", "quickstart", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "top-1 " in done.stdout and (run / "model.tflite").exists()
+    started = json.loads((run / "model.tflite.report.json").read_text())["command"]
+    assert started.startswith("python -m resnet_keras.recipes.quickstart --epochs 1 ")
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_help_of_a_command_fits_a_terminal_and_names_every_argument(command, name):
     done = command(name, "--help")
@@ -295,3 +320,10 @@ def test_what_an_extra_brings_is_named_where_it_is_missing(
     words = [str(tmp_path / word) if word.startswith("x.") else word for word in words]
     line = refused_in_one_line(run_python("-c", WITHOUT, package, *words))
     assert f"pip install 'resnet-keras[{extra}]'" in line and package in line
+
+
+def test_a_recipe_names_the_extra_that_brings_its_command_line(run_python):
+    code = WITHOUT.split("from resnet_keras.__main__")[0]
+    code += "import runpy; runpy.run_module('resnet_keras.recipes.quickstart', run_name='__main__')"
+    line = refused_in_one_line(run_python("-c", code, "tyro"))
+    assert "recipes need more packages: pip install 'resnet-keras[train]'" in line

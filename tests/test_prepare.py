@@ -167,7 +167,6 @@ from resnet_keras.training import prepared, trained
 from resnet_keras.training.replicas import choose_replicas
 
 name, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-sys.path.insert(0, "recipes")
 recipe = run_path(f"recipes/{name}.py")["RECIPE"]
 SPECS[recipe.model] = replace(SPECS[recipe.model], depths=(1, 1, 1, 1), widths=(8, 8, 16, 16))
 recipe = replace(

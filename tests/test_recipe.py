@@ -51,8 +51,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_learning_rates_are_those_that_mmengine_sets(name, monkeypatch):
-    monkeypatch.syspath_prepend("recipes")
+def test_learning_rates_are_those_that_mmengine_sets(name):
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
     expected = {int(step): rate for step, rate in MMENGINE[ROWS[name]].items()}
     assert max(expected) == recipe.total_steps(recipe_examples(recipe)) - 1
@@ -116,9 +115,8 @@ def test_learning_rates_of_the_papers_cifar_rows():
 TORCH = json.loads(Path("tests/golden/torch_training.json").read_text())
 
 
-def test_learning_rates_of_600_epochs_are_those_that_torchvision_sets(monkeypatch):
+def test_learning_rates_of_600_epochs_are_those_that_torchvision_sets():
     # SequentialLR(LinearLR(start_factor=.01, total_iters=5), CosineAnnealingLR(T_max=595)).
-    monkeypatch.syspath_prepend("recipes")
     recipe = runpy.run_path("recipes/imagenet_resnet50_torchvision_v2.py")["RECIPE"]
     steps = recipe.steps_per_epoch(1_281_167)
     assert recipe.total_steps(1_281_167) == 600 * steps

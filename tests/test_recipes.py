@@ -284,10 +284,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_is_as_published_and_so_is_what_train_builds(name, monkeypatch):
+def test_a_row_is_as_published_and_so_is_what_train_builds(name):
     from resnet_keras.training.building import optimizer as build_optimizer
 
-    monkeypatch.syspath_prepend("recipes")
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
     fields, steps, total, rates = ROWS[name]
     assert {field: getattr(recipe, field) for field in fields} == fields
@@ -324,10 +323,9 @@ def colours(examples, classes):
 
 
 @pytest.mark.parametrize("name", HIGHER)
-def test_the_pipeline_and_the_loss_that_train_builds_are_as_published(name, monkeypatch):
+def test_the_pipeline_and_the_loss_that_train_builds_are_as_published(name):
     from resnet_keras.training.building import loss
 
-    monkeypatch.syspath_prepend("recipes")
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
     fields, *_ = HIGHER[name]
     size, repeats = fields["train_size"], fields.get("repeats", 1)
@@ -365,8 +363,7 @@ DEEP = ("101", "152")  # networks that take longer to build
         for name in HIGHER
     ],
 )
-def test_a_dry_run_prints_every_published_value(name, monkeypatch, capsys):
-    monkeypatch.syspath_prepend("recipes")
+def test_a_dry_run_prints_every_published_value(name, capsys):
     recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
     fields, steps, total, rates = HIGHER[name]
     with pytest.raises(SystemExit):
@@ -398,10 +395,11 @@ def test_every_recipe_file_opens_with_its_claim_and_stands_on_one_page():
             assert re.search(r" \d\d\.\d{1,3} % top-[15] published\.$", claim.splitlines()[0])
         else:
             assert re.search(r"\bours\b", claim)
-        hops = [line for line in text.splitlines() if line.startswith("import ")]
+        taken = "from resnet_keras.recipes import "
+        hops = [line for line in text.splitlines() if line.startswith(taken)]
         assert len(hops) <= 1  # one named change of a recipe that is complete
         for hop in hops:
-            assert "\nimport " not in Path(f"recipes/{hop.split()[1]}.py").read_text()
+            assert taken not in Path(f"recipes/{hop.removeprefix(taken)}.py").read_text()
 
 
 OURS = (

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "licences.md"
 BEGIN, END = "<!-- licences -->\n", "<!-- /licences -->"
+BEGIN_TOOLS, END_TOOLS = "<!-- tools -->\n", "<!-- /tools -->"
 
 
 def closure() -> set[str]:
@@ -44,6 +45,14 @@ def closure() -> set[str]:
             found.add(canonical(need.name))
             lines += [(line, part) for line in needs]
     return found
+
+
+def tools() -> set[str]:
+    """What the extras `test` and `docs` name beyond that."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    names = {canonical(Requirement(line).name) for line in (*extras["test"], *extras["docs"])}
+    return names - {project["name"]} - closure()
 
 
 def canonical(name: str) -> str:
@@ -85,10 +94,12 @@ def pinned() -> list[str]:
 def table() -> str:
     """A row a distribution, those that are pinned first."""
     first = sorted(pinned())
+    return _rows([f"**{name}**" for name in first] + sorted(closure() - set(first)))
+
+
+def _rows(names: list[str]) -> str:
     rows = ["| distribution | licence |", "|---|---|"]
-    for name in [*first, *sorted(closure() - set(first))]:
-        shown = f"**{name}**" if name in first else name
-        rows.append(f"| {shown} | {licence(name).replace('|', '/')} |")
+    rows += [f"| {name} | {licence(name.strip('*')).replace('|', '/')} |" for name in names]
     return "\n" + "\n".join(rows) + "\n\n"
 
 
@@ -102,13 +113,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     if parser.parse_args().check:
-        lacking = (closure() | set(pinned())) - listed()
+        lacking = (closure() | set(pinned()) | tools()) - listed()
         if lacking:
             print(f"docs/licences.md lacks {', '.join(sorted(lacking))}", file=sys.stderr)
         return bool(lacking)
     text = PAGE.read_text()
-    head, rest = text.split(BEGIN)
-    PAGE.write_text(head + BEGIN + table() + END + rest.split(END)[1])
+    for begin, end, rows in (
+        (BEGIN, END, table()),
+        (BEGIN_TOOLS, END_TOOLS, _rows(sorted(tools()))),
+    ):
+        head, rest = text.split(begin)
+        text = head + begin + rows + end + rest.split(end)[1]
+    PAGE.write_text(text)
     return 0
 
 

@@ -42,6 +42,19 @@ SELECTED = (
     "finetune_resnet50",
 )
 
+# Rows of the first table of README.md: what was measured, the file in results/benchmarks, the title
+# there, and with whom ours is compared.
+BENCHMARKS = (
+    ("Training ResNet-50 in bfloat16, images per second", "train-resnet50-bfloat16",
+     "training resnet50, bfloat16, batch 32",
+     {"keras.applications": "keras.applications", "torch, eager": "PyTorch"}),
+    ("Predicting with ResNet-50, images per second", "infer",
+     "predicting with ResNet-50, batch 32",
+     {"keras.applications' predict": "keras.applications"}),
+    ("Reading and augmenting JPEG files on one core, images per second", "pipeline",
+     "training pipeline, 500x375 JPEG to 224x224, one core", {"torchvision": "torchvision"}),
+)  # fmt: skip
+
 HEADER = [
     "| recipe | published by others, top-1/top-5 in % | by | measured here, top-1/top-5 in % |",
     "|---|---|---|---|",
@@ -109,6 +122,42 @@ def selection(root: Path = ROOT) -> list[str]:
     return [*HEADER, *(rows[name][0] for name in shown), "", note]
 
 
+def measured() -> list[str]:
+    """Return the table of what was measured here: accuracies, then speeds beside those of others.
+
+    The links are relative to the root.
+    """
+    rows = ["| measured on two CPU cores | result | command |", "|---|---|---|"]
+    for path in sorted((ROOT / "recipes").glob("*.py"), key=_place):
+        folder = ROOT / "results" / path.stem
+        if not (folder / "results.json").exists():
+            continue
+        results, recipe = json.loads((folder / "results.json").read_text()), _recipe(path)
+        minutes, seconds = divmod(round(results["train_seconds"]), 60)
+        rows.append(
+            f"| `{recipe.model}` on {recipe.dataset}, {results['examples']:,} test images | "
+            f"[{100 * results['top1']:.2f} % top-1](results/{path.stem}), trained in {minutes} min "
+            f"{seconds} s | `python recipes/{path.name}` |"
+        )
+    for what, name, title, peers in BENCHMARKS:
+        found = json.loads((ROOT / "results" / "benchmarks" / f"{name}.json").read_text())
+        table = found["measured"][title]["table"]
+        ours = next(iter(table.values()))
+        others = ", ".join(
+            f"{label} {_rounded(table[peer]['images_per_second'])} ({table[peer]['ours_is']:.2f} x)"
+            for peer, label in peers.items()
+        )
+        rows.append(
+            f"| {what} | [{_rounded(ours['images_per_second'])}]"
+            f"(results/benchmarks/{name}.json); {others} | `{found['command']}` |"
+        )
+    return rows
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.1f}"
+
+
 def _rows(root: Path, up: str) -> dict[str, tuple[str, bool]]:
     """By recipe: its row, whose links begin with `up`, and whether it was measured."""
     files = sorted((root / "recipes").glob("*.py"), key=_place)
@@ -165,12 +214,8 @@ def fill(text: str, tables: dict[str, list[str]]) -> str:
 
 
 def _recipe(path: Path) -> Row:
-    """The recipe in a file, which may import another one beside it."""
-    sys.path.insert(0, str(path.parent))
-    try:
-        return runpy.run_path(str(path))["RECIPE"]
-    finally:
-        sys.path.remove(str(path.parent))
+    """The recipe in a file."""
+    return runpy.run_path(str(path))["RECIPE"]
 
 
 def _place(path: Path) -> tuple:
@@ -233,7 +278,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     check = parser.parse_args().check
     pages = {
-        "README.md": {"models": models(), "recipes": selection()},
+        "README.md": {"measured": measured(), "models": models(), "recipes": selection()},
         "docs/recipes.md": {"recipes": recipes()},
         "docs/zoo.md": {"zoo": zoo()},
     }

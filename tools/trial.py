@@ -13,12 +13,10 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 from pathlib import Path
 
 from resnet_keras import SPECS, Recipe, train
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+from resnet_keras.recipes.fashion_mnist_resnet20_short import RECIPE
 
 # A network for this comparison alone.
 WIDE = "resnet20_cifar_wide"
@@ -49,8 +47,6 @@ def row(name: str, found: list[float]) -> str:
 
 def main() -> None:
     """Train what is missing, and print the table."""
-    from fashion_mnist_resnet20_short import RECIPE
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_type_hints
 
+from resnet_keras.console import exit_with_one_line
 from resnet_keras.errors import InputError
 from resnet_keras.recipe.checks import refuse, typed
 from resnet_keras.recipe.columns import columns
@@ -44,7 +45,16 @@ class Row:
             The changed recipe; its `run_dir` is `runs/` and the name of the recipe file unless
             given.
         """
-        from resnet_keras.recipe.command import parse  # only a command line needs its libraries
+        try:
+            from resnet_keras.recipe.command import parse  # only a command line needs its libraries
+        except ModuleNotFoundError as missing:  # of `pip install resnet-keras` without extras
+            if missing.name != "tyro":
+                raise
+            exit_with_one_line()
+            raise InputError(
+                "recipes need more packages: pip install 'resnet-keras[train]'. "
+                f"Received: {missing}"
+            ) from None
 
         return parse(self, docstring)
 
