@@ -312,6 +312,15 @@ def test_each_number_is_clipped():
     assert steps(SGD(1.0, clip_value=0.25), [3.0, -3.0, 0.125]) == [0.75, 1.0, 0.875]
 
 
+def test_numbers_are_clipped_before_their_norm():
+    pair = variables(kernel=[1.0], bias=[1.0])
+    optimizer = SGD(1.0, clip_value=4.0, clip_norm=2.5)
+    optimizer.build(pair)
+    # 9 is cut to 4, then (4, 3) of norm 5 to half; by the norm first it would be 2.37 and 0.79.
+    optimizer.apply([np.array([9.0]), np.array([-3.0])])
+    assert [float(np.asarray(v)[0]) for v in pair] == pytest.approx([1 - 2.0, 1 + 1.5])
+
+
 def test_micro_batches_make_the_step_of_their_mean():
     pieces, whole = [0.5, 0.25, -1.0, 2.0], [0.375, 0.5]
     settings = {"momentum": 0.5, "weight_decay": 0.125, "clip_norm": 0.4375}
