@@ -1,0 +1,423 @@
+"""Measures what the tests notice: makes one small error at a time and runs the module's tests.
+
+    pip install -r tools/mutation-requirements.txt
+    python tools/mutate.py models layers optimizers losses --mutants 25 --seed 0
+
+The errors ("mutants") are those of mutmut: an operator, a number, a constant, an argument, a
+keyword or a string of the code is another one. For each module a seeded sample of lines is drawn,
+and of each line one mutant. Docstrings, messages, type hints, decorators and what only a type
+checker sees do not count, nor do arguments that only guard against mistakes, such as `strict` of
+`zip`.
+
+Each mutant is written into a copy of the repository, and a fork of this process, which has loaded
+TensorFlow already, runs the fast tests of its own module there: those that ran code of its file
+when all of them passed, the quickest of a file first, until one fails. A mutant is killed by a test
+that fails, an error while tests are collected, or a time limit; else it survives. Results are lines
+of JSON in `--out`, so that the same command goes on after an interruption; with `--again`, it runs
+the survivors once more. Equivalent mutants, which no test can tell from the code, are listed with
+their reasons in tools/mutate_equivalents.toml and do not count.
+"""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import libcst as cst
+from libcst import metadata
+from mutmut.mutation import mutators
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutate_tests import TESTS, Chooser, Given, Known, Recorder
+
+ROOT = Path(__file__).parents[1]
+EQUIVALENTS = Path(__file__).with_name("mutate_equivalents.toml")
+
+# What is called with a message.
+_SAYING = {"InputError", "RuntimeError", "ValueError", "say", "warn", "print", "error"}
+# Arguments that change nothing but what happens after a mistake, or on other systems.
+_GUARDS = {"strict", "encoding", "stacklevel"}
+# A mutant may take this many times as long as its tests without it, and at least so many seconds.
+PATIENCE, LEAST_SECONDS = 4, 60
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One error.
+
+    Attributes:
+        module: of the package.
+        file: path below the repository.
+        line: number of its first line.
+        in_function: whether it is within a function, rather than run when the file is imported.
+        source: the whole file with the error.
+        diff: the lines that differ, beginning with "-" or "+".
+    """
+
+    module: str
+    file: str
+    line: int
+    in_function: bool
+    source: str
+    diff: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells this mutant of this version of the file from all others."""
+        return hashlib.sha256(f"{self.file}\n{self.source}".encode()).hexdigest()[:16]
+
+
+class _Places(cst.CSTVisitor):
+    """Finds the nodes that can be changed, `found`, and the lines of functions."""
+
+    METADATA_DEPENDENCIES = (metadata.PositionProvider,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, cst.CSTNode, cst.CSTNode]] = []
+        self.functions: list[range] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        """Note a node's mutants; pass by what does not count."""
+        if _does_not_count(node):
+            return False
+        place = self.get_metadata(metadata.PositionProvider, node, None)
+        if place is None:
+            return True
+        if isinstance(node, cst.FunctionDef):
+            self.functions.append(range(place.start.line, place.end.line + 1))
+        for kind, operator in mutators.mutation_operators:
+            if isinstance(node, kind):
+                mutated = list(operator(node))
+                if operator is mutators.operator_string:
+                    mutated = mutated[:1]  # the others are the same string in capitals
+                self.found += [
+                    (place.start.line, node, new) for new in mutated if not _only_guards(node, new)
+                ]
+        return True
+
+
+def _does_not_count(node: cst.CSTNode) -> bool:
+    """Tell whether no test should notice what is changed in a node."""
+    match node:
+        case cst.Annotation() | cst.Decorator() | cst.Raise() | cst.FormattedString():
+            return True
+        case cst.Import() | cst.ImportFrom():
+            return True
+        case cst.If(test=cst.Name(value="TYPE_CHECKING")):
+            return True
+        case cst.Expr(value=cst.SimpleString() | cst.ConcatenatedString()):
+            return True  # a docstring
+        case cst.SimpleString(value=text):
+            return " " in text  # prose
+        case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(value="__all__"))]):
+            return True
+        case cst.Assign(value=cst.Subscript(value=cst.Name(value=name))):
+            return name in ("tuple", "list", "dict", "Mapping", "Callable")  # an alias of a type
+        case cst.Call(func=cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name))):
+            return name in _SAYING
+        case cst.Arg(keyword=cst.Name(value=name)):
+            return name in _GUARDS
+    return False
+
+
+def _only_guards(node: cst.CSTNode, new: cst.CSTNode) -> bool:
+    """Tell whether a call has changed in an argument that is a guard alone."""
+    if not isinstance(node, cst.Call) or not isinstance(new, cst.Call):
+        return False
+    kept = [arg for arg in node.args if arg in new.args]
+    missing = [arg for arg in node.args if arg not in kept]
+    return bool(missing) and all(arg.keyword and arg.keyword.value in _GUARDS for arg in missing)
+
+
+def mutants_of(module: str, seed: int, root: Path = ROOT) -> Iterator[Mutant]:
+    """Draw mutants of a module, each of another line, without end but that of the lines.
+
+    Args:
+        module: a file or folder of the package.
+        seed: of the order of the lines, and of the mutant of each.
+        root: of the repository.
+    """
+    package = root / "resnet_keras"
+    files = sorted((package / module).rglob("*.py")) or [package / f"{module}.py"]
+    rng = random.Random(f"{seed} {module}")
+    lines: dict[tuple[str, int], list] = {}
+    for file in files:
+        wrapper, places = metadata.MetadataWrapper(cst.parse_module(file.read_text())), _Places()
+        wrapper.visit(places)
+        name = str(file.relative_to(root))
+        for line, node, new in places.found:
+            within = any(line in function for function in places.functions)
+            lines.setdefault((name, line), []).append((wrapper.module, node, new, within))
+    order = sorted(lines)
+    rng.shuffle(order)
+    for name, line in order:
+        tree, node, new, within = rng.choice(lines[name, line])
+        source = tree.deep_replace(node, new).code
+        changed = _difference(tree.code, source)
+        if changed and _compiles(source):
+            yield Mutant(module, name, line, within, source, changed)
+
+
+def _difference(before: str, after: str) -> tuple[str, ...]:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    return tuple(line for line in list(lines)[2:] if not line.startswith("@@"))
+
+
+def _compiles(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
+
+
+def copy_tree(target: Path) -> None:
+    """Copy the repository, what is not committed too, but nothing that git ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    # By the contents of the files: two mutants may be written within one second.
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash",
+         target / "resnet_keras", target / "tests"],
+        check=True,
+    )  # fmt: skip
+
+
+def load_libraries() -> None:
+    """Load what every mutant's tests need, but start no thread and no device."""
+    import ai_edge_litert.interpreter
+    import hypothesis
+    import keras
+    import onnx
+    import scipy.stats
+    import sklearn.metrics
+    import tensorflow
+    import tensorflow_datasets
+
+    del ai_edge_litert, hypothesis, keras, onnx, scipy, sklearn, tensorflow, tensorflow_datasets
+    assert "resnet_keras" not in sys.modules
+
+
+def in_fork(work: Callable[[], int], seconds: float, log: Path) -> int | None:
+    """The exit code of some work in a fork; None where it took too long, and was killed."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setsid()
+            with open(log, "wb") as file, open(os.devnull, "rb") as nothing:
+                for number, other in ((0, nothing), (1, file), (2, file)):
+                    os.dup2(other.fileno(), number)
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    end, done, status = time.monotonic() + seconds, 0, 0
+    while not done and time.monotonic() < end:
+        time.sleep(0.05)
+        done, status = os.waitpid(child, os.WNOHANG)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # the work, or what it has left running
+    if done:
+        return os.waitstatus_to_exitcode(status)
+    os.waitpid(child, 0)
+    return None
+
+
+class Place:
+    """A copy of the repository, where one mutant after the other is tested.
+
+    Args:
+        folder: an empty one.
+        out: where results are kept.
+    """
+
+    def __init__(self, folder: Path, out: Path):
+        self.tree, self.temporary, self.out = folder / "tree", folder / "temporary", out
+        self.given = folder / "given"
+        self.known: dict[str, Known] = {}
+        copy_tree(self.tree)
+
+    def know(self, module: str) -> Known:
+        """What the tests of a module do without an error."""
+        if module in self.known:
+            return self.known[module]
+        log = self.out / f"{module}.log"
+        if not self.given.exists():
+            self.given.mkdir()
+            train = partial(Given.train, self.tree, self.given, self.temporary)
+            _require(in_fork(train, 600, log), log)
+        path = self.out / f"{module}.tests.json"
+        digest = _digest(self.tree)
+        saved = json.loads(path.read_text()) if path.exists() else {}
+        if saved.get("digest") != digest:
+            print(f"{module}: its tests without an error", flush=True)
+            found = self.out / "found.json"
+            recorder = Recorder(self.given, module)
+            work = partial(recorder.run, self.tree, found, self.temporary)
+            _require(in_fork(work, 3600, log), log)
+            saved = {"digest": digest, "known": json.loads(found.read_text())}
+            path.write_text(json.dumps(saved))
+        self.known[module] = Known(**saved["known"])
+        return self.known[module]
+
+    def judge(self, mutant: Mutant) -> dict:
+        """Run the tests of one mutant, and put the file back."""
+        known = self.know(mutant.module)
+        file, failed = self.tree / mutant.file, self.out / "failed.txt"
+        before = file.read_text()
+        failed.unlink(missing_ok=True)
+        called = mutant.file if mutant.in_function else None
+        chooser = Chooser(self.given, mutant.module, known, called)
+        work = partial(chooser.run, self.tree, failed, self.temporary)
+        limit = max(LEAST_SECONDS, PATIENCE * sum(known.seconds.values()))
+        start = time.monotonic()
+        try:
+            file.write_text(mutant.source)
+            code = in_fork(work, limit, self.out / "last.log")
+        finally:
+            file.write_text(before)
+        return {
+            "key": mutant.key, "module": mutant.module, "file": mutant.file, "line": mutant.line,
+            "diff": mutant.diff, "seconds": round(time.monotonic() - start, 1),
+            "outcome": "timeout" if code is None else "killed" if code else "survived",
+            "by": failed.read_text() if failed.exists() else "",
+        }  # fmt: skip
+
+
+def _require(code: int | None, log: Path) -> None:
+    if code != 0:
+        sys.exit(f"the tests fail without an error: see {log}")
+
+
+def _digest(tree: Path) -> str:
+    """What changes when the package or its tests do."""
+    digest = hashlib.sha256()
+    for file in [*sorted((tree / "resnet_keras").rglob("*.py")), *sorted(tree.glob("tests/*.py"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def run(modules: list[str], options: argparse.Namespace, results: dict[str, dict]) -> None:
+    """Test the mutants that have no result yet; `results`, by `Mutant.key`, are added to."""
+    end = time.monotonic() + 60 * options.minutes
+    load_libraries()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        place = Place(Path(folder), options.out)
+        for module in modules:
+            for number, mutant in enumerate(chosen(module, options), 1):
+                old = results.get(mutant.key, {}).get("outcome")
+                if old and not (options.again and old == "survived"):
+                    continue
+                if time.monotonic() > end:
+                    return
+                result = results[mutant.key] = place.judge(mutant)
+                with open(options.out / "results.jsonl", "a", encoding="utf-8") as file:
+                    print(json.dumps(result), file=file)
+                print(f"{module} {number}: {_line(result)}", flush=True)
+
+
+def chosen(module: str, options: argparse.Namespace) -> list[Mutant]:
+    """The sample of a module: the first mutants that are drawn and not equivalent."""
+    found = []
+    for mutant in mutants_of(module, options.seed):
+        if len(found) == options.mutants:
+            break
+        if (mutant.file, *mutant.diff) not in equivalents():
+            found.append(mutant)
+    return found
+
+
+def equivalents() -> set[tuple[str, ...]]:
+    """File and diff of the mutants that no test can tell from the code."""
+    listed = tomllib.loads(EQUIVALENTS.read_text()).get("equivalent", [])
+    return {(entry["file"], *entry["diff"].strip("\n").splitlines()) for entry in listed}
+
+
+def _line(result: dict) -> str:
+    """A result in one line."""
+    by = f" by {result['by']}" if result["by"] else ""
+    changed = " | ".join(" ".join(line.split()) for line in result["diff"])
+    where = f"{result['file']}:{result['line']}"
+    return f"{result['outcome']} in {result['seconds']} s{by}: {where}: {changed}"
+
+
+def table(modules: list[str], options: argparse.Namespace, results: dict[str, dict]) -> str:
+    """A row for each module, and the survivors."""
+    rows = [
+        "| module | mutants | killed | timeout | survived | noticed |",
+        "|---|---|---|---|---|---|",
+    ]
+    survivors, total = [], [0] * 4
+    for module in modules:
+        found = [results[m.key] for m in chosen(module, options) if m.key in results]
+        counts = [sum(r["outcome"] == kind for r in found) for kind in OUTCOMES]
+        rows.append(_row(module, [len(found), *counts]))
+        total = [one + other for one, other in zip(total, [len(found), *counts], strict=True)]
+        survivors += [_line(r) for r in found if r["outcome"] == "survived"]
+    return "\n".join([*rows, _row("all", total), "", *survivors])
+
+
+OUTCOMES = ("killed", "timeout", "survived")
+
+
+def _row(name: str, counts: list[int]) -> str:
+    share = f"{100 * (counts[1] + counts[2]) / counts[0]:.0f} %" if counts[0] else "-"
+    return f"| `{name}` | {' | '.join(map(str, counts))} | {share} |"
+
+
+def main() -> None:
+    """Parse the arguments; draw, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("modules", nargs="*", default=[*TESTS], help=f"of {', '.join(TESTS)}")
+    parser.add_argument("--mutants", type=int, default=20, help="of each module")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants")
+    parser.add_argument("--minutes", type=float, default=600, help="start none after them")
+    parser.add_argument("--again", action="store_true", help="run the survivors once more")
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    parser.add_argument("--list", action="store_true", help="only print the sample")
+    options = parser.parse_args()
+    options.out = options.out.absolute()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.list:
+        for module in options.modules:
+            for mutant in chosen(module, options):
+                print(f"{mutant.file}:{mutant.line}", *mutant.diff, sep="\n")
+        return
+    path = options.out / "results.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    results = {result["key"]: result for result in map(json.loads, lines)}
+    if not options.table:
+        run(options.modules, options, results)
+    print(table(options.modules, options, results))
+
+
+if __name__ == "__main__":
+    main()
