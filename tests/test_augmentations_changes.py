@@ -172,10 +172,10 @@ def test_levels_of_rand_augment_are_cut_to_their_scale():
     flat = tf.fill([4, 4, 3], tf.constant(100, tf.uint8))
     options = {"num_ops": 1, "fill": (100, 100, 100), "magnitude_std": 5.0}
     draw = partial(augmentations.rand_augment, flat, **options)
-    values = many(lambda s: draw(s, magnitude=10.0)[0, 0, 0], 2000)
-    assert values.max() == 210 and (values == 210).sum() > 15  # of 2000 / 2 / 15 / 2
+    values = many(lambda s: draw(s, magnitude=10.0)[0, 0, 0], 1000)
+    assert values.max() == 210 and (values == 210).sum() > 5  # of 1000 / 2 / 15 / 2
     # Below 0, levels are 0: but for inversion and the last bits, nothing is left of any change.
-    values = many(lambda s: draw(s, magnitude=-40.0)[0, 0, 0], 500)
+    values = many(lambda s: draw(s, magnitude=-40.0)[0, 0, 0], 200)
     assert set(values) == {100, 155, 96}
 
 
