@@ -167,6 +167,18 @@ def test_rand_augment_draws_the_level_from_a_normal():
     assert stats.kstest(levels, stats.norm(7, 0.5).cdf).pvalue > LUCK
 
 
+def test_levels_of_rand_augment_are_cut_to_their_scale():
+    """Of one flat grey, 100: only solarize_add gives more than 190, 100 + 110 at level 10."""
+    flat = tf.fill([4, 4, 3], tf.constant(100, tf.uint8))
+    options = {"num_ops": 1, "fill": (100, 100, 100), "magnitude_std": 5.0}
+    draw = partial(augmentations.rand_augment, flat, **options)
+    values = many(lambda s: draw(s, magnitude=10.0)[0, 0, 0], 1000)
+    assert values.max() == 210 and (values == 210).sum() > 5  # of 1000 / 2 / 15 / 2
+    # Below 0, levels are 0: but for inversion and the last bits, nothing is left of any change.
+    values = many(lambda s: draw(s, magnitude=-40.0)[0, 0, 0], 200)
+    assert set(values) == {100, 155, 96}
+
+
 def test_rand_augment_does_two_operations():
     results = many(lambda s: augmentations.rand_augment(SMALL, s), 400)
     same = (results == SMALL).all((1, 2, 3)).sum()
@@ -360,6 +372,30 @@ def test_mixing_takes_soft_labels_and_chooses_fairly():
     is_cut, is_blended = many(draw, 500)
     assert (is_cut | is_blended).all()
     assert stats.binomtest(int((~is_blended).sum()), 500, 0.3).pvalue > LUCK
+
+
+def test_the_box_of_cutmix_does_not_depend_on_the_choice_of_cutmix():
+    images, labels = batch((40, 60), 2)
+    # So large an alpha that no mixture is one of the two images.
+    chances = {"mixup_alpha": 50.0, "cutmix_alpha": 1.0, "classes": 2}
+
+    def draw(s):
+        mixed, _ = augmentations.mixup_or_cutmix(
+            images, labels, s, switch_probability=0.3, **chances
+        )
+        alone, _ = augmentations.cutmix(images, labels, s, alpha=1.0, classes=2)
+        return tf.reduce_all((mixed == 0) | (mixed == 30)), mixed[0, :, :, 0], alone[0, :, :, 0]
+
+    is_cut, chosen, alone = many(draw, 6000)
+
+    def extents(pasted):
+        """First and last row and column of each box that has pixels."""
+        pasted = pasted[pasted.any((1, 2))] > 0
+        edges = [(a.argmax(1), a.shape[1] - a[:, ::-1].argmax(1)) for a in map(pasted.any, (2, 1))]
+        return np.concatenate(edges)
+
+    for ours, theirs in zip(extents(chosen[is_cut]), extents(alone), strict=True):
+        assert stats.ks_2samp(ours, theirs).pvalue > LUCK
 
 
 def test_mixing_names_a_wrong_alpha():

@@ -161,6 +161,41 @@ def test_repeats_are_neighbours_and_an_epoch_stays_as_long(split):
     assert sum(labels[:3], [])[::3] == sum(labels_of(split, 1), [])
 
 
+@pytest.mark.parametrize(("batch_size", "repeats"), [(5, 3), (23, 4), (30, 2)])
+def test_an_epoch_that_repeats_do_not_divide_ends_within_an_image(split, batch_size, repeats):
+    steps = -(-23 // batch_size)
+    shown = steps * batch_size  # 25, 23, 30: each leaves a rest
+    labels = labels_of(split, 2 * steps, batch_size=batch_size, repeats=repeats)
+    epochs = [sum(part, []) for part in (labels[:steps], labels[steps:])]
+    for epoch in epochs:
+        distinct = epoch[::repeats]
+        assert len(distinct) == -(-shown // repeats) == len(set(distinct))
+        assert epoch == np.repeat(distinct, repeats)[:shown].tolist()
+    assert epochs[0] != epochs[1]
+    plain = sum(labels_of(split, steps, batch_size=batch_size), [])
+    assert plain[: len(epochs[0][::repeats])] == epochs[0][::repeats]  # the same order
+
+
+def test_repeats_of_few_images_go_on_in_the_next_epochs_order(tmp_path):
+    base = numbered(3)
+    for few in (base, in_files(base, tmp_path, 2)):
+        later = labels_of(few, 4, batch_size=3)
+        # Four images, of two copies each: all three, then the first of the next order.
+        expected = np.repeat([*later[0], later[1][0]], 2).tolist()
+        for size in (8, 7):
+            (first,) = labels_of(few, 1, batch_size=size, repeats=2)
+            assert first == expected[:size]
+
+
+def test_records_of_one_file_have_a_new_order_in_every_epoch(tmp_path):
+    whole = in_files(numbered(23), tmp_path, 1)
+    labels = sum(labels_of(whole, 12), [])  # four epochs of three batches of 8
+    orders = [tuple(labels[24 * epoch :][:23]) for epoch in range(4)]
+    assert all(sorted(order) == list(range(23)) for order in orders)
+    assert len({*orders, tuple(range(23))}) == 5
+    assert sum(labels_of(whole, 3, seed=2), [])[:23] != list(orders[0])
+
+
 def colourful(examples=12, size=32, classes=4):
     images = np.random.default_rng(0).integers(0, 256, (examples, size, size, 3), dtype=np.uint8)
     names = tuple(map(str, range(classes)))
@@ -427,6 +462,15 @@ def test_evaluation_crops_height_and_width_apart(preprocessing, resized, top, le
     ours = data.evaluation_image(PHOTOS[0], preprocessing)
     assert ours.shape == (height, width, 3)
     assert_levels(ours, theirs, 1)
+
+
+def test_an_image_of_the_size_of_the_crop_is_resized_too():
+    """torchvision's Resize(256), CenterCrop(224) of 224 x 224: the middle of 256 x 256."""
+    square = PHOTOS[0][:224, :224]
+    ours = data.evaluation_image(square, Preprocessing(224, 256, antialias=True))
+    theirs = Image.fromarray(square).resize((256, 256), Image.BILINEAR)
+    assert_levels(ours, np.asarray(theirs)[16:240, 16:240], 1)
+    assert_levels(data.evaluation_image(square, Preprocessing(224)), square, 0)
 
 
 def test_evaluation_batches_have_the_height_and_width_of_the_preprocessing():

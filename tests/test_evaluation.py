@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics
 
@@ -435,3 +437,47 @@ def test_averages_over_classes_are_scikit_learns(seed):
             ),
         )
     assert dataclasses.astuple(measures.averages(counts)) == pytest.approx(expected)
+
+
+@st.composite
+def scored(draw):
+    """Probabilities of some images without equal ones, and true classes, of which some may lack."""
+    classes, images = draw(st.integers(2, 6)), draw(st.integers(2, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    logits = rng.normal(0, draw(st.sampled_from([0.1, 1, 5])), (images, classes))
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return scores, rng.choice(classes, images, p=rng.dirichlet(np.full(classes, 0.5)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored())
+def test_measures_are_scikit_learns(drawn):
+    scores, labels = drawn
+    classes = scores.shape[1]
+    numbers = range(classes)
+    places = measures.ranks(scores, labels)
+    for k in range(1, classes):
+        theirs = (
+            metrics.top_k_accuracy_score(labels, scores, k=k, labels=numbers)
+            if (classes > 2)
+            else metrics.accuracy_score(labels, scores.argmax(1))
+        )
+        assert np.mean(places < k) == pytest.approx(theirs)
+    assert measures.negative_log_likelihood(scores, labels) == pytest.approx(
+        metrics.log_loss(labels, scores, labels=numbers)
+    )
+    recalls = metrics.recall_score(
+        labels, scores.argmax(1), labels=numbers, average=None, zero_division=np.nan
+    )
+    found = measures.per_class(places, labels, classes)
+    assert [np.nan if x is None else x for x in found] == pytest.approx(recalls, nan_ok=True)
+    # Scores of eighths: many are equal.
+    coarse, many = np.round(8 * scores) / 8, np.eye(classes)[labels]
+    many[:, 0] = np.arange(len(labels)) % 2
+    for kind in (scores, coarse):
+        each = [measures.average_precision(kind[:, c], many[:, c]) for c in numbers]
+        there = many.any(0)
+        assert [x is not None for x in each] == there.tolist()
+        theirs = metrics.average_precision_score(many[:, there], kind[:, there], average=None)
+        assert [x for x in each if x is not None] == pytest.approx(np.atleast_1d(theirs))
+        assert measures.mean_average_precision(kind, many) == pytest.approx(np.mean(theirs))

@@ -7,6 +7,7 @@ import zipfile
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
@@ -19,6 +20,7 @@ from resnet_keras.exporting import compare, folded
 from resnet_keras.exporting.options import settle
 from resnet_keras.exporting.prove import prove
 from resnet_keras.model_files import Metadata, open_model_file, read_metadata, tflite
+from resnet_keras.model_files import onnx as onnx_format
 from resnet_keras.model_files.formats import KERAS
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights import convert
@@ -290,6 +292,65 @@ def test_the_wrong_classes_are_refused_however_small_the_differences_are(quantiz
     assert report["max_difference"] < report["bound"] and not report["kept"]
     assert report["reason"].startswith("its top class is the same on ")
     assert judge(files[0], files[0], split, settings)["kept"]
+
+
+def test_a_file_with_an_operator_that_not_every_runtime_has_is_refused(tmp_path):
+    """Its scores are right: what it needs decides."""
+    inputs = keras.Input((8, 8, 3))
+    scores = layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(inputs))
+    model = varied(keras.Model(inputs, scores))
+    model.save(tmp_path / "m.keras")
+    onnx_format.write(folded(model), tmp_path / "m.onnx", Metadata(Preprocessing(8)))
+    graph = onnx.load(tmp_path / "m.onnx")
+    (last,) = [node for node in graph.graph.node if "probabilities" in node.output]
+    last.output[0] = "before"
+    values = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
+    for name, value in values.items():
+        graph.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.full(4, value, np.float32), name)
+        )
+    graph.graph.node.append(
+        onnx.helper.make_node(
+            "BatchNormalization", ["before", *values], ["probabilities"], epsilon=0.0
+        )
+    )
+    onnx.save(graph, tmp_path / "odd.onnx")
+    images = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    split = ArraySplit(labels=tuple("abcd"), channels=3, arrays=(images, np.zeros(20, np.int64)))
+    settings = settle(tmp_path / "m.keras", tmp_path / "m.onnx", {"quantize": "none"})
+    original, plain, odd = (
+        open_model_file(tmp_path / n) for n in ("m.keras", "m.onnx", "odd.onnx")
+    )
+    judge = functools.partial(prove, unquantized=None, examples=20, bound=None)
+    report = judge(original, odd, split, settings)
+    assert report["max_difference"] < 1e-6 and not report["kept"]
+    assert report["reason"].startswith("it needs BatchNormalization, which ")
+    assert report["operators"]["BatchNormalization"] == 1
+    report = judge(original, plain, split, settings)
+    assert report["kept"] and report["reason"] is None
+
+
+def test_decisions_are_compared_where_probabilities_do_not_sum_to_1(tmp_path):
+    """Two features, 0 to 1; a bias of the copy changes what is near a half."""
+    inputs = keras.Input((1, 2, 1))
+    flat = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 2, 1), dtype=np.uint8)
+    split = ArraySplit(labels=("a", "b"), channels=1, arrays=(images, np.zeros(40, np.int64)))
+
+    def opened(activation, bias):
+        head = layers.Dense(2, activation=activation)
+        model = keras.Model(inputs, head(flat))
+        head.set_weights([8 * np.eye(2, dtype=np.float32), np.float32([bias, bias])])
+        model.save(tmp_path / "x.keras")
+        Metadata(Preprocessing((1, 2))).write(tmp_path / "x.keras")
+        return open_model_file(tmp_path / "x.keras")
+
+    report = compare(opened("sigmoid", -4), opened("sigmoid", -3), split)
+    pixels = images.reshape(40, 2) / 255
+    assert report["decision_agreement"] == np.mean((pixels >= 4 / 8) == (pixels >= 3 / 8)) < 0.95
+    assert report["top1_agreement"] == 1 and report["difference_of"] == "probabilities"
+    report = compare(opened("softmax", -4), opened("softmax", -3), split)
+    assert report["decision_agreement"] is None and report["top1_agreement"] == 1
 
 
 def test_differences_of_scores_are_shares_of_the_largest(tmp_path, colour_run):

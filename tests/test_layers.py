@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from slopes import slopes
 
 from resnet_keras.layers import BatchNormalization, Conv2D
 
@@ -30,6 +31,70 @@ def test_one_step_is_the_definition(dtype):
     assert np.abs(np.asarray(layer.moving_mean) - 0.1 * mean).max() < bound
     assert np.abs(np.asarray(layer.moving_variance) - (0.9 + 0.1 * unbiased)).max() < bound
     assert layer.moving_mean.dtype == ("float64" if dtype == "float64" else "float32")
+
+
+def test_gradients_of_batch_norm_are_finite_differences_in_float64():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    images, gamma, beta = rng.normal(3, 2, (2, 3, 2, 4)), rng.uniform(0.5, 2, 4), rng.normal(size=4)
+    weights = rng.normal(size=images.shape)
+
+    def loss(x, gamma, beta):
+        normalised = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3)
+        return np.sum(weights * (gamma * normalised + beta) ** 2)
+
+    layer = BatchNormalization(epsilon=1e-3, dtype="float64")
+    layer.build(images.shape)
+    layer.gamma.assign(gamma)
+    layer.beta.assign(beta)
+    x = tf.Variable(images)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(weights * layer(x, training=True) ** 2)
+    assert float(value) == pytest.approx(loss(images, gamma, beta), rel=1e-12)
+    found = tape.gradient(value, [x, layer.gamma.value, layer.beta.value])
+    for ours, theirs in zip(found, slopes(loss, images, gamma, beta), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def convolved(x, kernel, strides):
+    """A convolution without padding, by its definition."""
+    (height, width), (down, right) = kernel.shape[:2], strides
+    rows = [
+        [
+            np.tensordot(x[:, i : i + height, j : j + width], kernel, 3)
+            for j in range(0, x.shape[2] - width + 1, right)
+        ]
+        for i in range(0, x.shape[1] - height + 1, down)
+    ]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "padding"),
+    [(3, (2, 2), "valid"), (1, (2, 2), "same"), ((2, 3), (1, 2), "valid")],
+)
+def test_gradients_of_a_convolution_are_finite_differences_in_float64(size, strides, padding):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(2, 5, 6, 2))
+    layer = Conv2D(3, size, strides=strides, padding=padding, use_bias=False, dtype="float64")
+    layer.build(images.shape)
+    kernel = rng.normal(size=layer.kernel.shape)
+    layer.kernel.assign(kernel)
+    weights = rng.normal(size=layer.compute_output_shape(images.shape))
+
+    def loss(x, kernel):
+        return np.sum(weights * convolved(x, kernel, strides) ** 2)
+
+    x = tf.Variable(images)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(weights * layer(x) ** 2)
+    assert float(value) == pytest.approx(loss(images, kernel), rel=1e-12)
+    found = tape.gradient(value, [x, layer.kernel.value])
+    for ours, theirs in zip(found, slopes(loss, images, kernel), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 def test_gradients_of_the_kernel_are_those_of_the_definition():

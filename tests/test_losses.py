@@ -1,14 +1,25 @@
 """Losses are the papers' formulas, in NumPy's float64, for class numbers and mixed labels."""
 
+from functools import partial
 from typing import get_args, get_type_hints
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
+from slopes import slopes
 
 from resnet_keras import Recipe
-from resnet_keras.losses import LOSSES, Accuracy, CrossEntropy, balanced_weights
+from resnet_keras.losses import (
+    LOSSES,
+    Accuracy,
+    CrossEntropy,
+    DecisionAccuracy,
+    Distillation,
+    balanced_weights,
+    positive_weights,
+)
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 4, (6, 10))
@@ -39,6 +50,92 @@ def test_losses_are_the_formulas(sigmoid, by_hand, labels, weights, smoothing):
     loss = CrossEntropy(sigmoid=sigmoid, label_smoothing=smoothing)
     expected = by_hand((1 - smoothing) * weights + smoothing / 10, LOGITS)
     assert float(loss(labels, LOGITS.astype("float32"))) == pytest.approx(expected, rel=1e-6)
+
+
+def weighted_by_hand(by_hand, targets, logits, smoothing, weights):
+    """The mean over images, each multiplied with the mean weight of its labels."""
+    smooth = (1 - smoothing) * targets + smoothing / targets.shape[1]
+    losses = [by_hand(t[None], x[None]) for t, x in zip(smooth, logits, strict=True)]
+    return np.mean(np.array(losses) * (targets @ weights))
+
+
+def decisions_by_hand(targets, logits, smoothing, weights):
+    """Sums of binary cross-entropies; positives are weighted, labels smoothed towards 1/2."""
+    t = (1 - smoothing) * targets + smoothing / 2
+    p = 1 / (1 + np.exp(-logits))
+    return np.mean(np.sum(-weights * t * np.log(p) - (1 - t) * np.log(1 - p), 1))
+
+
+def divergence_by_hand(teacher, logits, temperature, sigmoid):
+    """KL of softened predictions times temperature^2 (Hinton et al. 2015, section 2)."""
+    t, s = teacher / temperature, logits / temperature
+    if sigmoid:
+        p, q = 1 / (1 + np.exp(-t)), 1 / (1 + np.exp(-s))
+        each = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    else:
+        p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (t, s))
+        each = p * np.log(p / q)
+    return temperature**2 * each.sum(1).mean()
+
+
+WEIGHTS = np.linspace(0.25, 2.5, 10)
+TEACHER = RNG.normal(0, 3, (6, 10))
+MANY = RNG.integers(0, 2, (6, 10)).astype("float64")
+FORMULAS = {
+    "softmax": (CrossEntropy(), MIXED, partial(softmax_by_hand, MIXED)),
+    "sigmoid": (CrossEntropy(sigmoid=True), MIXED, partial(sigmoid_by_hand, MIXED)),
+    "softmax, numbers, smoothed, weighted": (
+        CrossEntropy(label_smoothing=0.1, class_weights=WEIGHTS), NUMBERS,
+        lambda x: weighted_by_hand(softmax_by_hand, ONE_HOT, x, 0.1, WEIGHTS),
+    ),
+    "sigmoid, smoothed, weighted": (
+        CrossEntropy(sigmoid=True, label_smoothing=0.2, class_weights=WEIGHTS), MIXED,
+        lambda x: weighted_by_hand(sigmoid_by_hand, MIXED, x, 0.2, WEIGHTS),
+    ),
+    "decisions": (
+        CrossEntropy(sigmoid=True, multi_label=True), MANY,
+        lambda x: decisions_by_hand(MANY, x, 0.0, np.ones(10)),
+    ),
+    "decisions, smoothed, weighted": (
+        CrossEntropy(sigmoid=True, multi_label=True, label_smoothing=0.1, class_weights=WEIGHTS),
+        MANY, lambda x: decisions_by_hand(MANY, x, 0.1, WEIGHTS),
+    ),
+    "distillation": (Distillation(), TEACHER, lambda x: divergence_by_hand(TEACHER, x, 1.0, False)),
+    "distillation at 3": (
+        Distillation(temperature=3.0), TEACHER,
+        lambda x: divergence_by_hand(TEACHER, x, 3.0, False),
+    ),
+    "distillation of sigmoids": (
+        Distillation(sigmoid=True, temperature=2.0), TEACHER,
+        lambda x: divergence_by_hand(TEACHER, x, 2.0, True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_losses_and_gradients_are_those_of_the_formula_in_float64(name):
+    loss, labels, formula = FORMULAS[name]
+    labels = tf.constant(labels)
+    logits = tf.Variable(LOGITS)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(loss.call(labels, logits))
+    assert value.dtype == tf.float64 and float(value) == pytest.approx(formula(LOGITS), rel=1e-12)
+    (slope,) = slopes(formula, LOGITS)
+    np.testing.assert_allclose(tape.gradient(value, logits), slope, rtol=1e-6, atol=1e-8)
+
+
+def test_a_distillation_is_refused_without_a_temperature_and_made_again():
+    for wrong in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"`temperature` must be above 0.*={wrong}"):
+            Distillation(temperature=wrong)
+    again = Distillation.from_config(
+        Distillation(sigmoid=True, temperature=0.5, name="x").get_config()
+    )
+    assert (again.sigmoid, again.temperature, again.name) == (True, 0.5, "x")
+    # The defaults are the loss of the formula without softening, for one class per image.
+    assert Distillation().get_config() == {
+        "name": "distillation", "sigmoid": False, "temperature": 1.0,
+    }  # fmt: skip
 
 
 def test_values_that_need_no_computer():
@@ -135,3 +232,22 @@ def test_balanced_weights_are_scikit_learns():
     np.testing.assert_allclose(ours, theirs)
     assert np.mean(np.array(ours)[labels]) == pytest.approx(1)
     assert balanced_weights(np.array([3, 0, 1])) == pytest.approx((2 / 3, 0, 2))
+
+
+def test_positives_count_as_much_as_negatives():
+    """PyTorch's `pos_weight`: 100 positives and 300 negatives make 300 / 100, as it says there."""
+    counts = np.array([100, 200, 0, 400])
+    assert positive_weights(counts, 400) == (3.0, 1.0, 400.0, 1 / 400)
+
+
+def test_accuracy_of_decisions():
+    """At probability 1/2, which is logit 0; a mixed label of 1/2 or more counts as 1."""
+    labels = np.array([[1, 0, 1, 0], [0.5, 0.49, 1, 0]], "float32")
+    logits = np.array([[0.0, -0.1, -3, 5], [2, -1, 3, -4]], "float32")
+    metric = DecisionAccuracy()
+    metric.update_state(labels[:1], logits[:1])
+    assert float(metric.result()) == 0.5
+    metric.update_state(labels[1:], logits[1:])
+    assert float(metric.result()) == 0.75 and metric.name == "accuracy"
+    again = DecisionAccuracy.from_config(DecisionAccuracy(name="right").get_config())
+    assert again.name == "right"

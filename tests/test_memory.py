@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +177,18 @@ def test_limits_of_control_groups(tmp_path, groups, files, limits):
     assert memory.group_limits(tmp_path) == limits
 
 
-def test_what_is_there_is_within_every_limit():
-    limits = memory.group_limits()
-    assert 0 < memory.available() <= min([2**50, *limits])
-    assert memory.available(2) == memory.available() // 2
+def test_what_is_there_is_the_least_of_all_limits():
+    (kib,) = re.findall(r"^MemTotal: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    own = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [own[0]] if own[0] != resource.RLIM_INFINITY else []
+    there = min(int(kib) * 1024, *memory.group_limits(), *limits, 2**63)
+    assert [memory.available(n) for n in (1, 2, 3)] == [there, there // 2, there // 3]
+    used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+    if used > there - 2**28:
+        pytest.skip("this process has reserved more addresses than there is memory")
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (there - 4096, own[1]))
+        limited = memory.available(), memory.available(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, own)
+    assert limited == (there - 4096, (there - 4096) // 2)

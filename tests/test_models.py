@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -128,16 +129,104 @@ def test_equal_layers_start_with_different_weights():
     assert not np.array_equal(first, second)
 
 
-def test_convolutions_start_as_kaiming_normal_over_the_fan_out():
-    kernel = np.asarray(ResNet("resnet50").get_layer("conv5_block1_2_conv").kernel)
-    assert kernel.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 512)), rel=0.01)
+@pytest.mark.parametrize(
+    ("layer", "fan_out"),
+    # Each has another fan-in: 1024, 49 * 3, 64.
+    [("conv5_block1_0_conv", 2048), ("conv1_conv", 7 * 7 * 64), ("conv2_block1_3_conv", 256)],
+)
+def test_convolutions_start_as_kaiming_normal_over_the_fan_out(layer, fan_out):
+    kernel = np.asarray(ResNet("resnet50").get_layer(layer).kernel)
+    # Of n numbers the deviation is known to 1 / sqrt(2 n).
+    assert kernel.std() == pytest.approx(np.sqrt(2 / fan_out), rel=4 / np.sqrt(2 * kernel.size))
     assert np.abs(kernel).max() > 3 * kernel.std()  # a truncated normal ends at two
+
+
+def test_the_head_starts_as_in_openmmlab():
+    """Its `ClsHead` has `init_cfg=dict(type="Normal", layer="Linear", std=0.01)`: bias 0."""
+    kernel, bias = ResNet("resnet18").get_layer("predictions").get_weights()
+    assert kernel.shape == (512, 1000) and not bias.any()
+    assert kernel.std() == pytest.approx(0.01, rel=4 / np.sqrt(2 * kernel.size))
+    assert abs(kernel.mean()) < 4 * 0.01 / np.sqrt(kernel.size)
+    assert np.abs(kernel).max() > 4 * 0.01  # a truncated normal ends at two
 
 
 def test_stochastic_depth_grows_linearly_over_all_blocks():
     model = ResNet("resnet50", drop_path=0.15)
     rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert np.allclose(rates, np.linspace(0, 0.15, 16)[1:])
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_their_mean():
+    (layer,) = [
+        x for x in ResNet(few("resnet18"), drop_path=0.75).layers if "4_block1_drop" in x.name
+    ]
+    branch = np.full((400, 2, 2, 3), 2.0, "float32")
+    dropped = np.asarray(layer(branch, training=True))
+    kept = dropped[:, 0, 0, 0] > 0
+    assert np.allclose(dropped, kept[:, None, None, None] * 2 / (1 - layer.rate))
+    assert layer.rate == pytest.approx(0.75 * 3 / 4)  # the fourth of five blocks
+    assert abs(kept.mean() - (1 - layer.rate)) < 4 * np.sqrt(layer.rate * (1 - layer.rate) / 400)
+    assert np.array_equal(layer(branch), branch)
+
+
+def test_batch_norms_are_pytorchs():
+    """Its momentum of 0.1 is 0.9 here; its epsilon is 1e-5."""
+    norms = [x for x in ResNet("resnetv1d18").layers if x.name.endswith("_bn")]
+    assert len(norms) == 3 + 2 * 8 + 3  # stem, blocks, projections
+    assert {(layer.momentum, layer.epsilon) for layer in norms} == {(0.9, 1e-5)}
+
+
+@pytest.mark.parametrize(
+    ("policy", "body", "ends"),
+    [("float32", "float32", "float32"), ("mixed_float16", "float16", "float32"),
+     ("bfloat16", "bfloat16", "float32"), ("float16", "float16", "float32"),
+     ("float64", "float64", "float64")],
+)  # fmt: skip
+def test_pixels_and_the_head_have_at_least_32_bits(policy, body, ends):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = ResNet(few("resnet18"), input_shape=(32, 32, 3))
+        pooled = ResNet(few("resnet18"), input_shape=(32, 32, 3), include_top=False, pooling="max")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    types = {layer.name: layer.compute_dtype for layer in [*model.layers, *pooled.layers]}
+    for name in ("normalise", "avg_pool", "predictions", "max_pool"):
+        assert types.pop(name) == ends
+    assert set(types.values()) - {types["images"]} <= {body} and types["conv1_conv"] == body
+    assert model.output.dtype == ends
+
+
+def test_a_deep_network_may_be_walked_by_recursion():
+    """About eight frames a block, beside the thousand that Python allows all others."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(600)
+    try:
+        with keras.StatelessScope(initialize_variables=False):  # shapes alone
+            ResNet("resnet110_cifar")
+        assert sys.getrecursionlimit() >= 1000 + 8 * 54
+        sys.setrecursionlimit(9999)
+        ResNet(few("resnet18"))
+        assert sys.getrecursionlimit() == 9999  # never lower
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_the_pool_of_a_shortcut_that_lost_its_stride_is_timms():
+    """`AvgPool2dSame` of 2 x 2 and stride 1: zeros behind the last row and column count."""
+    spec = dataclasses.replace(few("resnetv1d50"), dilation="torchvision")
+    model = ResNet(spec, output_stride=8, input_shape=(64, 64, 3))
+    pad, pool = (model.get_layer(f"conv4_block1_0_{part}") for part in ("pad", "pool"))
+    x = np.random.default_rng(0).normal(size=(1, 5, 4, 2)).astype("float32")
+    wide = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)])
+    expected = (wide[:, 1:, 1:] + wide[:, :-1, 1:] + wide[:, 1:, :-1] + wide[:, :-1, :-1]) / 4
+    assert np.allclose(pool(pad(x)), expected, atol=1e-6)
+    # With its stride it pools without zeros, and the last row and column alone.
+    pool = model.get_layer("conv3_block1_0_pool")
+    found = np.asarray(pool(x[:, :, :3]))
+    assert found.shape == (1, 3, 2, 2)
+    assert np.allclose(found[:, 2, 1], x[:, 4, 2]) and np.allclose(
+        found[:, 0, 0], x[:, :2, :2].mean((1, 2))
+    )
 
 
 @pytest.mark.parametrize(("stride", "side"), [(32, 2), (16, 4), (8, 8)])
@@ -155,6 +244,29 @@ def test_output_stride_trades_strides_for_dilation(stride, side):
     # OpenMMLab's (strides, dilations): 16 is (1, 2, 2, 1), (1, 1, 1, 2).
     expected = {32: ({1}, {1}), 16: ({1}, {2}), 8: ({2}, {4})}[stride]
     assert (dilations[4], dilations[5]) == expected
+
+
+@pytest.mark.parametrize(
+    ("dilation", "expected"),
+    # OpenMMLab's BasicBlock gives `dilation` to conv1 alone; timm's has `first_dilation` in conv1,
+    # that of the stage before in a stage's first block, and `dilation` in conv2.
+    [("openmmlab", {4: [(2, 1), (2, 1)], 5: [(4, 1), (4, 1)]}),
+     ("torchvision", {4: [(1, 2), (2, 2)], 5: [(2, 4), (4, 4)]})],
+)  # fmt: skip
+def test_which_convolutions_of_a_basic_block_dilate(dilation, expected):
+    spec = dataclasses.replace(SPECS["resnet18"], dilation=dilation)
+    model = ResNet(spec, output_stride=8, include_top=False, input_shape=(64, 64, 3))
+    found = {
+        stage: [
+            tuple(
+                model.get_layer(f"conv{stage}_block{block}_{number}_conv").dilation_rate[0]
+                for number in (1, 2)
+            )
+            for block in (1, 2)
+        ]
+        for stage in (4, 5)
+    }
+    assert found == expected
 
 
 def test_caffe_style_strides_in_the_first_convolution():

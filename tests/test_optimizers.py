@@ -278,6 +278,44 @@ def test_ten_steps_of_adamw_are_those_of_pytorch_by_the_same_algorithm():
     assert np.abs(np.array(found) - TORCH["adamw"]).max() < 1e-12
 
 
+def test_the_defaults_of_sgd_and_lamb():
+    """SGD has Keras' learning rate and nothing else; LAMB is that of "ResNet strikes back", A2."""
+    plain = SGD()
+    assert float(np.asarray(plain.learning_rate)) == pytest.approx(0.01)
+    assert (plain.momentum, plain.nesterov, plain.weight_decay) == (0, False, 0)
+    assert (plain.clip_norm, plain.clip_value, plain.accumulate, plain.ema) == (None, None, 1, 0)
+    assert (plain.loss_scale, plain.growth_steps, plain.exclude) == (None, None, ())
+    assert (plain.name, LAMB().name, LARS(name="mine").name) == ("sgd", "lamb", "mine")
+    lamb = LAMB()  # table 2: learning rate 5e-3; epsilon, betas and the norm are timm's
+    assert float(np.asarray(lamb.learning_rate)) == pytest.approx(0.005)
+    assert (lamb.beta_1, lamb.beta_2, lamb.epsilon) == (0.9, 0.999, 1e-6)
+    assert (lamb.weight_decay, lamb.clip_norm) == (0.01, 1.0)
+    assert lamb.exclude == ("bias", "gamma", "beta")
+    assert float(np.asarray(LARS().learning_rate)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", [SGD, LARS, LAMB, AdamW])
+def test_limits_of_arguments_are_allowed(kind):
+    """0 where 0 is in the range, and 1 micro-batch; nothing else changes."""
+    edges = {"weight_decay": 0, "accumulate": 1, "growth_steps": 1, "ema": 0}
+    names = inspect.signature(kind).parameters
+    edges |= {n: 0 for n in ("momentum", "beta_1", "beta_2", "epsilon") if n in names}
+    assert kind(0.0, **edges).get_config()["weight_decay"] == 0
+    for name in ("weight_decay", "epsilon"):
+        if name in names or name == "weight_decay":
+            with pytest.raises(ValueError, match=f"`{name}` must be >= 0"):
+                kind(0.1, **{name: -1e-9})
+    for name in ("clip_norm", "clip_value", "loss_scale"):
+        for wrong in (0, math.inf):
+            with pytest.raises(ValueError, match=f"`{name}` must be above 0"):
+                kind(0.1, **{name: wrong})
+        assert getattr(kind(0.1, **{name: 0.5}), name) == 0.5
+    with pytest.raises(ValueError, match="`growth_steps` must be 1 or more"):
+        kind(0.1, growth_steps=0)
+    with pytest.raises(ValueError, match="`learning_rate` must be >= 0"):
+        kind(math.inf)
+
+
 def test_the_defaults_of_adamw_are_pytorchs():
     optimizer = AdamW()
     assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
@@ -310,6 +348,15 @@ def test_the_norm_of_all_gradients_is_clipped():
 
 def test_each_number_is_clipped():
     assert steps(SGD(1.0, clip_value=0.25), [3.0, -3.0, 0.125]) == [0.75, 1.0, 0.875]
+
+
+def test_numbers_are_clipped_before_their_norm():
+    pair = variables(kernel=[1.0], bias=[1.0])
+    optimizer = SGD(1.0, clip_value=4.0, clip_norm=2.5)
+    optimizer.build(pair)
+    # 9 is cut to 4, then (4, 3) of norm 5 to half; by the norm first it would be 2.37 and 0.79.
+    optimizer.apply([np.array([9.0]), np.array([-3.0])])
+    assert [float(np.asarray(v)[0]) for v in pair] == pytest.approx([1 - 2.0, 1 + 1.5])
 
 
 def test_micro_batches_make_the_step_of_their_mean():

@@ -1,6 +1,7 @@
 """`.pth` files are read as data: types and layouts right, damage told in a line."""
 
 import io
+import re
 import struct
 import subprocess
 import zipfile
@@ -28,16 +29,14 @@ from resnet_keras.weights.formats import pickles, read
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-@pytest.mark.parametrize(
-    "dtype", "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
-)
-def test_every_type(tmp_path, write, dtype):
-    values = np.arange(12).reshape(3, 4).astype(dtype)
-    write(tmp_path / "x.pth", {"w": values, "scalar": np.array(values[1, 1])})
-    arrays = read(tmp_path / "x.pth").arrays
-    assert arrays["w"].dtype == values.dtype and arrays["scalar"].shape == ()
-    np.testing.assert_array_equal(arrays["w"], values)
-    np.testing.assert_array_equal(arrays["scalar"], values[1, 1])
+def test_every_type(tmp_path, write):
+    for dtype in "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split():
+        values = np.arange(12).reshape(3, 4).astype(dtype)
+        write(tmp_path / "x.pth", {"w": values, "scalar": np.array(values[1, 1])})
+        arrays = read(tmp_path / "x.pth").arrays
+        assert arrays["w"].dtype == values.dtype and arrays["scalar"].shape == ()
+        np.testing.assert_array_equal(arrays["w"], values)
+        np.testing.assert_array_equal(arrays["scalar"], values[1, 1])
 
 
 def test_windows_on_shared_storages(tmp_path, write):
@@ -135,11 +134,16 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_lies_are_told_in_one_line(tmp_path, write, lie):
-    write(tmp_path / "x.pth", {"state_dict": {"fine": WEIGHT, "lie": LIES[lie]}})
-    with pytest.raises(ValueError, match=r"^\S+x\.pth .*Received: [^\n]+$"):
-        read(tmp_path / "x.pth")
+def test_lies_are_told_in_one_line(tmp_path, write):
+    said = {}
+    for name, lie in LIES.items():
+        write(tmp_path / "x.pth", {"state_dict": {"fine": WEIGHT, "lie": lie}})
+        try:
+            said[name] = f"was read: {read(tmp_path / 'x.pth')}"
+        except ValueError as error:
+            said[name] = str(error)
+    for name, line in said.items():
+        assert re.fullmatch(r"\S+x\.pth .*Received: [^\n]+", line), (name, line)
 
 
 def test_a_large_memo_index_costs_nothing(tmp_path, write):

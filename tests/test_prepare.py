@@ -390,6 +390,19 @@ def test_too_little_space_is_noticed_beforehand(tmp_path):
         preparation._check_imagenet(builder, tmp_path, large, verify=False)
 
 
+def test_the_space_is_for_all_archives_together(tmp_path):
+    expected = write(tmp_path, tar(TRAIN_MEMBERS), tar(VALIDATION_MEMBERS))
+    builder = tfds.builder("imagenet2012", data_dir=tmp_path / "data")
+    size = int(0.6 * shutil.disk_usage(tmp_path).free)  # either would fit
+    for name in expected.bytes:
+        with open(tmp_path / name, "r+b") as file:
+            file.truncate(size)
+    both = dataclasses.replace(expected, bytes=dict.fromkeys(expected.bytes, size))
+    needed = f"takes about {2 * size:,}"
+    with pytest.raises(InputError, match=f"bytes free, imagenet2012 {needed}. Free some space"):
+        preparation._check_imagenet(builder, tmp_path, both, verify=False)
+
+
 def sparse(name, size):
     """Make a member without contents that claims a size, as GNU tar writes files with holes."""
     member = tarfile.TarInfo(name)

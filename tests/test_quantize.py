@@ -124,6 +124,17 @@ def test_gradients_go_straight_through_inside_and_nowhere_outside():
     assert np.array_equal(tape.gradient(y, kernel), kernel)  # of the largest, too
 
 
+def test_a_range_that_has_seen_many_batches_moves_by_a_hundredth():
+    layer = quantize.FakeQuant()
+    layer.build((2,))
+    for seen, keep in ((10_000, 0.99), (891, 0.99), (91, 0.91)):  # seen / (seen + 9) up to 0.99
+        layer.set_weights(np.float32([-1.0, 2.0, seen]))
+        layer(np.float32([-3.0, 4.0]), training=True)
+        expected = [-keep - 3 * (1 - keep), 2 * keep + 4 * (1 - keep)]
+        assert np.allclose([float(layer.low), float(layer.high)], expected, atol=1e-6)
+        assert float(layer.seen) == seen + 1
+
+
 def test_a_range_follows_the_extremes_in_training_alone():
     layer = quantize.FakeQuant()
     batches = [[-1.0, 4.0], [-3.0, 2.0], [1.0, 6.0]]

@@ -14,12 +14,12 @@ from chromium import Chromium, needs_chromium
 
 from resnet_keras import ResNet, data, export
 from resnet_keras.errors import InputError
-from resnet_keras.evaluation import load_predictions, measures
+from resnet_keras.evaluation import Predictions, load_predictions, measures
 from resnet_keras.model_files import Metadata, open_model_file, read_metadata
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.report import model_card, with_predictions, write_report
 from resnet_keras.report.activation_maps import grad_cam
-from resnet_keras.report.predictions import wilson_interval
+from resnet_keras.report.predictions import accuracy_section, wilson_interval
 from resnet_keras.report.runs import read_run
 from resnet_keras.report.text import escape, escape_code, escape_markdown
 
@@ -99,6 +99,30 @@ def test_a_run_ends_with_its_report(digits_run):
     assert len(shown) == min(24, 360 - len(right)) and all(a != b for a, _, b in shown)
     scores = [float(score) for _, score, _ in shown]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "word"), [(0.9, 3, "overconfident"), (0.6, 9, "underconfident")]
+)
+def test_the_page_tells_over_from_underconfidence(confidence, right, word):
+    """Ten images of one confidence, of which so many are right."""
+    labels = np.arange(10) >= right
+    saved = Predictions(
+        scores=np.float32([[confidence, 1 - confidence]] * 10), labels=labels.astype(np.int64),
+        classes=("a", "b"), dataset="d", split="test", model_sha256="", paths=None,
+        shown=np.zeros(0, np.int64), images=np.zeros((0, 4, 4, 3), np.uint8),
+    )  # fmt: skip
+    html = accuracy_section(saved)
+    summary = f"Mean confidence {100 * confidence:.2f} %, top-1 {10 * right}.00 %: {word}."
+    assert summary in html
+    assert f"accuracy {10 * right}.0 %, mean confidence {100 * confidence:.1f} %" in html
+    assert re.findall('class="(overconfident|underconfident)"', html) == [word]
+    # The gap's rectangle has the height of the difference, as the bar that of the smaller.
+    (bar,) = re.findall(r'class="bar"[^>]* height="([\d.]+)"', html)
+    (gap,) = re.findall(rf'class="{word}"[^>]* height="([\d.]+)"', html)
+    smaller = min(confidence, right / 10)
+    difference = abs(confidence - right / 10)
+    assert float(gap) / float(bar) == pytest.approx(difference / smaller, rel=0.01)
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """The callbacks of a run: where it stands, and what a backup must have."""
 
+import time
 from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
+from runs import newest_step
 
 from resnet_keras import SGD, backup
 from resnet_keras.training import watch
@@ -71,6 +73,49 @@ def test_a_weight_that_is_lost_is_not_saved(tmp_path):
     with pytest.raises(watch.Diverged, match="line/fc/bias is NaN or infinite at step 3"):
         callbacks[1].save()
     assert not backup.exist(tmp_path)
+
+
+@pytest.mark.parametrize("lost", [np.nan, -np.inf])
+@pytest.mark.parametrize("name", ["kernel", "bias"])
+def test_no_backup_has_a_weight_that_is_not_finite(name, lost, tmp_path):
+    model, callbacks = model_and_backups(SGD(0.1), tmp_path)
+    fit(model, callbacks, X)
+    good = backup.load(tmp_path)
+    weight = getattr(model.layers[0], name)
+    values = np.array(weight)
+    values.flat[-1] = lost
+    weight.assign(values)
+    with pytest.raises(watch.Diverged, match=f"line/fc/{name} is NaN or infinite at step 4"):
+        callbacks[1].save()
+    kept = backup.load(tmp_path)
+    assert kept.step == good.step == 4
+    assert all(np.isfinite(array).all() for array in kept.arrays.values())
+
+
+class Steps(keras.callbacks.Callback):
+    """Notes the step of the newest backup after each batch."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.found = folder, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.found.append(newest_step(self.folder))
+
+
+@pytest.mark.parametrize(
+    ("every", "saved"),
+    # The last one was an hour before the first step.
+    [((3600, "seconds"), [1, 1, 1]), ((3700, "seconds"), [0, 0, 0]), ((0, "seconds"), [1, 2, 3]),
+     ((2, "steps"), [0, 2, 2]), ((3600, "steps"), [0, 0, 0])],
+)  # fmt: skip
+def test_backups_are_made_by_time_or_by_steps(every, saved, tmp_path):
+    model, (counter, backups) = model_and_backups(SGD(0.1), tmp_path / "backup")
+    backups.number, backups.unit = every
+    backups.saved_at = time.monotonic() - 3601
+    seen = Steps(tmp_path)
+    fit(model, [counter, backups, seen], X)
+    assert seen.found[:3] == saved and newest_step(tmp_path) == 4  # the end is always saved
 
 
 def test_a_loss_that_is_lost_stops_the_run(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from checkpoints import few, kernels, prefixed, small, small_state, without_head
+from checkpoints import SMALL, few, kernels, prefixed, small, small_state, without_head
 from parity import state
 from pth_writer import write_zip
 from safetensors.numpy import load_file, save_file
@@ -76,6 +76,23 @@ def test_what_does_not_fit_is_named_and_changes_nothing(tmp_path, unfit):
     with pytest.raises(ValueError, match=rf"^\S+x\.safetensors.*{message}") as error:
         load_weights(model, tmp_path / "x.safetensors")
     assert "Received: " in str(error.value) and "\n" not in str(error.value)
+    for path, values in kernels(model).items():
+        np.testing.assert_array_equal(values, before[path])
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_deeper_network_is_refused_whoever_wants_the_head(headless, tmp_path):
+    """One more block, whose every name is a network's, and whose shapes fit each other."""
+    deeper = small_state() | {
+        key.replace("layer1.0", "layer1.1"): array
+        for key, array in small_state().items()
+        if key.startswith("layer1.0")
+    }
+    save_file(deeper, tmp_path / "x.safetensors")
+    model = ResNet(SMALL, include_top=False) if headless else small()
+    before = kernels(model)
+    with pytest.raises(InputError, match=r"has 'layer1\.1\.\S+', which \S+ has no place for"):
+        load_weights(model, tmp_path / "x.safetensors", skip_head=not headless)
     for path, values in kernels(model).items():
         np.testing.assert_array_equal(values, before[path])
 
