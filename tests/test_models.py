@@ -89,6 +89,15 @@ def test_preprocessing_is_in_the_model():
     assert mean == pytest.approx([(125.307 + 122.961 + 113.8575) / 3]) and len(std) == 1
 
 
+def test_pixels_are_normalised_by_the_published_statistics():
+    """Those of OpenMMLab's `configs/_base_/datasets`, for ImageNet and for CIFAR-10."""
+    imagenet = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    cifar = ([125.307, 122.961, 113.8575], [51.5865, 50.847, 51.255])
+    for spec, statistics in (("resnet18", imagenet), ("resnet20_cifar", cifar)):
+        found = normalisation_of(ResNet(few(spec)))
+        assert np.allclose(found, statistics, rtol=1e-7)
+
+
 def test_each_block_starts_as_the_identity():
     model = ResNet("resnet18")
     gammas = [layer for layer in model.layers if layer.name.endswith("_2_bn")]
