@@ -41,7 +41,7 @@ TESTS = {
 }  # fmt: skip
 
 # Modules that training a network uses: for their mutants every run of tests trains its own.
-_TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
+TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
 
 # A test that takes longer waits until the quicker ones of its file have passed.
 _QUICK_SECONDS = 0.3
@@ -90,7 +90,7 @@ class Given:
 
     def __init__(self, folder: Path, module: str):
         self.module = module
-        Given.source = None if module in _TRAINED_WITH else folder
+        Given.source = None if module in TRAINED_WITH else folder
 
     @pytest.fixture(scope="session", autouse=True)
     @classmethod
