@@ -205,7 +205,8 @@ class Chooser(Given):
 
         def place(item: pytest.Item) -> tuple[int, bool]:
             slow = self.known.seconds.get(item.nodeid, 0) > _QUICK_SECONDS
-            return order[item.path.name], slow
+            processes = "run_python" in getattr(item, "fixturenames", ())
+            return order[item.path.name], slow or processes
 
         items.sort(key=place)
 
