@@ -181,10 +181,10 @@ def test_repeats_of_few_images_go_on_in_the_next_epochs_order(tmp_path):
     for few in (base, in_files(base, tmp_path, 2)):
         later = labels_of(few, 4, batch_size=3)
         # Four images, of two copies each: all three, then the first of the next order.
-        expected = np.repeat([*later[0], later[1][0]], 2).tolist()
+        orders = [np.repeat([*later[i], later[i + 1][0]], 2).tolist() for i in range(3)]
         for size in (8, 7):
-            (first,) = labels_of(few, 1, batch_size=size, repeats=2)
-            assert first == expected[:size]
+            batches = labels_of(few, 3, batch_size=size, repeats=2)
+            assert batches == [order[:size] for order in orders]
 
 
 def test_records_of_one_file_have_a_new_order_in_every_epoch(tmp_path):

@@ -77,6 +77,14 @@ def test_ece_of_extreme_scores():
     assert measures.reliability(coin, np.array([0, 1, 0, 1])).ece == pytest.approx(0, abs=1e-9)
 
 
+def test_a_score_of_the_threshold_is_enough_in_float64():
+    """0.7 as float32 is 0.699999988, 0.1 is 0.100000001; NaN is no score."""
+    scores = np.float32([[0.25, 0.7, 0.1, np.nan]])
+    assert measures.decided(scores[:, :1], 0.25).all()
+    assert not measures.decided(scores[:, 1:2], 0.7).any()
+    assert measures.decided(scores, 0.1).tolist() == [[True, True, True, False]]
+
+
 def test_negative_log_likelihood_by_hand():
     scores = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
     found = measures.negative_log_likelihood(scores, np.array([0, 1]))

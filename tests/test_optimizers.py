@@ -713,6 +713,22 @@ def test_configuration_makes_the_same_optimizer(kind):
     assert ends[0][-1] != [0.5]  # it moved
 
 
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [(SGD, ["momentum"]), (LARS, ["momentum"]), (LAMB, ["mean", "square"]),
+     (AdamW, ["mean", "square"])],
+)  # fmt: skip
+def test_names_and_order_of_the_variables_stay(kind, own):
+    """Backups hold them by both: with others, a run could not be resumed after an update."""
+    momentum = {"momentum": 0.5} if own == ["momentum"] else {}
+    optimizer = kind(0.1, accumulate=2, loss_scale=2.0, growth_steps=2, ema=0.5, **momentum)
+    names = [variable.path for variable in _built(optimizer).variables]
+    slots = [f"kernel_{name}" for name in ("sum", "average")]
+    shared = ["iteration", "learning_rate", "updates", *slots, "loss_scale", "good_steps"]
+    expected = [*shared, *(f"kernel_{name}" for name in own)]
+    assert names == [f"{kind.__name__.lower()}/{name}" for name in expected]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_row_tells_the_arguments_of_its_class_and_its_moments(name):
     choice = OPTIMIZERS[name]

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutate_tests import TESTS, Chooser, Given, Known, Recorder
+from mutate_tests import TESTS, TRAINED_WITH, Chooser, Given, Known, Recorder
 
 if TYPE_CHECKING:
     from mutate_code import Mutant
@@ -132,7 +132,7 @@ class Place:
         if module in self.known:
             return self.known[module]
         log = self.out / f"{module}.log"
-        if not self.given.exists():
+        if module not in TRAINED_WITH and not self.given.exists():
             self.given.mkdir()
             train = partial(Given.train, self.tree, self.given, self.temporary)
             _require(in_fork(train, 600, log), log)

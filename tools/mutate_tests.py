@@ -41,7 +41,7 @@ TESTS = {
 }  # fmt: skip
 
 # Modules that training a network uses: for their mutants every run of tests trains its own.
-_TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
+TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
 
 # A test that takes longer waits until the quicker ones of its file have passed.
 _QUICK_SECONDS = 0.3
@@ -90,7 +90,7 @@ class Given:
 
     def __init__(self, folder: Path, module: str):
         self.module = module
-        Given.source = None if module in _TRAINED_WITH else folder
+        Given.source = None if module in TRAINED_WITH else folder
 
     @pytest.fixture(scope="session", autouse=True)
     @classmethod
@@ -205,7 +205,8 @@ class Chooser(Given):
 
         def place(item: pytest.Item) -> tuple[int, bool]:
             slow = self.known.seconds.get(item.nodeid, 0) > _QUICK_SECONDS
-            return order[item.path.name], slow
+            processes = "run_python" in getattr(item, "fixturenames", ())
+            return order[item.path.name], slow or processes
 
         items.sort(key=place)
 
