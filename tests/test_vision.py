@@ -63,7 +63,7 @@ def test_a_recipe_has_a_command_line(run_python, name, tmp_path):
         assert flag in done.stdout
     done = run_python(f"recipes/{name}.py", "--dry-run", "--epochs", "3", "--seed", "7")
     printed = json.loads(done.stdout)
-    assert printed["total_steps"] == 3 * printed["steps_per_epoch"] == 96
+    assert printed["total_steps"] == 3 * printed["steps_per_epoch"] == 192
     assert printed["seed"] == 7 and printed["run_dir"] == f"runs/{name}"
 
 
