@@ -89,7 +89,10 @@ KINDS = {
         hub_detector, {"optimizer": "sgd"}, {"boxes": BOXES, "labels": CLASSES},
     ),
     "KerasHub DeepLabV3": (
-        hub_segmenter, {"optimizer": "sgd", "loss": OF_PIXELS, "metrics": None}, MASKS,
+        hub_segmenter,
+        # By default KerasHub measures the accuracy of one-hot targets.
+        {"optimizer": "sgd", "loss": OF_PIXELS, "metrics": ["sparse_categorical_accuracy"]},
+        MASKS,
     ),
 }  # fmt: skip
 NAMES = ("resnet18", "resnet50", "resnetv1d50")
