@@ -64,6 +64,7 @@ SLOW_PAGES = (
     "docs/resume.md",
     "docs/distributed.md",
     "docs/export.md",
+    "docs/backbones.md",
 )
 
 

@@ -36,22 +36,28 @@ def backbone(
         recipe: with the network, and what of it is frozen.
         levels: as of `features`.
         training: with convolutions that train fast; else of stock layers.
-        weights: of any source that `load_weights` takes; None: random ones.
+        weights: of a network with an output stride of 32, from any source that `load_weights`
+            takes. None: random ones.
         output_stride: as of `ResNet`.
 
     Returns:
         Pixels 0-255, `(batch, size, size, 3)`, to the maps of the levels. It normalises the pixels
         itself.
     """
+    shape = (recipe.size, recipe.size, 3)
+    conv = Conv2D if training else keras.layers.Conv2D
     model = ResNet(
         recipe.model,
         include_top=False,
-        input_shape=(recipe.size, recipe.size, 3),
+        input_shape=shape,
         output_stride=output_stride,
-        conv=Conv2D if training else keras.layers.Conv2D,
+        conv=conv,
     )
     if weights is not None:
-        load_weights(model, weights, skip_head=True)
+        # The classifier is not dilated, and `load_weights` refuses what computes something else.
+        classifier = ResNet(recipe.model, include_top=False, input_shape=shape)
+        load_weights(classifier, weights, skip_head=True)
+        model.set_weights(classifier.get_weights())
     freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
     return features(model, levels, any_size=False)
 

@@ -156,8 +156,7 @@ def detect(model: "keras.Model", images: np.ndarray, *, batch_size: int = 32) ->
     """
     import tensorflow as tf
 
-    # Not `model.predict`, which under Keras 3.15 gives keras-cv a tuple of images: it takes the
-    # number of images for their height, and anchors are at the wrong places.
+    # Not `predict_on_batch`: Keras 3.15 hands a tuple of images to keras-cv, which refuses it.
     spec = tf.TensorSpec((None, *images.shape[1:]), tf.float32)
     decoded = tf.function(
         lambda some: model.decode_predictions(model(some, training=False), some), [spec]
