@@ -117,7 +117,8 @@ class HeatmapLoss(keras.losses.Loss):
         self, image_size: Sequence[int], *, sigma: float = 2.0, name: str = "heatmap_loss"
     ):
         super().__init__(name=name)
-        self.image_size = (image_size[0], image_size[1])
+        height, width = image_size
+        self.image_size = (height, width)
         self.sigma = sigma
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

@@ -29,9 +29,9 @@ SIGMAS = (0.025,) * len(POINTS)
 
 # A crop is wider than the box of its digit by this factor, as in MMPose, times what is drawn from
 # the first range; its centre is moved by a share of the box's edge from the second. So the place of
-# a crop does not tell where the digit ends, as that of a detector's box does not; yet the whole
-# digit is in it.
-_PADDING, _SCALES, _SHIFTS = 1.25, (1.0, 1.3), (-0.1, 0.1)
+# a crop does not tell where the digit ends, as that of a detector's box does not. The first range
+# keeps points out of the outermost cells of the heatmaps, where `decode` moves none.
+_PADDING, _SCALES, _SHIFTS = 1.25, (1.2, 1.5), (-0.1, 0.1)
 
 _COLOURS = ((230, 60, 60), (255, 225, 25), (60, 180, 75), (70, 240, 240), (240, 50, 230))
 
