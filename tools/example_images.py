@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from resnet_keras.console import exit_with_one_line, load_tensorflow
+from resnet_keras.errors import InputError
+
 # Name, class number in its data set, and number of images.
 DIGITS = (("1", 1, 170), ("7", 7, 17), ("3", 3, 170), ("9", 9, 17))
 ARTICLES = (("shirt", 6, 600), ("t-shirt", 0, 60), ("sneaker", 7, 600), ("sandal", 5, 60))
@@ -25,6 +28,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir", help="of the prepared Fashion-MNIST")
     options = parser.parse_args()
+    exit_with_one_line()
+    if options.folder.exists():
+        raise InputError(f"this folder is there already: name another. Received: {options.folder}")
+    load_tensorflow()
     counts = write(options.folder, options.data_dir)
     print(
         f"{options.folder}: {sum(counts.values()):,} images of {len(counts)} classes, 3 bad files"
