@@ -17,7 +17,7 @@ RECIPE = KeypointRecipe(
     crop_size=64, head_filters=(256, 256, 256), sigma=2.0,
     size=128,
     batch_size=16, learning_rate=1e-3, weight_decay=1e-4, warmup_steps=20,
-    epochs=6, epoch_scenes=512,
+    epochs=10, epoch_scenes=512,
 )  # fmt: skip
 
 if __name__ == "__main__":
