@@ -1,6 +1,6 @@
 """ResNets for Keras 3: convert, evaluate, predict, export and report.
 
-To train, run a recipe: `run quickstart --epochs 2`. `run --help` lists the recipes.
+To train: `run quickstart --epochs 2`. `run --help` lists the recipes.
 `COMMAND --help` explains a command; `--version` prints the version.
 """
 

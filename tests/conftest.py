@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 from pth_writer import WRITERS
+from workers import pytest_xdist_auto_num_workers  # noqa: F401, a hook of pytest-xdist
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for those who import it before the package
 
 ROOT = Path(__file__).parents[1]
-
-
-def pytest_xdist_auto_num_workers(config):
-    """Three processes for the whole suite; chosen tests run in this one, so that -s shows them."""
-    options = config.option
-    chosen = options.file_or_dir or options.keyword or options.markexpr != "not slow"
-    return 0 if chosen else 3
 
 
 @pytest.fixture

@@ -401,6 +401,7 @@ def test_what_short_files_lack_of_a_sample_comes_from_the_others():
 # For each column of `Augmentation` a value, with what else must be set for it to matter.
 COLUMNS = {
     "train_size": ({"train_size": 24}, {}),
+    "train_resize": ({"train_resize": 40}, {}),
     "min_area": ({"min_area": 0.3}, {}),
     "padding": ({"padding": 4}, {}),
     "flip": ({"flip": True}, {}),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import pytest_xdist_auto_num_workers
+from workers import pytest_xdist_auto_num_workers
 
 import resnet_keras
 

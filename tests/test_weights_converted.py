@@ -98,6 +98,6 @@ def test_every_naming_says_what_it_is():
     assert titles == [
         *("keras.applications", "keras.applications until 2019", "KerasHub", "resnet_keras"),
         *("transformers", "detectron2", "Caffe2"),
-        *("MMSegmentation", "OpenMMLab", "pytorch-cifar", "timm", "torchvision"),
+        *("MMPose", "MMSegmentation", "OpenMMLab", "pytorch-cifar", "timm", "torchvision"),
         "torch.nn.Sequential",
     ]
