@@ -183,6 +183,7 @@ def test_an_unknown_name_is_an_attribute_error():
         resnet_keras.ResNext  # noqa: B018
 
 
+@pytest.mark.slow
 def test_submodules_are_modules_whatever_was_loaded_before(run_python):
     code = (
         "import resnet_keras; resnet_keras.train, resnet_keras.evaluate, resnet_keras.export;"
@@ -194,6 +195,7 @@ def test_submodules_are_modules_whatever_was_loaded_before(run_python):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet_keras", "resnet_keras.training", "resnet_keras.recipe"])
 def test_pydoc_shows_it(name):
     done = subprocess.run(

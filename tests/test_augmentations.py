@@ -237,7 +237,14 @@ AUGMENTATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+# What takes long to trace; `auto_augment` has the operations of both others.
+TRACED = ("rand_augment", "trivial_augment_wide")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in TRACED else n for n in AUGMENTATIONS],
+)
 def test_same_seed_same_pixels(name, any_policy):
     function = AUGMENTATIONS[name]
 

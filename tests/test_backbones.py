@@ -96,7 +96,6 @@ KINDS = {
     ),
 }  # fmt: skip
 NAMES = ("resnet18", "resnet50", "resnetv1d50")
-QUICK = ("keras-cv RetinaNet", "few resnet18")
 
 
 def values(outputs):
@@ -107,7 +106,7 @@ def values(outputs):
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        pytest.param(kind, name, marks=[] if (kind, name) == QUICK else pytest.mark.slow)
+        pytest.param(kind, name, marks=pytest.mark.slow)
         for kind in KINDS
         for name in ("few resnet18", *NAMES)
     ],

@@ -273,6 +273,7 @@ def test_statistics_on_jax_survive_a_mean_far_from_zero():
     assert np.abs(np.asarray(layer.moving_variance) - unbiased).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_jax_computes_the_same(run_python):
     done = run_python(
         "-m", "pytest", "-o", "addopts=", __file__,

@@ -269,6 +269,7 @@ def test_predict_gives_all_labels_above_the_threshold(short, tmp_path):
     assert len({len(answer["predictions"]) for answer in answers}) > 1
 
 
+@pytest.mark.slow
 def test_an_image_without_labels_is_shown_as_one(short, tmp_path, run_python):
     model = tmp_path / "model.keras"
     shutil.copy(short / "model.keras", model)
@@ -316,6 +317,7 @@ def test_a_threshold_is_a_probability_and_may_be_missing(tmp_path):
     assert not read_metadata(tmp_path / "model.keras").multi_label
 
 
+@pytest.mark.slow
 def test_without_validation_images_the_threshold_is_said_to_be_of_the_test_images(tmp_path, capfd):
     dataset = scenes(tmp_path / "data", {"train": 60, "test": 20}, kinds=2)
     run = train(recipe(tmp_path / "run", dataset, epochs=1))
@@ -357,9 +359,9 @@ def test_bounds_of_int8_are_of_decisions():
 @pytest.mark.parametrize(
     ("activation", "suffix"),
     [
-        *(("sigmoid", suffix) for suffix in (".tflite", ".onnx", ".keras")),
-        (None, ".tflite"),
-        *(pytest.param(None, suffix, marks=pytest.mark.slow) for suffix in (".onnx", ".keras")),
+        ("sigmoid", ".tflite"),
+        *(pytest.param("sigmoid", s, marks=pytest.mark.slow) for s in (".onnx", ".keras")),
+        *(pytest.param(None, s, marks=pytest.mark.slow) for s in (".tflite", ".onnx", ".keras")),
         *(pytest.param("relu", s, marks=pytest.mark.slow) for s in (".tflite", ".onnx", ".keras")),
     ],
 )
@@ -382,6 +384,7 @@ def test_heads_keep_their_activation(activation, suffix, colour_run, tmp_path):
     assert np.allclose(open_model_file(out).predict(images), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_fine_tuning_for_int8_keeps_the_sigmoid(colour_run):
     trained = keras.saving.load_model(colour_run / "model.keras", compile=False)
     clone = quantize.quantization_aware(trained)

@@ -667,6 +667,7 @@ def test_learning_rate_can_be_set():
     assert float(scheduled.learning_rate) == 0.125
 
 
+@pytest.mark.slow
 def test_jax_computes_the_same(run_python):
     done = run_python(
         "-m", "pytest", "-q", __file__, "-k",

@@ -119,7 +119,7 @@ def check(rows):
 
 
 def test_two_replicas_equal_one_device(run_python):
-    check(train(run_python, SMALL, "rsb", "lars", "all"))
+    check(train(run_python, SMALL, "lars", "all"))
 
 
 @pytest.mark.slow

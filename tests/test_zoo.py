@@ -79,6 +79,7 @@ assert keras.backend.backend() == "jax"
 """
 
 
+@pytest.mark.slow
 def test_keras_and_jax_alone_are_enough(tmp_path, checkpoint, run_python):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")

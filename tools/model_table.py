@@ -134,10 +134,15 @@ def measured() -> list[str]:
             continue
         results, recipe = json.loads((folder / "results.json").read_text()), _recipe(path)
         minutes, seconds = divmod(round(results["train_seconds"]), 60)
+        if "top1" in results:
+            what = f"`{recipe.model}` on {recipe.dataset}, {results['examples']:,} test images"
+            result = f"{100 * results['top1']:.2f} % top-1"
+        else:
+            what = f"{recipe.TASK} with `{recipe.model}`, {results['scenes']:,} test scenes"
+            result = f"{results['measure']} {results[results['measure']]:.3f}"
         rows.append(
-            f"| `{recipe.model}` on {recipe.dataset}, {results['examples']:,} test images | "
-            f"[{100 * results['top1']:.2f} % top-1](results/{path.stem}), trained in {minutes} min "
-            f"{seconds} s | `python recipes/{path.name}` |"
+            f"| {what} | [{result}](results/{path.stem}), trained in {minutes} min {seconds} s | "
+            f"`python recipes/{path.name}` |"
         )
     for what, name, title, peers in BENCHMARKS:
         found = json.loads((ROOT / "results" / "benchmarks" / f"{name}.json").read_text())
