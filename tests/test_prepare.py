@@ -47,10 +47,18 @@ def tar(members):
     return file.getvalue()
 
 
-def train_members():
+def noise(value):
+    """Make a JPEG of random pixels, whose seed is `value`."""
+    pixels = np.random.default_rng(value).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def train_members(image=jpeg):
     return {
         f"{synset}.tar": tar(
-            {f"{synset}_{i}.JPEG": jpeg(60 * number + i) for i in range(1, PER_CLASS + 1)}
+            {f"{synset}_{i}.JPEG": image(60 * number + i) for i in range(1, PER_CLASS + 1)}
         )
         for number, synset in enumerate(SYNSETS)
     }
@@ -190,7 +198,8 @@ np.savez(folder / "end.npz", *model.get_weights(), loss=fitted.rows[-1]["loss"])
 def test_two_replicas_make_the_steps_of_one_device_in_every_kind_of_recipe(
     miniature, tmp_path, run_python, name
 ):
-    miniature()
+    # Where all pixels are alike, batch norm divides by nearly nothing, and enlarges rounding.
+    miniature(train=tar(train_members(noise)))
     network = "resnetv1d50" if name == "gluoncv" else "resnet50"
     ends = []
     for count in (1, 2):
