@@ -17,7 +17,7 @@ from resnet_keras.vision.detection import DetectionRecipe, Found, coco_map
 from resnet_keras.vision.recipe import SceneRecipe
 from resnet_keras.vision.scenes import Scene
 from resnet_keras.vision.segmentation import SegmentationRecipe, confusion, mean_iou
-from resnet_keras.vision.task import Picture, Task
+from resnet_keras.vision.task import Figure, Task
 from resnet_keras.vision.training import train
 
 # Recipes.
@@ -108,7 +108,7 @@ class Ink(Task[InkRecipe]):
         images = np.stack([scene.image for scene in scenes])
         found = np.asarray(model.predict_on_batch(images))[..., 0] > 0
         right = (found == np.stack([scene.mask > 0 for scene in scenes])).mean()
-        return {"right": float(right)}, [Picture(images[0], "<b>the first</b>")]
+        return {"right": float(right)}, [Figure(images[0], "<b>the first</b>")]
 
 
 INK = InkRecipe(

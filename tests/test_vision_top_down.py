@@ -102,11 +102,11 @@ class Perfect:
 
 def test_all_digits_of_all_scenes_are_measured():
     scenes = [digit_scene("test", n) for n in range(5)]
-    results, pictures = TopDown(SMALL).test(Perfect(scenes), scenes)
+    results, figures = TopDown(SMALL).test(Perfect(scenes), scenes)
     assert results["pck"] == 1 and results["oks"] > 0.9
     assert results["digits"] == sum(len(scene.boxes) for scene in scenes)
     assert [results[f"pck {name}"] for name in POINTS] == [1] * 5
-    assert len(pictures) == 5 and pictures[0].image.shape == (128, 128, 3)
+    assert len(figures) == 5 and figures[0].image.shape == (128, 128, 3)
     # A pixel of a crop is 1.5 to 1.875 / 64 of the box: 2 are near enough, 9 are 21 % or more.
     assert TopDown(SMALL).test(Perfect(scenes, 2), scenes)[0]["pck"] == 1
     results, _ = TopDown(SMALL).test(Perfect(scenes, -9), scenes)

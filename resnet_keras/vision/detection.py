@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_keras.recipe.columns import column
 from resnet_keras.vision.recipe import Backbone, Optimization, Run, SceneRecipe
-from resnet_keras.vision.task import Picture, Task
+from resnet_keras.vision.task import Figure, Task
 
 if TYPE_CHECKING:
     import keras
@@ -139,11 +139,11 @@ class Detection(Task[DetectionRecipe]):
 
     def test(
         self, model: "keras.Model", scenes: "Sequence[Scene]"
-    ) -> tuple[dict[str, float], list[Picture]]:
+    ) -> tuple[dict[str, float], list[Figure]]:
         """Measure COCO's mAP; see `Task.test`."""
         found = detect(model, np.stack([scene.image for scene in scenes]))
-        pictures = [_drawn(scene, of) for scene, of in zip(scenes, found, strict=True)]
-        return coco_map(scenes, found), pictures
+        figures = [_drawn(scene, of) for scene, of in zip(scenes, found, strict=True)]
+        return coco_map(scenes, found), figures
 
 
 def detect(model: "keras.Model", images: np.ndarray, *, batch_size: int = 32) -> list[Found]:
@@ -223,7 +223,7 @@ def _coco_box(box: np.ndarray) -> dict[str, Any]:
     return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
 
 
-def _drawn(scene: "Scene", found: Found, least: float = 0.3) -> Picture:
+def _drawn(scene: "Scene", found: Found, least: float = 0.3) -> Figure:
     """Draw the boxes that were found with some confidence."""
     from PIL import Image, ImageDraw
 
@@ -239,4 +239,4 @@ def _drawn(scene: "Scene", found: Found, least: float = 0.3) -> Picture:
         for digit, score in zip(found.classes[sure], found.scores[sure], strict=True)
     )
     true = ", ".join(map(str, sorted(scene.classes)))
-    return Picture(np.asarray(image), f"{said or 'nothing'}; true: {true}")
+    return Figure(np.asarray(image), f"{said or 'nothing'}; true: {true}")

@@ -10,16 +10,16 @@ from resnet_keras.report.images import image
 from resnet_keras.report.page import document, exports_section, recipe_section
 from resnet_keras.report.runs import Run
 from resnet_keras.report.text import duration, escape
-from resnet_keras.vision.task import Picture, Task
+from resnet_keras.vision.task import Figure, Task
 
 
-def page(task: Task, folder: Path, pictures: Sequence[Picture]) -> str:
+def page(task: Task, folder: Path, figures: Sequence[Figure]) -> str:
     """Write the page.
 
     Args:
         task: whose run it is.
         folder: of the run, which is finished.
-        pictures: of predictions.
+        figures: of predictions.
 
     Returns:
         HTML, ASCII characters only.
@@ -28,7 +28,7 @@ def page(task: Task, folder: Path, pictures: Sequence[Picture]) -> str:
     parts = (
         _tiles(task, run),
         _curves(run),
-        _predictions(pictures),
+        _predictions(figures),
         exports_section(run),
         recipe_section(run, type(task.recipe)),
     )
@@ -71,12 +71,12 @@ def _curves(run: Run) -> str:
     return f'<h2>Training</h2><div class="figures">{figures}</div>'
 
 
-def _predictions(pictures: Sequence[Picture]) -> str:
+def _predictions(figures: Sequence[Figure]) -> str:
     """Show what the network makes of the first test scenes."""
     shown = "".join(
         f'<figure class="image">{image(pixels, f"test scene {n}")}'
         f'<span class="soft">{escape(caption)}</span></figure>'
-        for n, (pixels, caption) in enumerate(pictures)
+        for n, (pixels, caption) in enumerate(figures)
     )
     return (
         "<h2>Predictions</h2><p class='soft'>The first test scenes, none of them chosen.</p>"

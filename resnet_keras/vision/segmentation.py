@@ -8,7 +8,7 @@ import numpy as np
 
 from resnet_keras.recipe.columns import column
 from resnet_keras.vision.recipe import Backbone, Optimization, Run, SceneRecipe
-from resnet_keras.vision.task import Picture, Task
+from resnet_keras.vision.task import Figure, Task
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The background, and ten digits.
 CLASSES = 11
 
-# A colour for each class in pictures; the background has none.
+# A colour for each class in figures; the background has none.
 _COLOURS = np.array(
     [(0, 0, 0), (230, 60, 60), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48),
      (145, 30, 180), (70, 240, 240), (240, 50, 230), (210, 245, 60), (250, 190, 212)],
@@ -112,13 +112,13 @@ class Segmentation(Task[SegmentationRecipe]):
 
     def test(
         self, model: "keras.Model", scenes: "Sequence[Scene]"
-    ) -> tuple[dict[str, float], list[Picture]]:
+    ) -> tuple[dict[str, float], list[Figure]]:
         """Measure the mean IoU; see `Task.test`."""
         masks = segment(model, np.stack([scene.image for scene in scenes]))
         counts = confusion(np.stack([scene.mask for scene in scenes]), masks, CLASSES)
-        pictures = [_drawn(scene, mask) for scene, mask in zip(scenes, masks, strict=True)]
+        figures = [_drawn(scene, mask) for scene, mask in zip(scenes, masks, strict=True)]
         accuracy = float(np.trace(counts) / counts.sum())
-        return {"mean_iou": mean_iou(counts), "pixel_accuracy": accuracy}, pictures
+        return {"mean_iou": mean_iou(counts), "pixel_accuracy": accuracy}, figures
 
 
 def segment(model: "keras.Model", images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
@@ -162,7 +162,7 @@ def mean_iou(counts: np.ndarray) -> float:
     return float((both[either > 0] / either[either > 0]).mean())
 
 
-def _drawn(scene: "Scene", mask: np.ndarray) -> Picture:
+def _drawn(scene: "Scene", mask: np.ndarray) -> Figure:
     """Lay the predicted classes over a scene."""
     inked = mask > 0
     image = scene.image // 2
@@ -170,4 +170,4 @@ def _drawn(scene: "Scene", mask: np.ndarray) -> Picture:
     found = ", ".join(str(n - 1) for n in np.flatnonzero(np.bincount(mask.ravel()) > 40) if n)
     true = ", ".join(map(str, sorted(scene.classes)))
     right = 100 * (mask == scene.mask).mean()
-    return Picture(image, f"{found or 'nothing'}; true: {true}; {right:.1f} % of pixels")
+    return Figure(image, f"{found or 'nothing'}; true: {true}; {right:.1f} % of pixels")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=SceneRecipe)
 
 
-class Picture(NamedTuple):
+class Figure(NamedTuple):
     """What a network makes of a scene, for the report.
 
     Attributes:
@@ -72,7 +72,7 @@ class Task(abc.ABC, Generic[R]):
     @abc.abstractmethod
     def test(
         self, model: "keras.Model", scenes: Sequence["Scene"]
-    ) -> tuple[dict[str, float], list[Picture]]:
+    ) -> tuple[dict[str, float], list[Figure]]:
         """Measure a network.
 
         Args:
@@ -80,7 +80,7 @@ class Task(abc.ABC, Generic[R]):
             scenes: that it has not seen.
 
         Returns:
-            The numbers of `MEASURES` and any others, and pictures of some predictions.
+            The numbers of `MEASURES` and any others, and figures of some predictions.
         """
 
     def require_packages(self) -> None:

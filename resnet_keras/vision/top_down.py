@@ -13,7 +13,7 @@ from resnet_keras.console import say
 from resnet_keras.recipe.checks import refuse
 from resnet_keras.recipe.columns import column
 from resnet_keras.vision.recipe import Backbone, Optimization, Run, SceneRecipe
-from resnet_keras.vision.task import Picture, Task
+from resnet_keras.vision.task import Figure, Task
 
 if TYPE_CHECKING:
     import keras
@@ -127,7 +127,7 @@ class TopDown(Task[KeypointRecipe]):
 
     def test(
         self, model: "keras.Model", scenes: "Sequence[Scene]"
-    ) -> tuple[dict[str, float], list[Picture]]:
+    ) -> tuple[dict[str, float], list[Figure]]:
         """Measure PCK and OKS of all digits; see `Task.test`."""
         from resnet_keras.vision.keypoints import decode, oks, pck
 
@@ -145,12 +145,12 @@ class TopDown(Task[KeypointRecipe]):
         near = pck(points, truth, edges.max(1))
         similar = oks(points, truth, edges.prod(1), SIGMAS)
         ends = np.cumsum([len(some) for some in cut])[:-1]
-        pictures = [
+        figures = [
             _drawn(scene, some) for scene, some in zip(scenes, np.split(points, ends), strict=True)
         ]
         shares = {f"pck {name}": float(share) for name, share in zip(POINTS, near, strict=True)}
         measured = {"pck": float(near.mean()), "oks": float(similar.mean()), "digits": len(every)}
-        return measured | shares, pictures
+        return measured | shares, figures
 
 
 def corners_and_centres(boxes: np.ndarray) -> np.ndarray:
@@ -267,7 +267,7 @@ def export_heatmaps(
     }
 
 
-def _drawn(scene: "Scene", found: np.ndarray) -> Picture:
+def _drawn(scene: "Scene", found: np.ndarray) -> Figure:
     """Mark the key points that were found in a scene, `(digits, 5, 2)`, and the boxes that are."""
     image = Image.fromarray(scene.image // 2)
     pen = ImageDraw.Draw(image)
@@ -277,4 +277,4 @@ def _drawn(scene: "Scene", found: np.ndarray) -> Picture:
         for (x, y), colour in zip(points, _COLOURS, strict=True):
             pen.ellipse((x - 1.5, y - 1.5, x + 0.5, y + 0.5), outline=colour, fill=colour)
     far = np.abs(found - corners_and_centres(scene.boxes)[..., :2]).max()
-    return Picture(np.asarray(image), f"largest error {far:.1f} pixels; boxes are the true ones")
+    return Figure(np.asarray(image), f"largest error {far:.1f} pixels; boxes are the true ones")

@@ -88,7 +88,7 @@ def test_scenes(task: Task) -> "list[Scene]":
 
 
 def write_report(task: Task, folder: Path) -> Path:
-    """Write `report.html` about a finished run: its results, curves, pictures and recipe.
+    """Write `report.html` about a finished run: its results, curves, figures and recipe.
 
     Args:
         task: whose run it is.
@@ -102,9 +102,9 @@ def write_report(task: Task, folder: Path) -> Path:
     from resnet_keras.vision.page import page
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    _, pictures = task.test(model, test_scenes(task)[:_SHOWN])
+    _, figures = task.test(model, test_scenes(task)[:_SHOWN])
     path = folder / "report.html"
-    write_text(path, page(task, folder, pictures))
+    write_text(path, page(task, folder, figures))
     return path
 
 
