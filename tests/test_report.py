@@ -105,7 +105,7 @@ def test_a_run_ends_with_its_report(digits_run):
     ("confidence", "right", "word"), [(0.9, 3, "overconfident"), (0.6, 9, "underconfident")]
 )
 def test_the_page_tells_over_from_underconfidence(confidence, right, word):
-    """Ten images of one confidence, of which so many are right."""
+    """Ten images of one confidence, of which `right` are right."""
     labels = np.arange(10) >= right
     saved = Predictions(
         scores=np.float32([[confidence, 1 - confidence]] * 10), labels=labels.astype(np.int64),

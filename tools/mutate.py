@@ -13,7 +13,7 @@ Each mutant is written into a copy of the repository, and a fork of this process
 TensorFlow already, runs the fast tests of its own module there: those that ran code of its file
 when all of them passed, the quickest of a file first, until one fails. A mutant is killed by a test
 that fails, an error while tests are collected, or a time limit; else it survives. Results are lines
-of JSON in `--out`, so that the same command goes on after an interruption; with `--again`, it runs
+of JSON in `--out`, so that the same command resumes after an interruption; with `--again`, it runs
 the survivors once more. Equivalent mutants, which no test can tell from the code, are listed with
 their reasons in tools/mutate_equivalents.toml and do not count.
 """
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 EQUIVALENTS = Path(__file__).with_name("mutate_equivalents.toml")
 
-# A mutant may take this many times as long as its tests without it, and at least so many seconds.
+# A mutant may take this many times as long as its tests without it, and at least this many seconds.
 PATIENCE, LEAST_SECONDS = 4, 60
 
 
