@@ -13,11 +13,11 @@ statistics of its batch norms.
 from resnet_keras.vision.detection import Detection, DetectionRecipe
 
 RECIPE = DetectionRecipe(
-    model="resnet18", crops=1600, crop_epochs=5, freeze=0, norm_eval=True,
+    model="resnet18", crops=1600, crop_epochs=3, freeze=0, norm_eval=True,
     head_layers=1, box_weight=4.0,
     size=128,
     batch_size=8, learning_rate=5e-4, weight_decay=1e-4, warmup_steps=50,
-    epochs=8, epoch_scenes=512,
+    epochs=7, epoch_scenes=512,
 )  # fmt: skip
 
 if __name__ == "__main__":
