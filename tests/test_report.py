@@ -19,12 +19,22 @@ from resnet_keras.model_files import Metadata, open_model_file, read_metadata
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.report import model_card, with_predictions, write_report
 from resnet_keras.report.activation_maps import grad_cam
+from resnet_keras.report.charts import lines
 from resnet_keras.report.predictions import accuracy_section, wilson_interval
 from resnet_keras.report.runs import read_run
 from resnet_keras.report.text import escape, escape_code, escape_markdown
 
 # Markup, a script, an escape sequence, a bidirectional override, half of a surrogate pair.
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">&amp;\x1b[31m\u202e\ud800'"
+
+
+def test_numbers_at_an_axis_do_not_reach_its_label():
+    chart = lines({"rate": [(1, 5e-4), (2, 0)]}, x_label="x", y_label="y", show=str, low=0.0)
+    number = r'class="tick" x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]*)'
+    ends = {text: float(x) for x, text in re.findall(number, chart)}
+    assert "0.0004" in ends
+    # The label, turned, is 12 units wide around 12; a digit of the numbers is 6 units wide.
+    assert all(x - 6 * len(text) > 18 for text, x in ends.items())
 
 
 @pytest.mark.parametrize("spec", ["resnet20_cifar", "resnet18_cifar"])

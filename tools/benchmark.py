@@ -1,8 +1,8 @@
 """Ours against what people would use instead, alternated in one run on one machine.
 
     pip install -r tools/benchmark-requirements.txt
-    python tools/benchmark.py {train,transfer,infer,pipeline,export,startup,backup,growth,all}
-        [--rounds 5]
+    python tools/benchmark.py {train,transfer,infer,pipeline,evaluate,export,startup,backup,growth,
+        all} [--rounds 5]
     python tools/benchmark.py train --backend jax --net resnet50 --batch-size 256
     python tools/benchmark.py files --before FOLDER --after FOLDER
 
@@ -87,7 +87,7 @@ def compare(options) -> dict[str, dict]:
 
 def measure(worker: str, arguments: dict, options) -> dict | None:
     """One measurement in a fresh process; None where it cannot be made."""
-    peer = worker.startswith("pipelines.torchvision")
+    peer = worker.partition(".")[2].startswith("torchvision")
     command = [options.peer_python if peer else sys.executable, "-m", "contestants", worker]
     command += [json.dumps(arguments)]
     path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -266,6 +266,23 @@ def compare_pipelines(options, folder):
     )
 
 
+def compare_evaluation(options, folder):
+    """JPEG files in folders to scores, on all cores."""
+    images = Path(folder) / "images"
+    images.mkdir()
+    write_images(images)
+    for verb, others in (("evaluate", {"torchvision": "torchvision"}), ("predict", {})):
+        peers = {"keras.applications": f"applications_{verb}", **others}
+        yield (
+            f"{verb}, 500x375 JPEG to the scores of ResNet-50, float32",
+            "images_per_second",
+            {
+                name: (f"evaluation.{worker}", {"folder": folder})
+                for name, worker in {"ours": f"ours_{verb}", **peers}.items()
+            },
+        )
+
+
 def compare_exports(options, folder):
     """A trained network to files."""
     yield (
@@ -302,6 +319,7 @@ COMPARISONS = {
     "transfer": compare_transfer,
     "infer": compare_inference,
     "pipeline": compare_pipelines,
+    "evaluate": compare_evaluation,
     "export": compare_exports,
     "startup": compare_startup,
     "backup": compare_backups,

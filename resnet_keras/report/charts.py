@@ -11,6 +11,8 @@ from resnet_keras.report.text import escape, percent
 # In units of the SVG: about as wide as a phone, so that text can be read there.
 WIDTH = 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
+# Width of a letter of the numbers at an axis, about.
+_LETTER = 6.2
 
 # Up to this many points of a curve can be hovered.
 _MOST_DOTS = 200
@@ -86,7 +88,7 @@ def intervals(
         y_label: of the axis, with its unit.
     """
     step = 21
-    left = 40 + 6.2 * max(min(len(row[0]), 13) for row in rows)
+    left = 40 + _LETTER * max(min(len(row[0]), 13) for row in rows)
     low = math.floor(min(row[2] for row in rows) * 20) / 20  # rounded down to 5 %
     high = max(row[3] for row in rows)
     height = _TOP + step * len(rows) + _BOTTOM
@@ -213,7 +215,7 @@ class _Frame:
         x: the values at the ends of the x axis.
         y: the values at the ends of the y axis.
         height: of the chart.
-        left: place of the y axis.
+        left: place of the y axis; by default there is room for its numbers.
         grid: "x" also draws vertical lines.
         logarithmic: use a logarithmic y axis.
     """
@@ -224,7 +226,7 @@ class _Frame:
         y: tuple[float, float],
         height: float,
         *,
-        left: float = _LEFT,
+        left: float | None = None,
         grid: str = "y",
         logarithmic: bool = False,
     ):
@@ -233,6 +235,11 @@ class _Frame:
             y = (min(y[0], 10 ** math.floor(math.log10(y[1]))), y[1])
         self.low_x, self.high_x = x if x[0] != x[1] else (x[0] - 0.5, x[1] + 0.5)
         self.low_y, self.high_y = y if y[0] != y[1] else (y[0] - 0.5, y[1] + 0.5)
+        powers = self.scale is math.log10
+        self.y_ticks = (_powers if powers else _ticks)(self.low_y, self.high_y, 5)
+        if left is None:
+            longest = max((len(f"{tick:g}") for tick in self.y_ticks), default=0)
+            left = max(_LEFT, 26 + _LETTER * longest)
         self.left, self.height, self.grid = left, height, grid
 
     def x(self, value: float) -> float:
@@ -265,9 +272,7 @@ class _Frame:
             clip: cut off what is outside the axes.
         """
         x_ticks = _ticks(self.low_x, self.high_x, 6) if x_ticks is None else x_ticks
-        if y_ticks is None:
-            powers = self.scale is math.log10
-            y_ticks = (_powers if powers else _ticks)(self.low_y, self.high_y, 5)
+        y_ticks = self.y_ticks if y_ticks is None else y_ticks
         base, right = self.height - _BOTTOM, WIDTH - _RIGHT
         axes = []
         for tick in y_ticks:

@@ -241,9 +241,10 @@ def exports_section(run: Run) -> str:
         '<h2>Exports</h2><figure><h3>Parity with model.keras</h3><div class="wide"><table>'
         "<tr><th>file</th>"
         + "".join(f'<th class="n">{head}</th>' for head in heads)
-        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences of probabilities on "
-        "test images. Latency: the median for one image at a time, on the machine that exported "
-        f"the file. Lines for the programs that open it: {CLIENTS}.</figcaption></figure>"
+        + f"</tr>{''.join(rows)}</table></div><figcaption>Differences of probabilities, or of "
+        "features as shares of the largest, on test images. Latency: the median for one image at "
+        "a time, on the machine that exported the file. Lines for the programs that open it: "
+        f"{CLIENTS}.</figcaption></figure>"
     )
 
 

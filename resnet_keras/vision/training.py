@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,7 @@ def train(task: Task) -> Path:
 
     if (backend := keras.backend.backend()) != "tensorflow":
         raise InputError(f"this training needs TensorFlow. Received: KERAS_BACKEND={backend}")
-    with ExitStack() as stack, quiet_retracing(), warnings.catch_warnings():
-        # keras-cv gives its networks images, where they were built with a dict of images.
-        warnings.filterwarnings("ignore", "(?s).*structure of `inputs` doesn't match", UserWarning)
+    with ExitStack() as stack, quiet_retracing(), _images_or_a_dict_of_them():
         # Before the first step and after the last one; between them the run saves first.
         stack.enter_context(stopping(f"To resume: {command()}"))
         stack.enter_context(backup.alone(folder))
@@ -102,7 +101,8 @@ def write_report(task: Task, folder: Path) -> Path:
     from resnet_keras.vision.page import page
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    _, figures = task.test(model, test_scenes(task)[:_SHOWN])
+    with _images_or_a_dict_of_them():
+        _, figures = task.test(model, test_scenes(task)[:_SHOWN])
     path = folder / "report.html"
     write_text(path, page(task, folder, figures))
     return path
@@ -110,6 +110,14 @@ def write_report(task: Task, folder: Path) -> Path:
 
 # Scenes in the report.
 _SHOWN = 24
+
+
+@contextmanager
+def _images_or_a_dict_of_them() -> Iterator[None]:
+    """Let keras-cv give its networks images, where they were built with a dict of images."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*structure of `inputs` doesn't match", UserWarning)
+        yield
 
 
 def _trained(task: Task, folder: Path, policy: str) -> "tuple[keras.Model, list[dict[str, Any]]]":

@@ -10,7 +10,7 @@ def predict_ours(folder: str) -> dict:
     """What `evaluate` and `predict` do with a .keras file."""
     from resnet_keras.model_files import open_model_file
 
-    model_file = open_model_file(_our_model(folder))
+    model_file = open_model_file(our_model(folder))
     return _predict_speed(model_file.predict, 32, "uint8")
 
 
@@ -175,7 +175,7 @@ def _tflite_speed(content: bytes, macs: int) -> dict:
     return {"images_per_second": speed, "GMAC_per_second": speed * macs / 1e9}
 
 
-def _our_model(folder: str, version: str = "1.5") -> Path:
+def our_model(folder: str, version: str = "1.5") -> Path:
     """Write a ResNet-50 as `.keras`: speed does not depend on how well it was trained.
 
     But int8 needs ranges: blocks that still begin as the identity have none.
@@ -231,7 +231,7 @@ def _write(folder: str, path: Path, quantize: str = "none", version: str = "1.5"
     elif quantize != "none":
         options = {"quantize": quantize}
     row = format_named(path)
-    model = folded(load_keras(_our_model(folder, version)), rescaling=row.rescaling)
+    model = folded(load_keras(our_model(folder, version)), rescaling=row.rescaling)
     row.module.write(model, path, Metadata(Preprocessing(224, 256)), **options)
 
 
