@@ -1,6 +1,8 @@
 """What Keras' backend computes on, and how many images at a time suit it."""
 
+import functools
 import math
+from pathlib import Path
 
 # Pixels of a batch on a CPU: what its first layers write still lies in the caches.
 _PIXELS = 8 * 224 * 224
@@ -19,6 +21,13 @@ def kinds() -> set[str]:
     import tensorflow as tf
 
     return {device.device_type for device in tf.config.list_physical_devices()}
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Return what the processor can do, such as avx512f, by Linux's words; elsewhere nothing."""
+    cpu = Path("/proc/cpuinfo")
+    return frozenset(cpu.read_text(encoding="utf-8").split() if cpu.exists() else [])
 
 
 def forward_batch(size: tuple[int, int]) -> int:

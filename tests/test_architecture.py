@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "resnet_keras"
 # From the bottom to the top; modules of a layer do not import each other unless named below.
 LAYERS = [
     {"specs", "errors", "text", "registration"},
-    {"preprocessing", "signals", "console", "arguments"},
+    {"preprocessing", "signals", "console", "arguments", "devices"},
     {"files"},
     {"internals"},
-    {"layers", "optimizers", "losses", "clones", "devices"},
+    {"layers", "optimizers", "losses", "clones"},
     {"recipe"},
     {"augmentations"},
     {"models", "data"},

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from slopes import slopes
 
-from resnet_keras.layers import BatchNormalization, Conv2D
+from resnet_keras.devices import cpu_flags
+from resnet_keras.layers import (
+    BatchNormalization,
+    Conv2D,
+    _images_gradient,
+    _kernel_gradient,
+    _lacks_avx512,
+    _large_beside,
+)
 
 IMAGES = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 7))
 
@@ -217,6 +225,85 @@ def test_small_maps_have_products_for_their_weights():
     assert operations(30, "bfloat16", padding="same") == (0, 1)
     assert operations(31, **strided) == (0, 1)
     assert operations(None, **strided) == (0, 1)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (7, 5), (8, 11)])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding", "dilation"),
+    [
+        ((3, 3), (1, 1), "SAME", (1, 1)),
+        ((3, 3), (1, 1), "SAME", (2, 2)),
+        ((5, 3), (1, 1), "SAME", (1, 3)),
+        ((1, 1), (1, 1), "SAME", (1, 1)),
+        ((1, 1), (2, 2), "SAME", (1, 1)),
+        ((1, 1), (2, 3), "VALID", (1, 1)),
+        ((2, 2), (2, 1), "VALID", (1, 1)),
+        ((2, 2), (1, 1), "VALID", (1, 3)),
+        ((2, 1), (3, 2), "VALID", (1, 1)),
+    ],
+)
+def test_gradients_by_products_are_those_of_tensorflow(size, kernel, strides, padding, dilation):
+    import tensorflow as tf
+
+    span = [1 + d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if padding == "VALID" and any(np.less(size, span)):
+        size = (8, 11)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, *size, 4))
+    kernel = rng.normal(size=(*kernel, 4, 5))
+    # A kernel with an even edge has no padding here.
+    zeros = [n // 2 if padding == "SAME" else 0 for n in span]
+    x, weights = tf.Variable(images), tf.Variable(kernel)
+    with tf.GradientTape() as tape:
+        padded = tf.pad(x, [(0, 0), *((n, n) for n in zeros), (0, 0)])
+        outputs = tf.nn.convolution(padded, weights, strides, "VALID", dilations=dilation)
+        upstream = rng.normal(size=outputs.shape)
+        loss = tf.reduce_sum(outputs * upstream)
+    upstream, geometry = tf.constant(upstream), (strides, zeros, dilation)
+    found = (
+        _images_gradient(size, upstream, weights, *geometry),
+        _kernel_gradient(x, upstream, weights.shape, *geometry),
+    )
+    for ours, theirs in zip(found, tape.gradient(loss, [x, weights]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_products_for_images_are_where_the_kernel_is_large_beside_the_map():
+    """By measurements with AVX2: input gradient against product, in ms, are in the comments."""
+    assert _large_beside((3, 3, 512, 512), (2, 2))  # 936, 33
+    assert _large_beside((3, 3, 512, 512), (14, 14))
+    assert _large_beside((3, 3, 256, 256), (8, 8))  # 111, 78
+    assert not _large_beside((3, 3, 256, 256), (14, 14))  # 230, 235
+    assert not _large_beside((3, 3, 64, 64), (8, 8))  # 3.1, 2.2, before the results are added up
+    assert _large_beside((1, 1, 64, 64), (56, 56))
+    assert not _large_beside((1, 3, 64, 64), (56, 56))
+    assert not _large_beside((3, 1, 64, 64), (56, 56))
+    assert [_lacks_avx512(flags) for flags in ({"avx2"}, {"avx2", "avx512f"}, set())] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_image_gradients_are_products_only_in_float32_and_without_avx512(dtype, dilation):
+    import tensorflow as tf
+
+    arguments = {"padding": "same", "dilation_rate": dilation, "use_bias": False}
+    layer = Conv2D(128, 3, dtype=dtype, **arguments)
+    layer.build((None, 4, 4, 128))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4, 4, 128), dtype)])
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x) ** 2)
+        return tape.gradient(loss, [x, layer.kernel.value])
+
+    kinds = [op.type for op in gradients.get_concrete_function().graph.get_operations()]
+    products = dtype == "float32" and _lacks_avx512(cpu_flags())
+    assert kinds.count("Conv2DBackpropInput") == (0 if products else 1)
+    of_kernel = dtype == "bfloat16" if dilation == 1 else products
+    assert kinds.count("Conv2DBackpropFilter") == (0 if of_kernel else 1)
 
 
 def _definition(x, gamma, beta):

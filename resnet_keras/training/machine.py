@@ -6,10 +6,9 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from resnet_keras.devices import kinds
+from resnet_keras.devices import cpu_flags, kinds
 
 
 @contextmanager
@@ -101,6 +100,4 @@ def _version(name: str) -> str:
 
 def _bfloat16_units() -> bool:
     """Tell whether the processor multiplies bfloat16 (AVX-512 BF16 or AMX), as Linux knows."""
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text(encoding="utf-8").split() if cpu.exists() else []
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
