@@ -275,6 +275,8 @@ def test_products_for_images_are_where_the_kernel_is_large_beside_the_map():
     assert _large_beside((3, 3, 256, 256), (8, 8))  # 111, 78
     assert not _large_beside((3, 3, 256, 256), (14, 14))  # 230, 235
     assert not _large_beside((3, 3, 64, 64), (8, 8))  # 3.1, 2.2, before the results are added up
+    assert _large_beside((3, 3, 48, 64), (2, 3))  # 512 weights at a place for each output
+    assert not _large_beside((3, 3, 48, 63), (2, 3))
     assert _large_beside((1, 1, 64, 64), (56, 56))
     assert not _large_beside((1, 3, 64, 64), (56, 56))
     assert not _large_beside((3, 1, 64, 64), (56, 56))
