@@ -12,11 +12,11 @@ scenes. The backbone first learns to classify single digits.
 from resnet_keras.vision.segmentation import Segmentation, SegmentationRecipe
 
 RECIPE = SegmentationRecipe(
-    model="resnet18", crops=1600, crop_epochs=5, freeze=-1, norm_eval=True,
+    model="resnet18", crops=4000, crop_epochs=6, freeze=-1, norm_eval=True,
     dilations=(1, 2, 3), head_filters=128,
     size=128,
     batch_size=8, learning_rate=1e-3, weight_decay=1e-4, warmup_steps=50,
-    epochs=8, epoch_scenes=512,
+    epochs=10, epoch_scenes=512,
 )  # fmt: skip
 
 if __name__ == "__main__":
