@@ -5,9 +5,43 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from resnet_keras.vision.scenes import LARGEST, MOST, SMALLEST, digit_scene, scene_batches
+from resnet_keras.vision.recipe import Deformation
+from resnet_keras.vision.scenes import (
+    LARGEST,
+    MOST,
+    SMALLEST,
+    _deformed,
+    digit_scene,
+    scene_batches,
+)
 
+DEFORMATION = Deformation(rotate=30, scale=0.3, shear=0.3)
 SCENES = {split: [digit_scene(split, n, seed=3) for n in range(12)] for split in ("train", "test")}
+SCENES["deformed"] = [digit_scene("train", n, seed=3, deformation=DEFORMATION) for n in range(12)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_digits_are_deformed_by_up_to_what_was_asked_for(seed):
+    ink = np.zeros((40, 40))
+    ink[10:30, 16:24] = 1
+
+    def deformed(**most):
+        moved = _deformed(ink, Deformation(**most), np.random.default_rng(seed))
+        ys, xs = np.nonzero(moved > 0.5)
+        return moved, ys, xs
+
+    angle, wide, high, lean = np.random.default_rng(seed).uniform(-1, 1, 4)
+    turned = Image.fromarray(ink.astype(np.float32)).rotate(50 * angle, Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(deformed(rotate=50)[0], turned, atol=1e-5)
+
+    _, ys, xs = deformed(scale=0.4)
+    assert abs(np.ptp(xs) + 1 - 8 / (1 + 0.4 * wide)) <= 1.01
+    assert abs(np.ptp(ys) + 1 - 20 / (1 + 0.4 * high)) <= 1.01
+
+    _, ys, xs = deformed(shear=0.5)  # a row further down begins further to the left
+    assert np.ptp(ys) + 1 == 20
+    moved = xs[ys == 28].min() - xs[ys == 11].min()
+    assert abs(moved + 0.5 * lean * 17) <= 1.01
 
 
 @pytest.mark.parametrize("split", SCENES)
@@ -61,6 +95,7 @@ def test_digits_are_of_the_people_of_the_split(split, first, last):
 
 
 def test_a_scene_depends_on_its_number_alone():
+    assert not np.array_equal(SCENES["deformed"][5].image, SCENES["train"][5].image)
     again = digit_scene("train", 5, seed=3)
     assert np.array_equal(again.image, SCENES["train"][5].image)
     assert np.array_equal(again.boxes, SCENES["train"][5].boxes)

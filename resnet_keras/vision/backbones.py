@@ -116,7 +116,10 @@ def _write_crops(recipe: SceneRecipe, folder: Path) -> None:
     written = number = 0
     tested = round(TESTED * recipe.crops)
     while written < recipe.crops:
-        scene = digit_scene("train", number, seed=recipe.seed, size=recipe.size)
+        scene = digit_scene(
+            "train", number,
+            seed=recipe.seed, size=recipe.size, deformation=recipe.deformation,
+        )  # fmt: skip
         number += 1
         for box, digit in zip(scene.boxes, scene.classes, strict=True):
             if written == recipe.crops:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from resnet_keras.recipe import Row, columns
 from resnet_keras.recipe.checks import interval, refuse
@@ -11,9 +11,33 @@ from resnet_keras.recipe.columns import column
 from resnet_keras.specs import SPECS
 
 
+class Deformation(NamedTuple):
+    """How far each digit may be deformed about the middle of its image.
+
+    Attributes:
+        rotate: the angle is uniform in -rotate..rotate, in degrees.
+        scale: the factor is uniform in 1 - scale..1 + scale, drawn for each axis.
+        shear: columns move by a share of their height, uniform in -shear..shear.
+    """
+
+    rotate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+
+
+UNCHANGED = Deformation()
+
+
 def _as_in_recipes(name: str, default: Any) -> Any:
     """Return a field for a column of `Recipe`: its help and its range are the same here."""
     return dataclasses.field(default=default, metadata={"column": columns()[name]})
+
+
+def _of_digits(name: str) -> Any:
+    """Return a field for a column of `Recipe` that here is about each digit of training scenes."""
+    its = columns()[name]
+    help_ = f"Of each digit in training scenes: {its.help[0].lower()}{its.help[1:]}"
+    return dataclasses.field(default=0.0, metadata={"column": dataclasses.replace(its, help=help_)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +76,9 @@ class Run:
     """Scenes, machine and output."""
 
     size: int = column("Height and width of a scene, in pixels.", 128, at_least=64, at_most=4096)
+    rotate: float = _of_digits("rotate")
+    scale: float = _of_digits("scale")
+    shear: float = _of_digits("shear")
     test_scenes: int = column("Number of scenes to test on at the end.", 200, above=0)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = _as_in_recipes(
         "precision", "auto"
@@ -90,6 +117,11 @@ class SceneRecipe(Row, Run, Optimization, Backbone):
             refuse("size", "must be a multiple of 32, the stride of the last stage", self.size)
         if self.warmup_steps > self.total_steps:
             refuse("warmup_steps", "must not be above the number of steps", self.warmup_steps)
+
+    @property
+    def deformation(self) -> Deformation:
+        """Of the digits in training scenes."""
+        return Deformation(self.rotate, self.scale, self.shear)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -6,13 +6,16 @@ whoever resumes at a step sees what an unbroken run would have seen. Nothing is 
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from resnet_keras.data import read_digits
+from resnet_keras.vision.recipe import UNCHANGED, Deformation
 
 # Digits in a scene: from one to this many, as far as there is room for them.
 MOST = 4
@@ -57,7 +60,14 @@ class Scene:
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
 
-def digit_scene(split: str, number: int, *, seed: int = 0, size: int = 128) -> Scene:
+def digit_scene(
+    split: str,
+    number: int,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    deformation: Deformation = UNCHANGED,
+) -> Scene:
     """Make a scene of scikit-learn's handwritten digits.
 
     Of each split there are only digits of its own people: see `data.Digits`.
@@ -67,6 +77,7 @@ def digit_scene(split: str, number: int, *, seed: int = 0, size: int = 128) -> S
         number: of the scene, from 0; there is no last one.
         seed: of the split; another one gives other scenes.
         size: height and width, in pixels; 64 or more.
+        deformation: of the digits, for more of them than were written.
 
     Returns:
         A scene with at least one digit.
@@ -80,6 +91,8 @@ def digit_scene(split: str, number: int, *, seed: int = 0, size: int = 128) -> S
     for _ in range(rng.integers(1, MOST + 1)):
         which = rng.integers(len(images))
         ink = _enlarged(images[which], int(rng.integers(SMALLEST, LARGEST + 1)))
+        if any(deformation):
+            ink = _deformed(ink, deformation, rng)
         colour = rng.uniform(130, 255, 3)
         place = _free_place(rng, ink, boxes, size)
         if place is None:
@@ -105,6 +118,7 @@ def scene_batches(
     batch_size: int,
     seed: int = 0,
     size: int = 128,
+    deformation: Deformation = UNCHANGED,
     start: int = 0,
 ) -> tf.data.Dataset:
     """Return endless batches of scenes, a pure function of the seed and the step.
@@ -118,16 +132,18 @@ def scene_batches(
         batch_size: scenes in a batch.
         seed: of the scenes.
         size: of the scenes.
+        deformation: of their digits.
         start: number of the first step.
 
     Returns:
         A data set of what `example` gives, `(batch, ...)` each.
     """
-    first = example(digit_scene(split, 0, seed=seed, size=size))
+    scene = functools.partial(digit_scene, split, seed=seed, size=size, deformation=deformation)
+    first = example(scene(0))
     kinds = [(part.dtype, part.shape) for part in map(np.asarray, tf.nest.flatten(first))]
 
     def make(number: np.ndarray) -> list[np.ndarray]:
-        made = example(digit_scene(split, int(number), seed=seed, size=size))
+        made = example(scene(int(number)))
         return [np.asarray(part) for part in tf.nest.flatten(made)]
 
     def load(number: tf.Tensor) -> Any:
@@ -161,6 +177,22 @@ def _enlarged(grey: np.ndarray, edge: int) -> np.ndarray:
     rows = _interpolation(len(grey), edge)
     ink = rows @ (grey / 255.0) @ rows.T
     return ink / ink.max()  # the strongest ink is opaque: no digit lacks a box
+
+
+def _deformed(ink: np.ndarray, most: Deformation, rng: np.random.Generator) -> np.ndarray:
+    """Deform a digit's ink as `augmentations.random_affine` does images, about the middle."""
+    angle, wide, high, lean = rng.uniform(-1, 1, 4)
+    angle, lean = math.radians(angle * most.rotate), lean * most.shear
+    wide, high = 1 + wide * most.scale, 1 + high * most.scale
+    # From a pixel of the result to where it comes from: scale and shear, then rotate.
+    a, b = math.cos(angle) * wide, math.cos(angle) * lean - math.sin(angle) * high
+    d, e = math.sin(angle) * wide, math.sin(angle) * lean + math.cos(angle) * high
+    middle = len(ink) / 2
+    matrix = (a, b, middle * (1 - a - b), d, e, middle * (1 - d - e))
+    image = Image.fromarray(ink.astype(np.float32))
+    moved = image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    ink = np.asarray(moved, np.float64)
+    return np.clip(ink / ink.max(), 0, 1)  # opaque again
 
 
 @functools.cache

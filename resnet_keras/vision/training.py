@@ -216,6 +216,7 @@ def _fit(
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 size=recipe.size,
+                deformation=recipe.deformation,
                 start=place.step,
             )
             model.fit(
