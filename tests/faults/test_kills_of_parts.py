@@ -122,12 +122,13 @@ def test_kills_of_preparations(warm, unbroken, tmp_path, capsys):
         for _ in range(5):
             killed, _ = kill(lambda p=place: warm.start(p.prepare), place.folder, rng, length)
             done += killed
-            assert not folder.exists() or tree(folder) == whole
-        process, length = let_alone(lambda p=place: warm.start(p.prepare), place.folder)
+            if folder.exists():
+                assert tree(folder) == whole
+                break
+        process = warm.run(place.prepare)
         assert process.code == 0 and tree(folder) == whole, process.output
-        assert "is left over from an interrupted `prepare`" in process.output or not [
-            *place.data.glob("*/incomplete.*")
-        ]
+        for path in place.data.glob("*/incomplete.*"):
+            assert f"{path} is left over from an interrupted `prepare`" in process.output
     with capsys.disabled():
         print(f"\n{done} kills of `prepare` in {lives} folders", flush=True)
 
@@ -332,7 +333,7 @@ class WholeScenes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kills"), [("keypoints", 20), ("detect", 14), ("segment", 14)])
+@pytest.mark.parametrize(("name", "kills"), [("keypoints", 20), ("detect", 10), ("segment", 10)])
 def test_kills_of_runs_on_scenes(warm_vision, tmp_path, name, kills, capsys):
     def command(run):
         return f"python {SCENES} {name} --run-dir {run}"
