@@ -127,8 +127,8 @@ def test_a_run_is_resumed_on_its_own_images_alone(warm, on_images, tmp_path):
     victim = folder / "train" / "0" / "07.png"
     bytes_, other = victim.read_bytes(), victim.with_name("999.png")
 
-    def refused(flags=""):
-        line = warm.run(command + flags).refused()
+    def refused():
+        line = warm.run(command).refused()
         count = 2 * EACH
         assert f"was trained with images {count} of 2 classes" in line and "restore them" in line
 
@@ -141,7 +141,8 @@ def test_a_run_is_resumed_on_its_own_images_alone(warm, on_images, tmp_path):
     refused()
     victim.write_bytes(bytes_[:-30])  # broken
     assert "0/07.png (truncated)" in warm.run(command).refused()
-    refused(" --skip-bad")
+    line = warm.run(f"{command} --skip-bad").refused()
+    assert "belongs to another recipe: skip_bad is False there" in line
     victim.write_bytes(bytes_)
     # A new name in the same place of the order, and a new time, change nothing.
     victim.rename(victim.with_name("07a.png"))

@@ -13,6 +13,8 @@ from PIL import Image
 from runs import end, newest_step, refused_in_one_line
 from whole import tree, weights
 
+from resnet_keras import ResNet
+
 FULL = "No space left on device"
 READ_ONLY = "Read-only file system"
 MOST = 4_000_000
@@ -122,7 +124,7 @@ def test_what_a_verb_writes_waits_for_room(warm, small, unbroken, name):
 OTHERS = {
     "scores.npz": "evaluate {model} --data-dir {data} --save {out}",
     "predictions.csv": "predict {model} {images} --out {out}",
-    "weights.safetensors": "convert {model} {out} --model small",
+    "weights.safetensors": "convert {known} {out}",
 }
 
 
@@ -136,9 +138,15 @@ def test_what_is_written_elsewhere_waits_for_room(warm, tmp_path, unbroken, name
     with small_disk(tmp_path / "out", MOST) as there:
         if not there:
             pytest.skip("a tmpfs cannot be mounted here")
-        out = tmp_path / "out" / name
+        out, known = tmp_path / "out" / name, tmp_path / "resnet20.keras"
+        if name == "weights.safetensors":  # of a network that has a name
+            ResNet("resnet20_cifar").save(known)
         command = "python -m resnet_keras " + OTHERS[name].format(
-            model=unbroken.run / "model.keras", data=unbroken.data, images=images, out=out
+            model=unbroken.run / "model.keras",
+            data=unbroken.data,
+            images=images,
+            out=out,
+            known=known,
         )
         fill(out.parent, free=4096)
         assert str(out) in refused(warm.run(command), FULL)

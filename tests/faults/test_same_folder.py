@@ -22,7 +22,7 @@ def test_everything_at_once(warm, unbroken, whole, tmp_path, capsys):
     place = Place(tmp_path)
     for name in ("run", "data"):
         shutil.copytree(getattr(unbroken, name), getattr(place, name), dirs_exist_ok=True)
-    model, scores = place.run / "model.keras", place.run / "scores.npz"
+    model, scores = place.run / "model.keras", place.folder / "scores.npz"
     evaluate = f"python -m resnet_keras evaluate {model} --data-dir {place.data} --save {scores}"
     commands = [evaluate, place.report, *place.exports.values(), place.train, evaluate]
     codes = {command: [] for command in commands}
