@@ -27,10 +27,11 @@ if __name__ == "__main__":
     task = TopDown(RECIPE.parse(__doc__))
 
     # Imported here, so that --help needs no TensorFlow.
+    from resnet_keras.exporting import is_finished
     from resnet_keras.vision.top_down import export_heatmaps
-    from resnet_keras.vision.training import train, write_report
+    from resnet_keras.vision.training import show_exports, train
 
     run = train(task)
-    if not (run / "model.tflite").exists():
+    if not is_finished(run / "model.tflite"):
         export_heatmaps(task, run, quantize="int8")
-        write_report(task, run)
+    show_exports(task, run)

@@ -288,6 +288,7 @@ def predict(
     paths: Annotated[tuple[Path, ...], arg(metavar="PATH...", help_behavior_hint="(required)")],
     *,
     top: int = 5,
+    skip_bad: Flag = False,
     out: File = None,
 ) -> dict[str, Any]:
     """Predict the most likely classes of images, or all of several labels.
@@ -296,6 +297,7 @@ def predict(
         model_file: A .keras, .tflite, .onnx or .xml file, or a SavedModel folder.
         paths: JPEG, PNG, GIF, BMP, WebP or TIFF files, or folders of them.
         top: Number of classes per image. Of several labels all above the threshold are given.
+        skip_bad: Skip the images that cannot be read.
         out: Also write a CSV file with the columns path, rank, label and score.
     """
     if not paths:
@@ -305,7 +307,7 @@ def predict(
     load_tensorflow()
     from resnet_keras.evaluation import predict
 
-    answer = predict(model_file, paths, top=top)
+    answer = predict(model_file, paths, top=top, skip_bad=skip_bad)
     if out is not None:
         _write_predictions(out, answer)
     return {item["path"]: item["predictions"] for item in answer}

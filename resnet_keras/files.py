@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from resnet_keras.signals import heed_signals
 
 # A data set of this machine is named by a word and a path; one of TFDS may be NAME:VERSION.
 _LOCAL = re.compile(r"[a-z]+:(?!(?:\d+|\*)(?:\.(?:\d+|\*)){2}(?:/\w+=.*)?$)(.*)", re.DOTALL)
+
+# Seconds to wait for another process that writes the same file: a small one, such as a report, is
+# written within that. A training does not fail because somebody wrote its report by hand.
+_PATIENCE = 1.0
 
 
 @contextlib.contextmanager
@@ -34,8 +39,8 @@ def whole(path: str | Path) -> Iterator[Path]:
         Where to write: a path with the same name in an empty folder, which may hold scratch files.
 
     Raises:
-        InputError: the machine refuses to write it, another process is writing the same path, or a
-            folder is in the place of a file.
+        InputError: the machine refuses to write it, another process is writing the same path and
+            has not ended within a second, or a folder is in the place of a file.
     """
     path = Path(os.path.realpath(path))
     folder = path.with_name(f".{path.name}.part")
@@ -154,7 +159,7 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
         except FileNotFoundError:
             continue  # another process has just removed it
         try:
-            if not lock(handle):
+            if not _locked_within(_PATIENCE, handle):
                 raise InputError(f"another process is writing {path}: wait until it has ended.")
             if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
                 continue
@@ -162,6 +167,16 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
             return
         finally:
             os.close(handle)
+
+
+def _locked_within(seconds: float, handle: int) -> bool:
+    """Lock an open folder; tell whether that succeeded in time."""
+    end = time.monotonic() + seconds
+    while not lock(handle):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _clear(folder: Path, path: Path) -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -28,7 +30,8 @@ from resnet_keras.evaluation import (
     source_for,
 )
 from resnet_keras.evaluation.predictions import Gallery
-from resnet_keras.model_files import Metadata, ModelFile
+from resnet_keras.files import sha256
+from resnet_keras.model_files import Metadata, ModelFile, open_model_file
 from resnet_keras.preprocessing import Preprocessing
 
 
@@ -410,7 +413,9 @@ def test_a_folder_is_predicted_without_what_file_managers_leave_behind(folder, t
 def test_what_cannot_be_predicted_is_named(folder, tmp_path):
     open_ = model_file_of(*looking_up({n: [0.9, 0.1] for n in range(60)}), tmp_path)
     (folder / "test" / "b" / "notes.txt").write_text("not an image")
-    with pytest.raises(InputError, match=r"not an image. Received: .*test/b/notes\.txt"):
+    with pytest.raises(
+        InputError, match=r"not an image. Fix .* with --skip-bad. Received: .*test/b/notes\.txt"
+    ):
         predict(open_, folder)
     with pytest.raises(InputError, match="no such image. Received: .*missing.png"):
         predict(open_, [folder / "missing.png"])
@@ -421,6 +426,25 @@ def test_what_cannot_be_predicted_is_named(folder, tmp_path):
         predict(open_, [])
     with pytest.raises(InputError, match="`top` must be above 0. Received: top=0"):
         predict(open_, folder, top=0)
+
+
+def test_what_cannot_be_read_is_left_out_and_counted(folder, tmp_path, capfd):
+    open_ = model_file_of(*looking_up({n: [n / 60, 1 - n / 60] for n in range(60)}), tmp_path)
+    expected = predict(open_, folder)
+    (folder / "test" / "a" / "-.png").write_bytes(b"")
+    (folder / "val" / "b" / "notes.txt").write_text("not an image")
+    whole = (folder / "test" / "a" / "0.png").read_bytes()
+    (folder / "val" / "b" / "z.png").write_bytes(whole[:40])
+    capfd.readouterr()
+    answers = predict(open_, [folder, folder / "missing.png"], skip_bad=True)
+    assert answers == expected  # in the same order, each with its own scores
+    words = f"4 of {len(expected) + 4} files left out: "
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if "left out" in line)
+    assert line.startswith(words)
+    reasons = ("1 empty", "1 not an image", "1 truncated", "1 no such file")
+    assert sorted(line.removeprefix(words).split(", ")) == sorted(reasons)
+    with pytest.raises(InputError, match="none of the files can be read. Received: 1 not an image"):
+        predict(open_, folder / "val" / "b" / "notes.txt", skip_bad=True)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -489,3 +513,20 @@ def test_measures_are_scikit_learns(drawn):
         theirs = metrics.average_precision_score(many[:, there], kind[:, there], average=None)
         assert [x for x in each if x is not None] == pytest.approx(np.atleast_1d(theirs))
         assert measures.mean_average_precision(kind, many) == pytest.approx(np.mean(theirs))
+
+
+def test_scores_are_not_said_to_be_of_a_file_that_came_later(digits_run, data_dir, tmp_path):
+    for name in ("model.keras", "model.json"):
+        shutil.copy(digits_run / name, tmp_path)
+    model_file = open_model_file(tmp_path / "model.keras")
+    split = open_split_for(model_file, source_for(model_file, data_dir=data_dir))
+    digest = sha256(tmp_path / "model.keras")
+    assert predict_split(model_file, split).model_sha256 == digest
+    # As a training does that ends meanwhile.
+    shutil.copy(tmp_path / "model.keras", tmp_path / "new")
+    os.replace(tmp_path / "new", tmp_path / "model.keras")
+    with pytest.raises(InputError, match="model.keras was replaced while it was in use"):
+        predict_split(model_file, split)
+    (tmp_path / "model.keras").unlink()
+    with pytest.raises(InputError, match="model.keras was replaced while it was in use"):
+        predict_split(model_file, split)

@@ -14,7 +14,7 @@ from runs import in_forks
 
 from resnet_keras import SPECS, ResNet, ResNetV1D, data, evaluate, export
 from resnet_keras.errors import InputError
-from resnet_keras.exporting import BoundMissed, compare, folded, plain
+from resnet_keras.exporting import BoundMissed, compare, folded, is_finished, plain
 from resnet_keras.exporting.prove import BOUNDS, reason_to_refuse
 from resnet_keras.model_files import Metadata, open_model_file
 from resnet_keras.model_files.formats import format_named, format_of
@@ -48,6 +48,20 @@ def test_the_proof(exported):
     left = {path.name for path in out.parent.iterdir()}
     assert left == {out.name, f"{out.name}.report.json", f"{out.name}.md", f"{out.stem}.json"}
     assert (out.parent / f"{out.name}.md").read_text().startswith("---\n")  # front matter
+
+
+def test_an_export_is_finished_when_all_of_it_is_there(exported, tmp_path):
+    out, report = exported
+    written = out.with_name(f"{out.name}.report.json").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= written for path in out.parent.iterdir())
+    assert is_finished(out) and not is_finished(tmp_path / out.name)
+    (tmp_path / "x.tflite").write_bytes(b"")
+    assert not is_finished(tmp_path / "x.tflite")
+    for kept in (False, True):  # at first: "the export was broken off"
+        (tmp_path / "x.tflite.report.json").write_text(json.dumps(report | {"kept": kept}))
+        assert is_finished(tmp_path / "x.tflite") is kept
+    (tmp_path / "x.tflite").unlink()
+    assert not is_finished(tmp_path / "x.tflite")
 
 
 def test_size_and_latency_are_measured(exported):

@@ -22,7 +22,7 @@ with whole(sys.argv[1]) as part:
         part = part / "file"
     part.write_text("half")
     print("writing", flush=True)
-    time.sleep(60)
+    time.sleep(float(sys.argv[3]))
 """
 
 
@@ -31,9 +31,11 @@ def half():
     """Start a process that stands in the middle of writing."""
     processes = []
 
-    def start(path, kind):
+    def start(path, kind, seconds=60):
         process = subprocess.Popen(
-            [sys.executable, "-c", HALF, str(path), kind], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", HALF, str(path), kind, str(seconds)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         processes.append(process)
         assert process.stdout.readline() == "writing\n"
@@ -81,6 +83,12 @@ def test_one_writer_at_a_time_and_none_after_a_kill(tmp_path, half, kind):
     assert os.listdir(tmp_path) == [".it.part"]
     write_text(path, "whole")
     assert os.listdir(tmp_path) == ["it"] and path.read_text() == "whole"
+
+
+def test_a_writer_waits_for_one_that_soon_ends(tmp_path, half):
+    half(tmp_path / "it", "file", seconds=0.3)
+    write_text(tmp_path / "it", "whole")
+    assert os.listdir(tmp_path) == ["it"] and (tmp_path / "it").read_text() == "whole"
 
 
 def test_a_folder_that_was_just_being_replaced_comes_back(tmp_path):

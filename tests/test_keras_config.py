@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import zipfile
 
 import keras
@@ -178,6 +179,22 @@ class Times(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "factor": self.factor}
+
+
+def test_a_machine_whose_clock_was_never_set_writes_files_too(tmp_path):
+    """Its files are of 1970, and ZIP begins with 1980."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    write = model.save
+
+    def write_in_1970(folder, **options):
+        write(folder, **options)
+        for path in folder.iterdir():
+            os.utime(path, (0, 0))
+
+    model.save = write_in_1970
+    KERAS.module.save(model, tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.array_equal(loaded.get_weights()[0], model.get_weights()[0])
 
 
 def test_layers_of_other_people_and_models_inside_a_model(tmp_path):

@@ -132,8 +132,12 @@ def test_predictions_as_csv(command, digits_run, data_dir, tmp_path):
     paths = [tmp_path / "a, b.png", tmp_path / "c.png"]
     for path, image in zip(paths, images, strict=False):
         tf.io.write_file(str(path), tf.io.encode_png(image))
-    flags = ("--top", "2", "--out", tmp_path / "x.csv", "--json")
-    answer = json.loads(command("predict", digits_run / "model.keras", *paths, *flags).stdout)
+    (tmp_path / "b.png").write_bytes(b"")
+    flags = ("--top", "2", "--out", tmp_path / "x.csv", "--json", "--skip-bad")
+    given = (paths[0], tmp_path / "b.png", paths[1])
+    done = command("predict", digits_run / "model.keras", *given, *flags)
+    assert "1 of 3 files left out: 1 empty" in done.stderr
+    answer = json.loads(done.stdout)
     with open(tmp_path / "x.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["path"], row["rank"]) for row in rows] == [

@@ -106,6 +106,25 @@ def test_a_result_that_contradicts_its_recipe_is_refused(project, name, top1, ch
         TOOL["recipes"](root)
 
 
+@pytest.mark.parametrize(
+    ("name", "measure", "called"),
+    [("detect_digits", "coco_map", "COCO mAP"), ("segment_digits", "mean_iou", "mIoU"),
+     ("keypoints_digits", "pck", "PCK@0.1")],
+)  # fmt: skip
+def test_a_task_is_measured_by_what_the_field_calls_it(tmp_path, name, measure, called):
+    (tmp_path / "recipes").mkdir()
+    text = Path(f"recipes/{name}.py").read_text()
+    text = text.replace("Not measured here.", "0.125 measured here.").replace(" 0.968 ", " 0.125 ")
+    (tmp_path / "recipes" / f"{name}.py").write_text(text)
+    folder = tmp_path / "results" / name
+    folder.mkdir(parents=True)
+    recipe = runpy.run_path(f"recipes/{name}.py")["RECIPE"]
+    (folder / "recipe.json").write_text(json.dumps(recipe.to_json()))
+    (folder / "results.json").write_text(json.dumps({measure: 0.125, "measure": measure}))
+    (row,) = TOOL["recipes"](tmp_path)[2:]
+    assert f"[{called} 0.125](../results/{name})" in row
+
+
 def test_what_the_machine_settles_is_no_difference(project):
     root = project("cifar10_resnet20", 0.91, precision="mixed_float16", replicas=8, logger="none")
     (row,) = TOOL["recipes"](root)[2:]

@@ -243,6 +243,17 @@ def test_what_an_earlier_command_left_is_continued(server, tmp_path):
     assert server.asked == [(f"/{NAME}", "bytes=1000-")]
 
 
+def test_what_was_left_whole_is_not_downloaded_again(server, tmp_path):
+    (server.folder / NAME).write_bytes(BODY)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"{NAME}.part").write_bytes(BODY)  # killed before it had its name
+    assert download.fetch(ROW).read_bytes() == BODY and server.asked == []
+    # Without a published hash nobody knows whether it is whole.
+    (tmp_path / "cache" / NAME).rename(tmp_path / "cache" / f"{NAME}.part")
+    assert download.fetch(replace(ROW, sha256=None)).read_bytes() == BODY
+    assert [asked for _, asked in server.asked] == [f"bytes={len(BODY)}-", None]
+
+
 @pytest.mark.parametrize("left", [b"x" * 1000, b"x" * 2**21], ids=["shorter", "longer"])
 def test_what_was_left_of_another_file_is_downloaded_anew(server, tmp_path, left):
     (server.folder / NAME).write_bytes(BODY)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 
 import keras
@@ -18,7 +19,7 @@ from resnet_keras.vision.recipe import SceneRecipe
 from resnet_keras.vision.scenes import Scene
 from resnet_keras.vision.segmentation import SegmentationRecipe, confusion, mean_iou
 from resnet_keras.vision.task import Figure, Task
-from resnet_keras.vision.training import train
+from resnet_keras.vision.training import show_exports, train
 
 # Recipes.
 
@@ -141,6 +142,26 @@ def test_a_task_is_trained_and_reported(ink_run):
     model = keras.saving.load_model(run / "model.keras")
     kernel = end(run)[1]["model/00000/conv2d/kernel"]
     assert model.get_weights()[0].tobytes() == kernel
+
+
+def test_the_report_shows_all_that_was_exported(ink_run, tmp_path):
+    _, unbroken = ink_run
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    task, page = Ink(dataclasses.replace(INK, run_dir=run)), run / "report.html"
+    # The results are written last: with them a run is finished, and left as it is.
+    assert (run / "results.json").stat().st_mtime_ns > page.stat().st_mtime_ns
+    before = page.stat()
+    show_exports(task, run)
+    assert page.stat() == before
+    # Killed before an export had its final report, or before the page had it.
+    for kept, there in ((False, " (not kept)"), (True, "")):
+        (run / "ink.tflite").write_bytes(b"")
+        (run / "ink.tflite.report.json").write_text(json.dumps({"kept": kept}))
+        show_exports(task, run)
+        assert f"<td><code>ink.tflite</code>{there}</td>" in page.read_text()
+    page.unlink()
+    show_exports(task, run)
+    assert "<td><code>ink.tflite</code></td>" in page.read_text()
 
 
 def test_a_stopped_task_is_resumed_exactly(ink_run, tmp_path, capsys):

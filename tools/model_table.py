@@ -139,7 +139,7 @@ def measured() -> list[str]:
             result = f"{100 * results['top1']:.2f} % top-1"
         else:
             what = f"{recipe.TASK} with `{recipe.model}`, {results['scenes']:,} test scenes"
-            result = f"{results['measure']} {results[results['measure']]:.3f}"
+            result = f"{recipe.MEASURE} {results[results['measure']]:.3f}"
         rows.append(
             f"| {what} | [{result}](results/{path.stem}), trained in {minutes} min {seconds} s | "
             f"`python recipes/{path.name}` |"
@@ -249,7 +249,7 @@ def _measured(folder: Path, recipe: Path, claim: str, up: str) -> str:
     other = _differences(folder, recipe)
     if "measure" in results:  # of a task on scenes
         value = f"{results[results['measure']]:.3f}"
-        accuracy = f"{results['measure'].replace('_', ' ')} {value}"
+        accuracy = f"{_recipe(recipe).MEASURE} {value}"
     else:
         value, top5 = f"{100 * results['top1']:.2f} %", results["top5"]
         accuracy = f"{100 * results['top1']:.2f}/{'-' if top5 is None else f'{100 * top5:.2f}'}"

@@ -28,6 +28,7 @@ from resnet_keras.model_files import (
     ModelFile,
     open_model_file,
     require_scores,
+    require_unchanged,
     warn_of_missing_metadata,
 )
 from resnet_keras.published import Pretrained, find
@@ -187,7 +188,7 @@ def predict_split(
         fingerprints: a set that gets the `fingerprint` of every image.
 
     Raises:
-        InputError: as from `batches`.
+        InputError: as from `batches`; or the model file was replaced meanwhile.
     """
     threshold = model_file.metadata.threshold
     gallery, scores, labels = Gallery(threshold), [], []
@@ -207,12 +208,24 @@ def predict_split(
         classes=names,
         dataset=dataset_of(split),
         split=name_of(split),
-        model_sha256="" if model_file.path.is_dir() else sha256(model_file.path),
+        model_sha256=_digest(model_file),
         paths=paths_of(split),
         shown=shown,
         images=shown_images,
         threshold=threshold,
     )
+
+
+def _digest(model_file: ModelFile) -> str:
+    """The SHA-256 of the file that was opened, in hexadecimal digits; empty for a folder.
+
+    Raises:
+        InputError: another one has taken its place.
+    """
+    require_unchanged(model_file)
+    digest = "" if model_file.path.is_dir() else sha256(model_file.path)
+    require_unchanged(model_file)  # also while it was read for that
+    return digest
 
 
 def _measured(predictions: Predictions, seconds: float) -> dict[str, Any]:

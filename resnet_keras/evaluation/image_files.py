@@ -1,14 +1,18 @@
 """The most likely classes of image files."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from resnet_keras import data
+from resnet_keras.console import say
 from resnet_keras.data.folders import is_litter
+from resnet_keras.data.formats import UnreadableError
+from resnet_keras.data.images import tidy_file
 from resnet_keras.devices import forward_batch
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import measures
@@ -21,9 +25,15 @@ from resnet_keras.model_files import (
 )
 from resnet_keras.weights import model_file_of
 
+T = TypeVar("T")
+
 
 def predict(
-    model_file: str | Path | ModelFile, paths: str | Path | Sequence[str | Path], *, top: int = 5
+    model_file: str | Path | ModelFile,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    top: int = 5,
+    skip_bad: bool = False,
 ) -> list[dict[str, Any]]:
     """Predict the most likely classes of image files.
 
@@ -34,6 +44,7 @@ def predict(
             behind; they are taken in the order of their names.
         top: how many classes to give for an image, above 0; not used by a model that gives an
             image any number of labels.
+        skip_bad: leave out files that cannot be read, and count them on stderr.
 
     Returns:
         For each image `{"path": str, "predictions": [{"label": str, "score": float}, ...]}`, the
@@ -42,8 +53,8 @@ def predict(
         model file gives, usually a probability; a class that has no name is called by its number.
 
     Raises:
-        InputError: the model file gives features; a file is missing or not an image, a folder has
-            no images, or `top` is out of its range.
+        InputError: the model file gives features; a file is missing or not an image, with
+            `skip_bad` every one of them; a folder has no images, or `top` is out of its range.
     """
     if top < 1:
         raise InputError(f"`top` must be above 0. Received: top={top}")
@@ -57,10 +68,16 @@ def predict(
     warn_of_missing_metadata(model_file)
     metadata, answers = model_file.metadata, []
     most = forward_batch(metadata.preprocessing.size)
-    for batch in _batches(files, most):
-        images = np.stack([_prepared(file, model_file) for file in batch])
-        for file, scores in zip(batch, model_file.predict(images), strict=True):
+    bad: Counter[str] = Counter()
+    for batch in _batches(_readable(files, model_file, bad if skip_bad else None), most):
+        scores_of = model_file.predict(np.stack([image for _, image in batch]))
+        for (file, _), scores in zip(batch, scores_of, strict=True):
             answers.append({"path": str(file), "predictions": _best(scores, metadata, top)})
+    if bad:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in bad.most_common())
+        if not answers:
+            raise InputError(f"none of the files can be read. Received: {counts}")
+        say(f"{bad.total():,} of {len(files):,} files left out: {counts}")
     return answers
 
 
@@ -88,16 +105,41 @@ def _inside(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
             yield path
 
 
-def _batches(files: Iterable[Path], most: int) -> Iterator[list[Path]]:
-    files = iter(files)
-    while batch := list(islice(files, most)):
+def _readable(
+    files: Iterable[Path], model_file: ModelFile, bad: Counter[str] | None
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Read images as evaluation sees them: uint8 `(height, width, channels)`.
+
+    Args:
+        files: of the images.
+        model_file: which takes them.
+        bad: counts the files that are left out, by the reason; None: none is left out.
+
+    Raises:
+        InputError: a file cannot be read, and is not left out.
+    """
+    for file in files:
+        try:
+            encoded = tidy_file(file)
+        except (FileNotFoundError, UnreadableError) as error:
+            gone = isinstance(error, FileNotFoundError)
+            if bad is not None:
+                bad["no such file" if gone else str(error)] += 1
+                continue
+            if gone:
+                raise InputError(f"no such image. Received: {file}") from None
+            raise InputError(
+                f"not a readable image: {error}. Fix or remove it, or leave out such files with "
+                f"--skip-bad. Received: {file}"
+            ) from None
+        image = data.decode(encoded, model_file.channels)
+        yield file, data.evaluation_image(image, model_file.metadata.preprocessing).numpy()
+
+
+def _batches(images: Iterable[T], most: int) -> Iterator[list[T]]:
+    images = iter(images)
+    while batch := list(islice(images, most)):
         yield batch
-
-
-def _prepared(file: Path, model_file: ModelFile) -> np.ndarray:
-    """Read an image as evaluation sees it: uint8 `(height, width, channels)`."""
-    image = data.read_image(file, model_file.channels)
-    return data.evaluation_image(image, model_file.metadata.preprocessing).numpy()
 
 
 def _best(scores: np.ndarray, metadata: Metadata, top: int) -> list[dict[str, Any]]:

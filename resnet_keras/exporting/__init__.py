@@ -28,11 +28,13 @@ from resnet_keras.exporting.convert import (
 )
 from resnet_keras.exporting.options import Options, Settings, settle
 from resnet_keras.exporting.prove import BOUNDS, compare, latencies, prove, size
+from resnet_keras.exporting.publish import is_finished
 from resnet_keras.files import whole
 from resnet_keras.model_files import (
     Metadata,
     ModelFile,
     open_model_file,
+    require_unchanged,
     warn_of_missing_metadata,
 )
 from resnet_keras.model_files.formats import KERAS
@@ -46,6 +48,7 @@ __all__ = [
     "compare",
     "export",
     "folded",
+    "is_finished",
     "plain",
     "save_plain",
 ]
@@ -204,6 +207,7 @@ class _Job:
                 raise BoundMissed(
                     f"{self.out} was not kept: {report['reason']} (compared with {self.source})."
                 )
+            require_unchanged(self.original)  # what is exported stands beside its model
             report = publish.prepare(report, part, self.out, metadata, settings)
         publish.finish(report, self.out, metadata, settings)
         return report
@@ -222,7 +226,8 @@ class _Job:
         copy = part.with_name(f"plain-{part.name}{KERAS.suffix}")
         save_plain(model, copy)
         opened = open_model_file(copy, folded=False)
-        return dataclasses.replace(opened, path=self.source, metadata=self.original.metadata)
+        facts = {name: getattr(self.original, name) for name in ("path", "metadata", "stamp")}
+        return dataclasses.replace(opened, **facts)
 
     def _unquantized(self, model: keras.Model, file: Path) -> ModelFile | None:
         """Write the same as a quantized file in float32, beside it; None if it is not quantized."""

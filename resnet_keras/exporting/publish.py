@@ -10,7 +10,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.exporting import web
 from resnet_keras.exporting.options import Settings
 from resnet_keras.exporting.prove import size
-from resnet_keras.files import write_text
+from resnet_keras.files import read_object, write_text
 from resnet_keras.model_files import Metadata, metadata_path, require_replaceable_metadata
 from resnet_keras.report import model_card
 
@@ -83,10 +83,20 @@ def prepare(
 
 
 def finish(report: Mapping[str, Any], out: Path, metadata: Metadata, settings: Settings) -> None:
-    """Write the report and the model card of an OUT that is there."""
-    write_report(report, out)
+    """Write the model card of an OUT that is there, then the report: see `is_finished`."""
     name = f"{out.name}/{web.MODEL}" if settings.page else out.name
     write_text(_beside(out, "md"), model_card(dict(report), metadata, name))
+    write_report(report, out)
+
+
+def is_finished(out: Path) -> bool:
+    """Tell whether an export to OUT was kept, and all that belongs to it is there.
+
+    Raises:
+        InputError: its report is damaged.
+    """
+    report = _beside(out, "report.json")
+    return out.exists() and report.exists() and read_object(report).get("kept") is True
 
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:

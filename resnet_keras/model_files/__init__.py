@@ -36,6 +36,7 @@ __all__ = [
     "refuse_packed",
     "require_replaceable_metadata",
     "require_scores",
+    "require_unchanged",
     "warn_of_missing_metadata",
 ]
 
@@ -57,6 +58,8 @@ class ModelFile:
             assumed from the model's input.
         classes: number of classes; None where the file does not say, or gives features.
         any_size: whether height or width of the images is not fixed by the file.
+        stamp: inode, size and time of change of the file when it was opened, see
+            `require_unchanged`; None where it was not opened from a file.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class ModelFile:
     has_metadata: bool
     classes: int | None = None
     any_size: bool = False
+    stamp: tuple[int, ...] | None = None
 
 
 def open_model_file(
@@ -92,6 +96,7 @@ def open_model_file(
     path = Path(path)
     if not path.exists():
         raise InputError(f"no such model file. Received: {path}")
+    stamp = _stamp(path)  # before it is read: whoever replaces it meanwhile is seen
     opened = format_of(path).open(path, threads=threads or os.cpu_count() or 1, folded=folded)
     _, height, width, channels = opened.shape
     edges = height or _USUAL_EDGE, width or _USUAL_EDGE
@@ -129,7 +134,32 @@ def open_model_file(
         has_metadata=metadata is not None,
         classes=classes,
         any_size=None in (height, width),
+        stamp=stamp,
     )
+
+
+def require_unchanged(model_file: ModelFile) -> None:
+    """Refuse to say of a file what another one did, whose place it has taken.
+
+    A training that ends, or another export, may replace a file that is open.
+
+    Args:
+        model_file: an open model file, which was used.
+
+    Raises:
+        InputError: the file at its path is not the one that was opened.
+    """
+    path, stamp = model_file.path, model_file.stamp
+    if stamp is not None and (not path.exists() or _stamp(path) != stamp):
+        raise InputError(
+            f"{path} was replaced while it was in use, perhaps by a training that has ended: run "
+            "the same command again."
+        )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def require_scores(model_file: ModelFile, what: str) -> None:

@@ -94,7 +94,8 @@ def save(model: keras.Model, path: Path) -> None:
         model.save(folder, zipped=False)
         config = folder / "config.json"
         config.write_text(json.dumps(without_defaults(json.loads(config.read_bytes()))))
-        with zipfile.ZipFile(path, "w") as archive:
+        # A clock that was never set says 1970, which ZIP cannot hold: it becomes 1980.
+        with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
             for name in ("metadata.json", "config.json", "model.weights.h5"):
                 archive.write(folder / name, name)
 

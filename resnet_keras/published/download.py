@@ -78,7 +78,8 @@ def _publish(row: Pretrained, path: Path) -> None:
     """Download a file and verify it; then it is at `path`."""
     url, part = _url(path.name, row), path.with_name(f"{path.name}.part")
     continued = part.exists()
-    _download(url, part, path)
+    if not _is_whole(part, row):
+        _download(url, part, path)
     if (found := _hash(part, row)) is not None and continued:  # what was there may be of another
         part.unlink()
         _download(url, part, path)
@@ -92,6 +93,11 @@ def _publish(row: Pretrained, path: Path) -> None:
             f"deleted. {_by_hand(path)} Received: {found}"
         )
     part.replace(path)
+
+
+def _is_whole(part: Path, row: Pretrained) -> bool:
+    """Whether all of a file has come: a process may be killed before it says so."""
+    return part.exists() and bool(row.md5 or row.sha256) and _hash(part, row) is None
 
 
 def _url(name: str, row: Pretrained) -> str:
@@ -185,6 +191,8 @@ def _continue(url: str, part: Path, path: Path) -> None:
         with writing(path), open(part, "r+b" if there else "wb") as file:
             file.seek(there)
             _copy(answer, file, path.name, there, total)
+            file.flush()
+            os.fsync(file.fileno())  # its name is not to outlive its contents
     if total is not None and part.stat().st_size < total:
         raise _Broken(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
 

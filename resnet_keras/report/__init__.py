@@ -24,6 +24,7 @@ def write_report(
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     test: Split | None = None,
+    results: dict[str, Any] | None = None,
 ) -> Path:
     """Write one self-contained HTML page about one run or several.
 
@@ -37,6 +38,7 @@ def write_report(
         data_dir: folder of the prepared data sets, if test images must be opened; by default as
             in the recipe.
         test: the test images, if they are open; by default those that the run was tested on.
+        results: of the only run, before its `results.json` is written, as that file will have them.
 
     Returns:
         The path of the page.
@@ -50,7 +52,7 @@ def write_report(
     out = Path(out) if out is not None else Path(runs[0]) / "report.html"
     if out.is_dir():
         raise InputError(f"`out` must be a file. Received: out={str(out)!r}")
-    read = [with_predictions(read_run(run), test, data_dir=data_dir) for run in runs]
+    read = [with_predictions(read_run(run, results), test, data_dir=data_dir) for run in runs]
     html = page(read, [_facts(run) for run in read])
     write_text(out, html)
     return out

@@ -112,11 +112,12 @@ def over_folds(runs: Sequence[Run]) -> dict[str, Any] | None:
     return found
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path, results: dict[str, Any] | None = None) -> Run:
     """Read a run folder.
 
     Args:
         folder: what `train` wrote.
+        results: in place of those in `results.json`.
 
     Raises:
         InputError: it is not a run folder, or a file in it is damaged.
@@ -129,7 +130,7 @@ def read_run(folder: str | Path) -> Run:
         folder=folder,
         recipe=_json(folder / "recipe.json"),
         rows=_rows(folder / "log.csv"),
-        results=_results(folder / "results.json"),
+        results=_results(folder / "results.json") if results is None else results,
         model=model if model.exists() else None,
         predictions=_predictions(folder / "predictions.npz", model),
         exports={

@@ -95,6 +95,7 @@ def prepared(
     keras.config.set_dtype_policy(policy)
     if replicas.process:
         replicas.gather(0)  # until the first process has prepared the data
+    files = run_folder.files(recipe)  # before they are listed to be opened, not after
     source = data.Source(recipe.dataset, data_dir=recipe.data_dir, skip_bad=recipe.skip_bad)
     made, names = source.made, recipe.splits
     if made is not None:
@@ -119,7 +120,7 @@ def prepared(
         replicas.gather(0)
     # After the data: preparing them draws from the same generators as the weights.
     keras.utils.set_random_seed(recipe.seed)
-    return Job(recipe, folder, replicas, policy, train, validation, test)
+    return Job(recipe, folder, replicas, policy, train, validation, test, files)
 
 
 def _require_validation(recipe: Recipe, validation: "Split", test: "Split") -> None:
@@ -334,11 +335,14 @@ def _publish(job: Job, model: "keras.Model", fitted: "Fitted") -> dict[str, Any]
         "tested_on": job.tested_on,
         "validated_on": job.validated_on,
         **({"threshold_on": job.validated_on} if several else {}),
-        "files": run_folder.files(recipe),
+        "files": job.files,
         "versions": versions(),
     }
-    write_text(job.folder / "results.json", json.dumps(results, indent=1) + "\n")
-    write_report([job.folder], test=job.test)
+    run_folder.warn_of_changes(recipe, job.files)
+    text = json.dumps(results, indent=1) + "\n"
+    # Before the results: a run that has them is finished, and left as it is.
+    write_report([job.folder], test=job.test, results=json.loads(text))
+    write_text(job.folder / "results.json", text)
     return results
 
 

@@ -1,6 +1,7 @@
 """The features of a frozen network: computed once, kept with the run, and what trains on them."""
 
 import dataclasses
+import io
 import math
 import shutil
 import time
@@ -246,7 +247,10 @@ def _compute(views: list[_View], recipe: Recipe, forward: Callable) -> None:
         pieces = _pieces(view, recipe, first, forward)
         for path, piece in zip(view.paths()[first:], pieces, strict=True):
             with whole(path) as part:
-                np.save(part, piece)
+                # Into a file NumPy writes past Python, and does not say that the disk is full.
+                contents = io.BytesIO()
+                np.save(contents, piece)
+                part.write_bytes(contents.getbuffer())
             done, now = done + len(piece), time.perf_counter()
             if recipe.verbose and (now - shown > _INTERVAL or done == total):
                 shown = now

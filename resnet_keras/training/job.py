@@ -25,6 +25,7 @@ class Job:
         train: images to train on.
         validation: images to validate on after each epoch; the test images where there are none.
         test: images to evaluate on at the end.
+        files: what `run_folder.files` said of one's own images before they were opened.
         spent: seconds that computing features took, in this process.
         earlier: the training of this run that this one continues with other columns; None: there is
             none.
@@ -37,6 +38,7 @@ class Job:
     train: "Split"
     validation: "Split"
     test: "Split"
+    files: dict[str, Any] | None = None
     spent: float = 0.0
     earlier: "Job | None" = None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resnet_keras.console import say
 from resnet_keras.errors import InputError
 from resnet_keras.files import local_path, read_object
 from resnet_keras.recipe import Recipe
@@ -134,6 +135,24 @@ def files(recipe: Recipe) -> dict[str, Any] | None:
     from resnet_keras.data import Source
 
     return Source(recipe.dataset).files()
+
+
+def warn_of_changes(recipe: Recipe, before: Mapping[str, Any] | None) -> None:
+    """Say where one's own images have changed while they were trained on.
+
+    Args:
+        recipe: of the run.
+        before: what `files` said when they were opened.
+    """
+    try:
+        now = files(recipe)
+    except InputError:  # they are gone, which is a change, too
+        now = None
+    if now != before:
+        say(
+            f"warning: {recipe.dataset} has changed since this training opened it: the model and "
+            f"its results are of the images that were there then. Received: {now}, then {before}"
+        )
 
 
 def require_same(job: "Job", saved: "Saved | None") -> None:

@@ -47,6 +47,7 @@ class DetectionRecipe(SceneRecipe, Detector):
 
     GROUPS: ClassVar[tuple[type, ...]] = (Detector, Backbone, Optimization, Run)
     TASK: ClassVar[str] = "detection"
+    MEASURE: ClassVar[str] = "COCO mAP"
 
 
 class Found(NamedTuple):
@@ -69,7 +70,7 @@ class Detection(Task[DetectionRecipe]):
     TITLE = "Digits detected in scenes"
     PACKAGES = ("keras_cv", "pycocotools")
     MEASURES: ClassVar[dict[str, str]] = {
-        "coco_map": "COCO mAP (IoU .50:.95)",
+        "coco_map": f"{DetectionRecipe.MEASURE} (IoU .50:.95)",
         "coco_map50": "mAP at IoU .50",
         "coco_map75": "mAP at IoU .75",
     }

@@ -8,12 +8,12 @@ import numpy as np
 
 from resnet_keras.console import say
 from resnet_keras.data import ArraySplit
-from resnet_keras.exporting import export
+from resnet_keras.exporting import export, is_finished
 from resnet_keras.model_files import Metadata
 from resnet_keras.model_files.keras import save_plain
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.vision.task import Task
-from resnet_keras.vision.training import test_scenes, write_report
+from resnet_keras.vision.training import show_exports, test_scenes
 
 # Of the files that are written: TFLite's and ONNX's.
 FILES = ("model.tflite", "model.onnx")
@@ -41,7 +41,7 @@ def export_dense(
     """Export what the network of a finished run computes, with a proof on the test scenes.
 
     `dense.keras` is the network with its outputs joined (see `dense`); each file is compared with
-    it by `export`. A file that is there already is left as it is.
+    it by `export`. An export that is finished is left as it is.
 
     Args:
         task: whose run it is.
@@ -55,8 +55,9 @@ def export_dense(
     Raises:
         BoundMissed: a file computes something else; it is not kept.
     """
-    missing = [name for name in files if not (folder / name).exists()]
+    missing = [name for name in files if not is_finished(folder / name)]
     if not missing:
+        show_exports(task, folder)  # it may have been interrupted before that
         return []
     path, recipe = folder / "dense.keras", task.recipe
     loaded = keras.saving.load_model(folder / "model.keras", compile=False)
@@ -73,5 +74,5 @@ def export_dense(
             f"{folder / name}: {report['bytes']:,} bytes; on {report['examples']} test scenes its "
             f"outputs differ from Keras by at most {report['max_difference']:.1e} of the largest"
         )
-    write_report(task, folder)
+    show_exports(task, folder)
     return reports

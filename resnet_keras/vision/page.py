@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from resnet_keras.report import read_run
 from resnet_keras.report.charts import figure, lines
@@ -13,18 +14,24 @@ from resnet_keras.report.text import duration, escape
 from resnet_keras.vision.task import Figure, Task
 
 
-def page(task: Task, folder: Path, figures: Sequence[Figure]) -> str:
+def page(
+    task: Task,
+    folder: Path,
+    figures: Sequence[Figure],
+    results: dict[str, Any] | None = None,
+) -> str:
     """Write the page.
 
     Args:
         task: whose run it is.
         folder: of the run, which is finished.
         figures: of predictions.
+        results: in place of those in `results.json`.
 
     Returns:
         HTML, ASCII characters only.
     """
-    run = read_run(folder)
+    run = read_run(folder, results)
     parts = (
         _tiles(task, run),
         _curves(run),

@@ -97,6 +97,7 @@ class SceneRecipe(Row, Run, Optimization, Backbone):
 
     Attributes:
         TASK: its name, by which run folders of different tasks differ.
+        MEASURE: what the field calls the measure that networks of the task are judged by.
 
     Raises:
         InputError: a value of another type or out of range, or columns that conflict.
@@ -105,6 +106,7 @@ class SceneRecipe(Row, Run, Optimization, Backbone):
     # A subclass that has columns of its own puts their group in front.
     GROUPS: ClassVar[tuple[type, ...]] = (Backbone, Optimization, Run)
     TASK: ClassVar[str] = ""
+    MEASURE: ClassVar[str] = ""
 
     def __post_init__(self):
         """Check types, ranges and combinations."""

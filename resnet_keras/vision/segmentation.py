@@ -42,6 +42,7 @@ class SegmentationRecipe(SceneRecipe, Segmenter):
 
     GROUPS: ClassVar[tuple[type, ...]] = (Segmenter, Backbone, Optimization, Run)
     TASK: ClassVar[str] = "segmentation"
+    MEASURE: ClassVar[str] = "mIoU"
 
 
 class Segmentation(Task[SegmentationRecipe]):
@@ -50,7 +51,7 @@ class Segmentation(Task[SegmentationRecipe]):
     TITLE = "Digits segmented in scenes"
     PACKAGES = ("keras_cv",)
     MEASURES: ClassVar[dict[str, str]] = {
-        "mean_iou": "mean IoU of the background and ten digits",
+        "mean_iou": f"{SegmentationRecipe.MEASURE} of the background and ten digits",
         "pixel_accuracy": "share of pixels that are right",
     }
 

@@ -55,6 +55,7 @@ class KeypointRecipe(SceneRecipe, Heatmaps):
 
     GROUPS: ClassVar[tuple[type, ...]] = (Heatmaps, Backbone, Optimization, Run)
     TASK: ClassVar[str] = "key points"
+    MEASURE: ClassVar[str] = "PCK@0.1"
 
     def __post_init__(self):
         """Check types, ranges and combinations."""
@@ -90,7 +91,7 @@ class TopDown(Task[KeypointRecipe]):
 
     TITLE = "Key points of digits"
     MEASURES: ClassVar[dict[str, str]] = {
-        "pck": "PCK@0.1: key points nearer than a tenth of the box's longer edge",
+        "pck": f"{KeypointRecipe.MEASURE}: key points nearer than a tenth of the box's longer edge",
         "oks": "mean OKS",
     }
 

@@ -72,8 +72,10 @@ def train(task: Task) -> Path:
             "precision": policy,
             "versions": versions(),
         }
-        write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
-        write_report(task, folder)
+        text = json.dumps(results, indent=1) + "\n"
+        # Before the results: a run that has them is finished, and left as it is.
+        write_report(task, folder, json.loads(text))
+        write_text(folder / "results.json", text)
     print(_summary(task, results))
     return folder
 
@@ -86,12 +88,13 @@ def test_scenes(task: Task) -> "list[Scene]":
     return [digit_scene("test", n, size=recipe.size) for n in range(recipe.test_scenes)]
 
 
-def write_report(task: Task, folder: Path) -> Path:
+def write_report(task: Task, folder: Path, results: dict[str, Any] | None = None) -> Path:
     """Write `report.html` about a finished run: its results, curves, figures and recipe.
 
     Args:
         task: whose run it is.
         folder: of the run; what was exported into it is shown, too.
+        results: in place of those in `results.json`.
 
     Returns:
         The path of the page.
@@ -104,8 +107,24 @@ def write_report(task: Task, folder: Path) -> Path:
     with _images_or_a_dict_of_them():
         _, figures = task.test(model, test_scenes(task)[:_SHOWN])
     path = folder / "report.html"
-    write_text(path, page(task, folder, figures))
+    write_text(path, page(task, folder, figures, results))
     return path
+
+
+def show_exports(task: Task, folder: Path) -> None:
+    """Write the report of a finished run again, unless it shows all that was exported.
+
+    Args:
+        task: whose run it is.
+        folder: of the run.
+    """
+    from resnet_keras.report import read_run
+    from resnet_keras.report.page import exports_section
+
+    path = folder / "report.html"
+    shown = exports_section(read_run(folder))
+    if not path.exists() or shown not in path.read_text(encoding="utf-8"):
+        write_report(task, folder)
 
 
 # Scenes in the report.

@@ -1,10 +1,19 @@
-"""Images that vanish or change during training: one line names the file; training resumes."""
+"""Images that come, go or change during training: nothing is trained on that nobody knows of."""
+
+import json
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
 from commands import Place
 from PIL import Image
 from runs import end, newest_step
+
+from resnet_keras import SPECS, Recipe, Spec, train
+from resnet_keras.errors import InputError
 
 CLASSES, EACH = 2, 40
 
@@ -33,6 +42,38 @@ def on_images(tmp_path):
         )
 
     return train, folder
+
+
+def test_results_are_of_the_images_that_were_opened(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(SPECS, "tiny", Spec("basic", (1,), (4,), stem="cifar", shortcut="pad"))
+    folder, run = images(tmp_path / "images"), tmp_path / "run"
+    recipe = Recipe(
+        model="tiny", dataset=f"folder:{folder}", train_size=8, eval_size=8, batch_size=20,
+        learning_rate=0.01, schedule="constant", epochs=3, precision="float32", run_dir=run,
+        logger="none",
+    )  # fmt: skip
+    victim = folder / "train" / "1" / "another.png"
+
+    def add():
+        while not (run / "log.csv").exists() or "loss" not in (run / "log.csv").read_text():
+            time.sleep(0.001)
+        Image.new("RGB", (8, 8)).save(victim)
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    train(recipe)
+    adding.join()
+    said = capfd.readouterr().err
+    assert f"warning: folder:{folder} has changed since this training opened it" in said
+    files = [path for path in folder.rglob("*.png") if path != victim]
+    known = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    assert json.loads((run / "results.json").read_text())["files"] == known
+    with pytest.raises(InputError, match="is finished, and folder:.* has changed since"):
+        train(recipe)
+    # The results are written last: with them a run is finished, and left as it is.
+    assert (run / "results.json").stat().st_mtime_ns > (run / "report.html").stat().st_mtime_ns
+    victim.unlink()
+    assert train(recipe) == run and "warning" not in capfd.readouterr().err
 
 
 def refused_when_they_vanish(warm, on_images, tmp_path):
@@ -69,6 +110,46 @@ def test_images_that_come_back_and_one_that_changes(warm, on_images, tmp_path):
     victim.write_bytes(whole[:-9])
     process.wait()
     assert f"the image {victim} has changed since it was checked" in process.refused()
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_on_its_own_images_alone(warm, on_images, tmp_path):
+    train, folder = on_images
+    flags = " --epochs 4"
+    unbroken, command = warm.run(train("unbroken") + flags), train("broken") + flags
+    assert unbroken.code == 0, unbroken.output
+    run = tmp_path / "broken" / "run"
+    process = warm.start(command)
+    process.wait_for(lambda: newest_step(run) >= 6)
+    process.send(signal.SIGKILL)
+    process.wait()
+    assert not (run / "results.json").exists()
+    victim = folder / "train" / "0" / "07.png"
+    bytes_, other = victim.read_bytes(), victim.with_name("999.png")
+
+    def refused():
+        line = warm.run(command).refused()
+        count = 2 * EACH
+        assert f"was trained with images {count} of 2 classes" in line and "restore them" in line
+
+    Image.new("L", (8, 8)).save(other)  # added
+    refused()
+    other.unlink()
+    victim.rename(other)  # renamed: the order of the images is another one
+    refused()
+    other.unlink()  # removed
+    refused()
+    victim.write_bytes(bytes_[:-30])  # broken
+    assert "0/07.png (truncated)" in warm.run(command).refused()
+    line = warm.run(f"{command} --skip-bad").refused()
+    assert "belongs to another recipe: skip_bad is False there" in line
+    victim.write_bytes(bytes_)
+    # A new name in the same place of the order, and a new time, change nothing.
+    victim.rename(victim.with_name("07a.png"))
+    os.utime(victim.with_name("07a.png"), (0, 0))
+    process = warm.run(command)
+    assert process.code == 0 and "resuming at step" in process.output, process.output
+    assert end(run) == end(tmp_path / "unbroken" / "run")
 
 
 def corrupt(path):

@@ -1,12 +1,19 @@
 """A disk that is full or cannot be written: one line, code 2, nothing lost; then it resumes."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from commands import EXPORTS, Place
 from files import read_only, small_disk
-from runs import end, newest_step
+from mirror import BODY, DOWNLOAD, NAME, mirror
+from PIL import Image
+from runs import end, newest_step, refused_in_one_line
 from whole import tree, weights
+
+from resnet_keras import ResNet
 
 FULL = "No space left on device"
 READ_ONLY = "Read-only file system"
@@ -111,6 +118,94 @@ def test_what_a_verb_writes_waits_for_room(warm, small, unbroken, name):
     process = warm.run(command)
     assert process.code == 0, process.output
     assert small.files() == files
+
+
+# What writes into a folder of its own choice, by the file.
+OTHERS = {
+    "scores.npz": "evaluate {model} --data-dir {data} --save {out}",
+    "predictions.csv": "predict {model} {images} --out {out}",
+    "weights.safetensors": "convert {known} {out}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_written_elsewhere_waits_for_room(warm, tmp_path, unbroken, name):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(100):
+        Image.new("L", (8, 8)).save(images / f"{number}.png")
+    with small_disk(tmp_path / "out", MOST) as there:
+        if not there:
+            pytest.skip("a tmpfs cannot be mounted here")
+        out, known = tmp_path / "out" / name, tmp_path / "resnet20.keras"
+        if name == "weights.safetensors":  # of a network that has a name
+            ResNet("resnet20_cifar").save(known)
+        command = "python -m resnet_keras " + OTHERS[name].format(
+            model=unbroken.run / "model.keras",
+            data=unbroken.data,
+            images=images,
+            out=out,
+            known=known,
+        )
+        fill(out.parent, free=4096)
+        assert str(out) in refused(warm.run(command), FULL)
+        assert [path.name for path in out.parent.iterdir()] == ["ballast"]
+        (out.parent / "ballast").unlink()
+        process = warm.run(command)
+        assert process.code == 0 and out.exists(), process.output
+
+
+def test_a_download_waits_for_room(tmp_path):
+    """Of a server that does not say how large the file is; else it is refused before."""
+    with (
+        small_disk(tmp_path / "cache", MOST) as there,
+        mirror(tells_length=False) as (
+            server,
+            environment,
+        ),
+    ):
+        if not there:
+            pytest.skip("a tmpfs cannot be mounted here")
+        cache, part = tmp_path / "cache", tmp_path / "cache" / f"{NAME}.part"
+
+        def run():
+            return subprocess.run(
+                [sys.executable, "-c", DOWNLOAD], capture_output=True, text=True,
+                env={**os.environ, **environment, "RESNET_KERAS_CACHE": str(cache)},
+            )  # fmt: skip
+
+        fill(cache, free=len(BODY) // 2)
+        line = refused_in_one_line(run(), after_others=True)
+        assert f"{cache / NAME} cannot be written: {FULL}. Nothing is lost." in line
+        assert BODY.startswith(part.read_bytes()) and part.stat().st_size > len(BODY) // 3
+        (cache / "ballast").unlink()
+        there = part.stat().st_size
+        done = run()
+        assert done.returncode == 0 and (cache / NAME).read_bytes() == BODY, done.stderr
+        assert server.sent == [len(BODY), len(BODY) - there]
+
+
+@pytest.mark.slow
+def test_features_wait_for_room(warm, small, unbroken, whole):
+    shutil.copytree(unbroken.data, small.data, dirs_exist_ok=True)
+    command = (
+        f"{small.train} --skip-head --freeze 3 --views 2 --mixup 0 --drop-path 0 "
+        f"--weights {unbroken.run / 'model.keras'}"
+    )
+    fill(small.run, free=100_000)
+    line = refused(warm.run(command), FULL)
+    assert str(small.run / "features") in line
+    found = {path: path.read_bytes() for path in (small.run / "features").glob("*.npy")}
+    assert found
+    (small.run / "ballast").unlink()
+    process = warm.start(command)
+    process.wait_for(lambda: "computing the features of" in process.output)
+    assert all(path.read_bytes() == contents for path, contents in found.items())
+    # Those that were written before are not computed again.
+    left = 2 * 1437 + 360 - 256 * len(found)
+    assert f"computing the features of {left:,} images" in process.output
+    assert process.wait() == 0, process.output
 
 
 @pytest.mark.slow

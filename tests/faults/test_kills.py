@@ -4,12 +4,11 @@ import os
 import random
 import re
 import signal
-import time
 from collections import Counter
 
 import pytest
 from commands import STEPS, Place
-from files import Events
+from moments import end_at_random, let_alone
 from runs import end, newest_step
 from whole import weights
 
@@ -36,11 +35,7 @@ class Killer:
 
     def let_alone(self, phase, command, place):
         """Run a command to its end."""
-        with Events(place.folder) as events:
-            start, process = time.monotonic(), self.warm.start(command)
-            while process.poll() is None:
-                events.wait(events.count + 1, 0.05)
-            now = (time.monotonic() - start, events.count)
+        process, now = let_alone(lambda: self.warm.start(command), place.folder)
         assert process.code == 0, process.output
         longest = self.length.get(phase, (0, 0))
         self.length[phase] = tuple(map(max, longest, now))
@@ -50,22 +45,11 @@ class Killer:
     def kill(self, phase, command, place):
         """Start a command and end it at a random moment; False if it was at its end before."""
         number = self.random.choice(SIGNALS)
-        seconds, count = self.length.get(phase, (8, 100))
-        moment = self.random.choice(("by the clock", "by a file"))
         before = newest_step(place.run)
-        with Events(place.folder) as events:
-            process = self.warm.start(command)
-            if moment == "by the clock":
-                time.sleep(self.random.uniform(0, seconds))
-            else:
-                wanted, latest = self.random.randint(1, count), time.monotonic() + 1.5 * seconds
-                while (
-                    events.count < wanted and process.poll() is None and time.monotonic() < latest
-                ):
-                    events.wait(wanted, 0.02)
-                time.sleep(self.random.choice((0, 0, self.random.uniform(0, 0.003))))
-            process.send(number)
-            process.wait()
+        process, moment = end_at_random(
+            lambda: self.warm.start(command), place.folder, number, self.random,
+            self.length.get(phase, (8, 100)),
+        )  # fmt: skip
         if process.code == 0:
             self.whole.check(place)
             return False

@@ -4,6 +4,7 @@ As a program this file is the server: it loads, starts no thread and no device, 
 is then a command as a user gives it, in a process of its own.
 """
 
+import importlib
 import json
 import os
 import random
@@ -18,12 +19,12 @@ TESTS = Path(__file__).parents[1]
 
 
 class Warm:
-    """Starts commands as forks of a process that has loaded TensorFlow."""
+    """Starts commands as forks of a process that has loaded TensorFlow, and `modules`."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *modules):
         self.folder, self.started = folder, 0
         self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__))], cwd=folder, text=True,
+            [sys.executable, str(Path(__file__)), *modules], cwd=folder, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self.server.stdout.readline() == "ready\n"
@@ -114,6 +115,8 @@ def main():
     import tensorflow_datasets
     import tf2onnx
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     del ai_edge_litert, keras, onnxruntime, sklearn, tensorflow, tensorflow_datasets, tf2onnx
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
