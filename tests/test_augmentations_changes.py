@@ -367,11 +367,16 @@ def test_mixing_takes_soft_labels_and_chooses_fairly():
         return [
             tf.reduce_all(both[0] == one[0]) & tf.reduce_all(both[1] == one[1])
             for one in (cut, blended)
+        ] + [
+            tf.reduce_any(
+                augmentations.mixup_or_cutmix(images, labels, s, **arguments)[0] != cut[0]
+            )
         ]
 
-    is_cut, is_blended = many(draw, 500)
+    is_cut, is_blended, blended_by_default = many(draw, 500)
     assert (is_cut | is_blended).all()
     assert stats.binomtest(int((~is_blended).sum()), 500, 0.3).pvalue > LUCK
+    assert stats.binomtest(int(blended_by_default.sum()), 500, 0.5).pvalue > LUCK
 
 
 def test_the_box_of_cutmix_does_not_depend_on_the_choice_of_cutmix():

@@ -1,6 +1,7 @@
 """Batches are a pure function of the step; every image comes once, augmented in its order."""
 
 import dataclasses
+import os
 import struct
 import time
 
@@ -328,13 +329,28 @@ def test_rows_are_those_of_the_whole_batches(split, rows, options):
             assert np.array_equal(part, all_[rows])
 
 
-def test_no_tuning_thread_delays_the_end_of_an_iterator(split):
+def threads_of(batches):
+    """How many threads live as long as an iterator; at first, pools that stay grow, too."""
+
+    def started():
+        before = len(os.listdir("/proc/self/task"))
+        iterator = iter(batches)
+        next(iterator)
+        return len(os.listdir("/proc/self/task")) - before
+
+    return min(started() for _ in range(4))
+
+
+def test_no_tuning_thread_delays_the_end_of_an_iterator():
+    """Its end waits for that thread, which sleeps for up to as long as the iterator has lived."""
+    split, tuned = numbered(23), tf.data.Options()
+    tuned.autotune.enabled = True
     for batches in (
         batches_of(split),
         data.evaluation_batches(split, Preprocessing(4), batch_size=5),
         data.evaluation_batches(split, Preprocessing(4), batch_size=5, share=(0, 2)),
     ):
-        assert batches.options().autotune.enabled is False
+        assert threads_of(batches.with_options(tuned)) > threads_of(batches)
 
 
 @pytest.mark.parametrize("of", [2, 3])

@@ -7,6 +7,7 @@ import math
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics
 
-from resnet_keras import data
+from resnet_keras import __version__, data
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import (
     batches,
@@ -30,6 +31,8 @@ from resnet_keras.evaluation import (
 from resnet_keras.evaluation.predictions import Gallery
 from resnet_keras.model_files import Metadata, ModelFile
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.published import pretrained
+from resnet_keras.published.download import cache_folder
 
 
 def test_ranks_count_the_classes_that_are_better():
@@ -421,6 +424,38 @@ def test_what_cannot_be_predicted_is_named(folder, tmp_path):
         predict(open_, [])
     with pytest.raises(InputError, match="`top` must be above 0. Received: top=0"):
         predict(open_, folder, top=0)
+
+
+def test_by_default_five_classes_are_predicted_and_no_bad_file_is_left_out(folder, tmp_path):
+    scores = {n: np.arange(7) / 21 for n in range(60)}
+    open_ = model_file_of(*looking_up(scores, labels=()), tmp_path)
+    (answer,) = predict(open_, folder / "test" / "a" / "0.png")
+    assert [one["label"] for one in answer["predictions"]] == ["6", "5", "4", "3", "2"]
+    (folder / "test" / "b" / "notes.txt").write_text("not an image")
+    for call in (evaluate, source_for):
+        with pytest.raises(InputError, match=r"1 of 16 files .* cannot be read: test/b/notes"):
+            found = call(open_, dataset=f"folder:{folder}")
+            found.open()
+    assert evaluate(open_, dataset=f"folder:{folder}", skip_bad=True)["examples"] == 5
+
+
+def test_published_accuracy_is_told_as_fractions(monkeypatch, folder, tmp_path):
+    """Of weights that are named, as they lie in the cache once they are converted."""
+    monkeypatch.setenv("RESNET_KERAS_CACHE", str(tmp_path / "cache"))
+    inputs = keras.Input((4, 4, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(pooled))
+    both = next(row for row in pretrained() if row.top1 and row.top5)
+    one = next(row for row in pretrained() if row.top1 and not row.top5)
+    for row in (both, one):
+        path = cache_folder() / "models" / __version__ / f"{row.name}.keras"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+        Metadata(Preprocessing(4), dataset=f"folder:{folder}").write(path)
+        found = evaluate(row.name)
+        assert found["published_top1"] == row.top1 / 100 > 0.5 and found["examples"] == 5
+        assert found["published_top5"] == (row.top5 and row.top5 / 100)
+        assert "published_top1" not in evaluate(path)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,10 +1,10 @@
 """Which tests are those of a module, and how tools/mutate.py runs those of one mutant."""
 
+import ast
 import json
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 # The files of tests of each module, tests/test_NAME.py, and tests of other files that compare its
 # numbers with those of others; what says most about it comes first.
 TESTS = {
-    "models": ("models", "applications", "weights::test_parity"),
+    "models": ("models", "models_heatmaps", "applications", "weights::test_parity"),
     "layers": ("layers",),
     "optimizers": ("optimizers", "building"),
     "losses": ("losses",),
@@ -27,23 +27,23 @@ TESTS = {
     "evaluation": ("evaluation", "multi_label", "folds"),
     "weights": (
         "weights", "weights_names", "weights_refused", "weights_heads", "weights_keras",
-        "weights_assumed", "weights_converted", "weights_relatives", "weights_channels", "pickle",
-        "pickle_code", "weight_files",
+        "weights_assumed", "weights_converted", "weights_relatives", "weights_channels",
+        "weights_pose", "facts", "pickle", "pickle_code", "weight_files",
     ),
     "exporting": (
-        "exporting_models", "exporting_onnx", "exporting_quantized", "exporting_rgb", "exporting",
-        "exporting_saved_model", "exporting_openvino", "web",
+        "exporting_prove", "exporting_models", "exporting_onnx", "exporting_quantized",
+        "exporting_rgb", "exporting", "exporting_saved_model", "exporting_openvino", "web",
     ),
     "training": (
         "watch", "building", "memory", "progress", "best_epoch", "tracking", "features",
-        "distillation", "training", "resume", "replicas",
+        "distillation", "training", "own_images", "resume", "replicas", "hosts",
     ),
 }  # fmt: skip
 
 # Modules that training a network uses: for their mutants every run of tests trains its own.
 TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
 
-# A test that takes longer waits until the quicker ones of its file have passed.
+# A test that takes longer waits until the quicker ones have passed.
 _QUICK_SECONDS = 0.3
 
 
@@ -53,12 +53,29 @@ class Known:
 
     Attributes:
         seconds: of each test, by its id.
-        files: of the package whose functions it calls; None: it starts a process, whose calls are
-            not seen.
+        lines: of each test, by its id: the lines of functions that it runs in this process, by the
+            file of the package.
+        processes: ids of tests that start a process, whose lines are not seen.
+        failed: ids of tests that fail all the same, as for want of time; they are not run again.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    files: dict[str, list[str] | None] = field(default_factory=dict)
+    lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    processes: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def forget(self, files: set[str]) -> None:
+        """Forget the tests of these files of tests."""
+        for each in self.seconds, self.lines:
+            for test in [test for test in each if _file_of(test) in files]:
+                del each[test]
+        for tests in self.processes, self.failed:
+            tests[:] = [test for test in tests if _file_of(test) not in files]
+
+
+def _file_of(test: str) -> str:
+    """The file of a test's id."""
+    return test.partition("::")[0]
 
 
 def run_in(tree: Path, arguments: list[str], plugin: Any, temporary: Path) -> int:
@@ -112,62 +129,95 @@ class Given:
 
 
 class Recorder(Given):
-    """A plugin that notes what the tests of a module do."""
+    """A plugin that notes what the tests of a module do.
 
-    def __init__(self, folder: Path, module: str):
+    Args:
+        folder: as of `Given`.
+        module: whose tests are run.
+        known: what is known already of other tests; is added to.
+    """
+
+    def __init__(self, folder: Path, module: str, known: Known):
         super().__init__(folder, module)
-        self.known = Known()
-        self._package = ""
-        self._files: set[str] = set()  # of what is running; "" for a process
-        self._fixtures: dict[str, set[str]] = {}
+        self.known = known
+        self._started_process = False
+        self._fixtures: dict[str, bool] = {}  # whether one has started a process
+        self._needs: dict[str, set[str]] = {}  # the fixtures of each test
 
-    def run(self, tree: Path, path: Path, temporary: Path) -> int:
-        """Run all tests, and write what they do."""
-        self._package = str(tree / "resnet_keras") + os.sep
+    def run(self, tree: Path, tests: list[str], path: Path, temporary: Path) -> int:
+        """Run tests, and write what all do that are known."""
+        import coverage  # not above: those of the suite do without it
+
+        package = str(tree / "resnet_keras") + os.sep
+        self.coverage = coverage.Coverage(None, source=[package], config_file=False)
         sys.addaudithook(self._started)
-        code = run_in(tree, tests_of(self.module), self, temporary)
+        self.coverage.start()
+        code = run_in(tree, tests, self, temporary)
+        self.coverage.stop()
+        for file in self.coverage.get_data().measured_files():
+            functions = _lines_of_functions(Path(file))
+            found = self.coverage.get_data().contexts_by_lineno(file)
+            for line, contexts in found.items():
+                if line in functions:
+                    self._add("resnet_keras/" + file.removeprefix(package), line, set(contexts))
         path.write_text(json.dumps(vars(self.known)))
-        return code
+        return 0 if code == pytest.ExitCode.TESTS_FAILED else code
 
-    def _called(self, frame: Any, event: str, argument: Any) -> None:
-        name = frame.f_code.co_filename
-        if name.startswith(self._package):
-            self._files.add("resnet_keras/" + name.removeprefix(self._package))
+    def _add(self, file: str, line: int, contexts: set[str]) -> None:
+        for test, fixtures in self._needs.items():
+            if test in contexts or fixtures & contexts:
+                self.known.lines.setdefault(test, {}).setdefault(file, []).append(line)
 
     def _started(self, event: str, arguments: Any) -> None:
         if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
-            self._files.add("")
+            self._started_process = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Note the files of a test and of its fixtures, which an earlier test may have made."""
-        self._files = set()
-        sys.settrace(self._called)
-        threading.settrace(self._called)
+        """Note what a test does, and its fixtures, which an earlier test may have made."""
+        self._started_process = False
+        names = set(getattr(item, "fixturenames", ()))
+        self._needs[item.nodeid] = {f"fixture {name}" for name in names}
+        self._context = item.nodeid
+        self.coverage.switch_context(self._context)
         try:
             return (yield)
         finally:
-            sys.settrace(None)
-            threading.settrace(None)
-            found = self._files.union(
-                *(self._fixtures.get(name, ()) for name in getattr(item, "fixturenames", ()))
-            )
-            self.known.files[item.nodeid] = None if "" in found else sorted(found)
+            self.coverage.switch_context("")
+            if self._started_process or any(self._fixtures.get(name) for name in names):
+                self.known.processes.append(item.nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
-        """Note the files of a fixture."""
-        before, self._files = self._files, set()
+        """Note what a fixture does."""
+        before = self._started_process, self._context
+        self._started_process, self._context = False, f"fixture {fixturedef.argname}"
+        self.coverage.switch_context(self._context)
         try:
             return (yield)
         finally:
-            self._fixtures.setdefault(fixturedef.argname, set()).update(self._files)
-            self._files |= before
+            if self._started_process:
+                self._fixtures[fixturedef.argname] = True
+            self._started_process, self._context = before[0] or self._started_process, before[1]
+            self.coverage.switch_context(self._context)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up the seconds of a test."""
+        """Add up the seconds of a test; note one that fails."""
         seconds = self.known.seconds
         seconds[report.nodeid] = round(seconds.get(report.nodeid, 0) + report.duration, 3)
+        if report.failed:
+            self.known.failed.append(report.nodeid)
+
+
+def _lines_of_functions(file: Path) -> set[int]:
+    """Lines within the bodies of functions, which are not run when the file is imported."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {
+        line
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, functions)
+        for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    }
 
 
 class Chooser(Given):
@@ -177,36 +227,68 @@ class Chooser(Given):
         folder: as of `Given`.
         module: the mutant's.
         known: what its tests do without an error.
-        file: path below the repository: only tests that call its functions are run, and those that
-            are not known; None: all.
+        file: path of the mutant's file, below the repository.
+        line: the mutant's.
+        function: lines of the function around it; None: it is run when the file is imported, and
+            all tests count.
     """
 
-    def __init__(self, folder: Path, module: str, known: Known, file: str | None):
+    def __init__(
+        self,
+        folder: Path,
+        module: str,
+        known: Known,
+        *,
+        file: str,
+        line: int,
+        function: range | None,
+    ):
         super().__init__(folder, module)
-        self.known, self.file, self.failed = known, file, ""
+        self.known, self.failed = known, ""
+        self.places: dict[str, int] = {}
+        self._rank(file, line, function)
+
+    def _rank(self, file: str, line: int, function: range | None) -> None:
+        """Give each known test that counts its place: what runs the line comes first."""
+        ranks: dict[str, int] = {}
+        for test in self.known.seconds:
+            lines = self.known.lines.get(test, {}).get(file, ())
+            if line in lines:
+                ranks[test] = 0
+            elif function and any(other in function for other in lines):
+                ranks[test] = 1
+            elif lines:
+                ranks[test] = 2
+            elif test in self.known.processes or function is None:
+                ranks[test] = 3
+        # tf.data and tf.function run a translation of the code, whose lines are not seen.
+        translated = "import tensorflow" in (Path(__file__).parents[1] / file).read_text()
+        if function and not translated and any(rank < 2 for rank in ranks.values()):
+            ranks = {test: rank for test, rank in ranks.items() if rank != 2}
+        self.places = {test: ranks[test] for test in ranks if test not in self.known.failed}
 
     def run(self, tree: Path, path: Path, temporary: Path) -> int:
         """Run them, and write which has failed."""
-        code = run_in(tree, [*tests_of(self.module), "-x"], self, temporary)
+        files = tests_of(self.module)
+        if self.known.seconds:
+            needed = {_file_of(test) for test in self.places}
+            files = [file for file in files if _file_of(file) in needed]
+        if not files:
+            return 0
+        code = run_in(tree, [*files, "-x"], self, temporary)
         path.write_text(self.failed)
         return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Choose the tests; the quick ones of a file come first."""
-        if self.file is not None:
-            called = (self.known.files.get(item.nodeid) for item in items)
-            items[:] = [
-                item
-                for item, files in zip(list(items), called, strict=True)
-                if files is None or self.file in files
-            ]
-        files = [name.partition("::")[0] for name in tests_of(self.module)]
-        order = {Path(name).name: place for place, name in enumerate(files)}
+        """Choose the tests, and put them in order."""
+        if self.known.seconds:
+            items[:] = [item for item in items if item.nodeid in self.places]
+        order = {name: place for place, name in enumerate(map(_file_of, tests_of(self.module)))}
 
-        def place(item: pytest.Item) -> tuple[int, bool]:
-            slow = self.known.seconds.get(item.nodeid, 0) > _QUICK_SECONDS
+        def place(item: pytest.Item) -> tuple[int, bool, int]:
             processes = "run_python" in getattr(item, "fixturenames", ())
-            return order[item.path.name], slow or processes
+            slow = processes or self.known.seconds.get(item.nodeid, 0) > _QUICK_SECONDS
+            return self.places.get(item.nodeid, 0), slow, order[_file_of(item.nodeid)]
 
         items.sort(key=place)
 
