@@ -71,9 +71,12 @@ def pillow_operations(level, sign, size, increasing=True):
 
 DARK = np.where(SMALL > 60, 0, SMALL)  # most pixels in one level
 FLAT = np.full_like(SMALL, 9)
+# 256 pixels, of which one alone is the brightest: below it are 255, just enough for equalisation.
+FEW = np.random.default_rng(0).integers(1, 200, (16, 16, 3), dtype=np.uint8)
+FEW[3, 5], FEW[7, 2] = 255, 0
 
 
-@pytest.mark.parametrize("photo", [*PHOTOS, SMALL, DULL, DARK, FLAT])
+@pytest.mark.parametrize("photo", [*PHOTOS, SMALL, DULL, DARK, FLAT, FEW])
 def test_operations_are_pillows(photo):
     image, theirs = tf.constant(photo), Image.fromarray(photo)
     assert_levels(pillow.autocontrast(image), ImageOps.autocontrast(theirs), 0)

@@ -12,7 +12,7 @@ from PIL import Image
 from pixels import PHOTOS, assert_levels
 
 from resnet_keras import augmentations, data
-from resnet_keras.data.images import decode, shape_of
+from resnet_keras.data.images import decode, prepared_or_black, shape_of
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
@@ -30,6 +30,7 @@ def in_files(split, folder, files):
     """The same images as PNG in TFRecord files."""
     images, labels = split.arrays
     pieces = []
+    folder.mkdir(exist_ok=True)
     for part in range(files):
         path = str(folder / f"part-{part}.tfrecord")
         numbers = range(part, split.examples, files)
@@ -316,6 +317,43 @@ def test_the_shape_of_an_image_is_read_from_its_bytes():
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     for encoded in (tf.io.encode_jpeg(image), tf.io.encode_png(image), tf.constant(image)):
         assert shape_of(encoded).numpy().tolist() == [5, 7, 3]
+
+
+def test_files_of_a_batch_that_cannot_be_read_are_black():
+    image = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    good, bad = tf.io.encode_png(image).numpy(), b"no image"
+    shown = Preprocessing((4, 6))
+    for files, expected in (([good, bad, good], [1, 0, 1]), ([bad], [0]), ([], [])):
+        found, readable = prepared_or_black(tf.constant(files, tf.string), shown, 3)
+        assert readable.numpy().tolist() == [bool(number) for number in expected]
+        assert found.dtype == tf.uint8 and found.shape[1:] == (4, 6, 3)
+        for pixels, number in zip(found.numpy(), expected, strict=True):
+            assert np.array_equal(pixels, number * image)
+
+
+def test_records_are_known_by_their_files_their_places_and_their_labels(tmp_path):
+    split = in_files(numbered(23), tmp_path / "one", 4)
+    same = in_files(numbered(23), tmp_path / "two", 4)  # in another folder
+    assert split.identity == same.identity and split.identity.startswith("23 of 23 classes")
+    (first, skip, take), *others = split.pieces
+    for changed in ((first, skip + 1, take), (first, skip, take - 1), (first + "x", skip, take)):
+        other = dataclasses.replace(split, pieces=[changed, *others])
+        assert other.identity != split.identity
+    labels = (*split.labels[:-1], "another")
+    assert dataclasses.replace(split, labels=labels).identity != split.identity
+    assert not split.multi_label and split.counts is None and split.paths is None
+
+
+def test_by_default_an_image_has_three_channels_and_a_training_starts_at_its_first_step(tmp_path):
+    tf.io.write_file(str(tmp_path / "x.png"), tf.io.encode_png(np.ones((2, 3, 1), np.uint8)))
+    assert data.read_image(tmp_path / "x.png").shape == (2, 3, 3)
+    assert data.read_image(tmp_path / "x.png", 1).shape == (2, 3, 1)
+    split, columns = numbered(23), Augmentation(train_size=4)
+    how = {"batch_size": 8, "seed": 1}
+    first = next(data.training_batches(split, columns, **how).as_numpy_iterator())
+    assert first[1].tolist() == labels_of(split, 1)[0]
+    views = data.view_batches(split, columns, None, view=0, **how)
+    assert next(views.as_numpy_iterator())[1].tolist() == list(range(8))
 
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 1.0}, {"cutmix": 1.0, "repeats": 2}])

@@ -128,6 +128,21 @@ def test_every_operation_at_every_strength_is_torchvisions(shown, tmp_path):
     assert count == (5 * 2 + 4) * 2 * 31 + 2 * 31 + 3
 
 
+@pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate"])
+def test_every_move_fills_with_what_it_is_told(name):
+    plain = tf.fill([20, 28, 3], tf.constant(200, tf.uint8))
+    strength = np.float64(15 if name in ("translate_x", "translate_y", "rotate") else 0.7)
+
+    def moved(fill, mode):
+        (operation,) = policies._torchvision_operations(plain, strength, [name], mode, fill)
+        return operation().numpy()
+
+    for mode in ("nearest", "bilinear"):
+        new = (moved(0, mode) == 0).all(-1)
+        assert 0.05 < new.mean() < 0.9
+        assert np.array_equal(moved((255, 0, 9), mode), np.where(new[..., None], (255, 0, 9), 200))
+
+
 def outcomes(image, choices):
     """Probability of each image that a policy makes: `choices` are chains with theirs."""
     found = Counter()

@@ -11,11 +11,11 @@ checker sees do not count, nor do arguments that only guard against mistakes, su
 
 Each mutant is written into a copy of the repository, and a fork of this process, which has loaded
 TensorFlow already, runs the fast tests of its own module there until one fails: those that ran code
-of its function when all of them passed, those that ran its very line first (of its file, where none
-ran its function, or where TensorFlow may have translated it). What each test runs is measured with
-coverage.py, once for each file of tests. A mutant is killed by a test that fails, an error while
-tests are collected, or a time limit; else it survives. Results are lines of JSON in `--out`, so
-that the same command resumes after an interruption; with `--again`, it runs the survivors once
+of its function when all of them passed, those that ran its very line first; of its file, where none
+ran its function. What each test runs is measured with coverage.py, once for each file of tests,
+translations by TensorFlow's AutoGraph included. A mutant is killed by a test that fails, an error
+while tests are collected, or a time limit; else it survives. Results are lines of JSON in `--out`,
+so that the same command resumes after an interruption; with `--again`, it runs the survivors once
 more. Equivalent mutants, which no test can tell from the code, are listed with their reasons in
 tools/mutate_equivalents.toml and do not count.
 """

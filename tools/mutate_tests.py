@@ -3,9 +3,10 @@
 import ast
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ TESTS = {
     "models": ("models", "models_heatmaps", "applications", "weights::test_parity"),
     "layers": ("layers",),
     "optimizers": ("optimizers", "building"),
-    "losses": ("losses",),
+    "losses": (
+        "losses", "distillation::test_the_loss_is_the_papers_formula",
+        "distillation::test_its_gradient_is_that_of_the_soft_targets",
+        "distillation::test_a_temperature_must_be_above_0",
+    ),
     "augmentations": ("augmentations_changes", "augmentations", "policies"),
     "data": (
         "data", "folders", "csv", "listing", "sources", "builders", "folds", "prepare", "features",
@@ -42,6 +47,10 @@ TESTS = {
 
 # Modules that training a network uses: for their mutants every run of tests trains its own.
 TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
+
+# In the names of files of TensorFlow's AutoGraph: tf.data and tf.function run such a translation of
+# a function `f`, `tf__f`.
+_TRANSLATED = "__autograph_generated_file"
 
 # A test that takes longer waits until the quicker ones have passed.
 _QUICK_SECONDS = 0.3
@@ -148,25 +157,34 @@ class Recorder(Given):
         """Run tests, and write what all do that are known."""
         import coverage  # not above: those of the suite do without it
 
-        package = str(tree / "resnet_keras") + os.sep
-        self.coverage = coverage.Coverage(None, source=[package], config_file=False)
+        files = [str(tree / "resnet_keras" / "*"), f"*{_TRANSLATED}*"]
+        self.coverage = coverage.Coverage(None, include=files, config_file=False)
         sys.addaudithook(self._started)
         self.coverage.start()
         code = run_in(tree, tests, self, temporary)
         self.coverage.stop()
-        for file in self.coverage.get_data().measured_files():
-            functions = _lines_of_functions(Path(file))
-            found = self.coverage.get_data().contexts_by_lineno(file)
+        data, functions = self.coverage.get_data(), _functions(tree)
+        for file in map(Path, data.measured_files()):
+            found = data.contexts_by_lineno(str(file))
+            if _TRANSLATED in file.name:
+                names = set(re.findall(r"def tf__(\w+)", file.read_text(encoding="utf-8")))
+                contexts = set().union(*found.values())
+                for name in names:
+                    for where, lines in functions.get(name, ()):
+                        self._add(where, lines, contexts)
+                continue
+            where = str(file.relative_to(tree))
+            within = {n for each in functions.values() for f, ns in each if f == where for n in ns}
             for line, contexts in found.items():
-                if line in functions:
-                    self._add("resnet_keras/" + file.removeprefix(package), line, set(contexts))
+                if line in within:
+                    self._add(where, [line], set(contexts))
         path.write_text(json.dumps(vars(self.known)))
         return 0 if code == pytest.ExitCode.TESTS_FAILED else code
 
-    def _add(self, file: str, line: int, contexts: set[str]) -> None:
+    def _add(self, file: str, lines: Iterable[int], contexts: set[str]) -> None:
         for test, fixtures in self._needs.items():
             if test in contexts or fixtures & contexts:
-                self.known.lines.setdefault(test, {}).setdefault(file, []).append(line)
+                self.known.lines.setdefault(test, {}).setdefault(file, []).extend(lines)
 
     def _started(self, event: str, arguments: Any) -> None:
         if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
@@ -209,15 +227,18 @@ class Recorder(Given):
             self.known.failed.append(report.nodeid)
 
 
-def _lines_of_functions(file: Path) -> set[int]:
-    """Lines within the bodies of functions, which are not run when the file is imported."""
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {
-        line
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, functions)
-        for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)
-    }
+def _functions(tree: Path) -> dict[str, list[tuple[str, range]]]:
+    """The functions of the package by their names: their files, and the lines of their bodies.
+
+    Bodies are not run when a file is imported.
+    """
+    found: dict[str, list[tuple[str, range]]] = {}
+    for file in (tree / "resnet_keras").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                lines = range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+                found.setdefault(node.name, []).append((str(file.relative_to(tree)), lines))
+    return found
 
 
 class Chooser(Given):
@@ -261,9 +282,7 @@ class Chooser(Given):
                 ranks[test] = 2
             elif test in self.known.processes or function is None:
                 ranks[test] = 3
-        # tf.data and tf.function run a translation of the code, whose lines are not seen.
-        translated = "import tensorflow" in (Path(__file__).parents[1] / file).read_text()
-        if function and not translated and any(rank < 2 for rank in ranks.values()):
+        if function and any(rank < 2 for rank in ranks.values()):
             ranks = {test: rank for test, rank in ranks.items() if rank != 2}
         self.places = {test: ranks[test] for test in ranks if test not in self.known.failed}
 
