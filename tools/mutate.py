@@ -149,7 +149,7 @@ class Place:
             print(f"{module}: without an error: {' '.join(changed)}", flush=True)
             kept = set(digests) - set(changed)
             known.forget({test.partition("::")[0] for test in {*changed, *saved["digests"]} - kept})
-            found = self.out / "found.json"
+            found = self.given.with_name("found.json")
             recorder = Recorder(self.given, module, known)
             work = partial(recorder.run, self.tree, changed, found, self.temporary)
             _require(in_fork(work, 3600, log), log)
@@ -164,7 +164,7 @@ class Place:
     def judge(self, mutant: "Mutant") -> dict:
         """Run the tests of one mutant, and put the file back."""
         known = self.know(mutant.module)
-        file, failed = self.tree / mutant.file, self.out / "failed.txt"
+        file, failed = self.tree / mutant.file, self.given.with_name("failed.txt")
         before = file.read_text()
         failed.unlink(missing_ok=True)
         chooser = Chooser(
@@ -177,7 +177,7 @@ class Place:
         start = time.monotonic()
         try:
             file.write_text(mutant.source)
-            code = in_fork(work, limit, self.out / "last.log")
+            code = in_fork(work, limit, self.out / f"{mutant.module}.last.log")
         finally:
             file.write_text(before)
         return {
