@@ -131,6 +131,15 @@ def test_one_value_a_channel_has_no_variance():
     assert np.array_equal(layer.moving_mean, np.full(7, 1.5))
 
 
+def test_the_variance_is_that_of_the_images_of_all_replicas():
+    layer = BatchNormalization(replicas=2, momentum=0.5, name="norm")
+    again = BatchNormalization.from_config(layer.get_config())
+    assert (again.replicas, again.momentum, again.name) == (2, 0.5, "norm")
+    n = 2 * 4 * 5 * 6
+    assert float(again._unbiased(3.0, IMAGES)) == pytest.approx(3 * n / (n - 1), rel=1e-6)
+    assert BatchNormalization().replicas == 1
+
+
 def test_statistics_that_keras_creates_another_way_are_refused():
     class Moved(BatchNormalization):
         def add_weight(self, *args, **kwargs):
