@@ -19,8 +19,10 @@ from sklearn import metrics
 from resnet_keras import __version__, data
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import (
+    Predictions,
     batches,
     evaluate,
+    label_results,
     load_predictions,
     measures,
     open_split_for,
@@ -456,6 +458,35 @@ def test_published_accuracy_is_told_as_fractions(monkeypatch, folder, tmp_path):
         assert found["published_top1"] == row.top1 / 100 > 0.5 and found["examples"] == 5
         assert found["published_top5"] == (row.top5 and row.top5 / 100)
         assert "published_top1" not in evaluate(path)
+
+
+def test_results_of_several_labels_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, (40, 5)), rng.uniform(size=(40, 5))
+    labels[:, 3] = 0  # no image has it
+    saved = Predictions(
+        scores=scores, labels=labels, classes=tuple("abcde"), dataset="d", split="s",
+        model_sha256="", paths=None, shown=np.zeros(0), images=np.zeros((0, 1, 1, 1)),
+    )  # fmt: skip
+    found = label_results(saved, 0.4)
+    there = labels.any(0)
+    true, said = labels[:, there], scores[:, there] >= 0.4
+    each = metrics.average_precision_score(true, scores[:, there], average=None)
+    f1 = metrics.f1_score(true, said, average=None)
+    for name, values in (("per_class", each), ("f1_per_class", f1)):
+        by_name = found.pop(name)
+        assert list(by_name) == list("abcde") and by_name.pop("d") is None
+        assert list(by_name.values()) == pytest.approx(values)
+    undefined = ("top1", "top5", "balanced_accuracy", "ece", "nll", "confusion")
+    assert [found.pop(name) for name in undefined] == [None] * 6
+    assert found == pytest.approx({
+        "map": each.mean(),
+        "micro_f1": metrics.f1_score(labels, scores >= 0.4, average="micro"),
+        "macro_f1": f1.mean(),
+        "macro_precision": metrics.precision_score(true, said, average="macro"),
+        "macro_recall": metrics.recall_score(true, said, average="macro"),
+        "threshold": 0.4,
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(20))
