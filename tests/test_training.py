@@ -65,6 +65,29 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
     assert (digits_run / "labels.txt").read_text().split() == list("0123456789")
 
 
+def test_results_say_how_the_network_was_trained_and_tested(digits_run):
+    results = json.loads((digits_run / "results.json").read_text())
+    with open(digits_run / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(results) == {
+        "top1", "top5", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1",
+        "examples", "images_per_second", "ece", "nll", "per_class", "confusion", "train_seconds",
+        "epoch", "epoch_reason", "precision", "replicas", "skipped", "tested_on", "validated_on",
+        "files", "versions",
+    }  # fmt: skip
+    assert results["train_seconds"] == round(sum(float(row["seconds"]) for row in rows), 1)
+    assert (results["epoch"], results["epoch_reason"]) == (12, "last of 12 epochs")
+    assert (results["precision"], results["replicas"], results["files"]) == ("float32", 1, None)
+    assert results["skipped"] == {"train": 0, "test": 0}
+    assert results["tested_on"] == results["validated_on"] == "test"
+    assert results["versions"] == versions()
+    # The last of 12 epochs of 23 batches: half a cosine from 0.1.
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == pytest.approx(
+        [0.05 * (1 + np.cos(np.pi * (23 * e + 22) / (23 * 12))) for e in range(12)], abs=2e-3
+    )
+
+
 @pytest.mark.slow
 def test_policies_and_erasing_with_the_mean_train(data_dir, tmp_path):
     """What torchvision's V2 recipes do to an image and to a batch."""
