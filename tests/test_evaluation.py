@@ -463,7 +463,8 @@ def test_published_accuracy_is_told_as_fractions(monkeypatch, folder, tmp_path):
 def test_results_of_several_labels_are_scikit_learns():
     rng = np.random.default_rng(0)
     labels, scores = rng.integers(0, 2, (40, 5)), rng.uniform(size=(40, 5))
-    labels[:, 3] = 0  # no image has it
+    labels[:, 3:] = 0  # no image has d
+    labels[7, 4] = 1  # one image alone has e
     saved = Predictions(
         scores=scores, labels=labels, classes=tuple("abcde"), dataset="d", split="s",
         model_sha256="", paths=None, shown=np.zeros(0), images=np.zeros((0, 1, 1, 1)),

@@ -1,17 +1,22 @@
 """What judges an exported file, what may be replaced by one, and how its speed is measured."""
 
+import dataclasses
 import importlib
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
+from resnet_keras import SPECS, ResNet
 from resnet_keras.errors import InputError
+from resnet_keras.exporting.convert import _network, tuned_calibration
 from resnet_keras.exporting.options import settle
 from resnet_keras.exporting.publish import require_replaceable
-from resnet_keras.model_files import Metadata, ModelFile
+from resnet_keras.model_files import Metadata, ModelFile, open_model_file
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.quantize import activation_ranges, quantization_aware, write_ranges
 
 # The package has a function of this name.
 prove = importlib.import_module("resnet_keras.exporting.prove")
@@ -137,3 +142,61 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(out, options, there,
     else:
         with pytest.raises(InputError, match=refused):
             require_replaceable(tmp_path / out, settings)
+
+
+def test_of_several_labels_the_decisions_and_the_average_precisions_count():
+    rng = np.random.default_rng(0)
+    expected, labels = rng.uniform(size=(30, 4)), rng.integers(0, 2, (30, 4))
+    got = np.clip(expected + rng.normal(0, 0.1, (30, 4)), 0, 1)
+    found = prove._of_scores(got, expected, labels, 0.4)
+    assert found == {
+        "top1_agreement": None, "top1": None, "top1_source": None,
+        "decision_agreement": np.mean((got >= 0.4) == (expected >= 0.4)),
+        "map": pytest.approx(metrics.average_precision_score(labels, got)),
+        "map_source": pytest.approx(metrics.average_precision_score(labels, expected)),
+    }  # fmt: skip
+    # Of one class per image, whose probabilities sum to 1, the likeliest counts.
+    shares = expected / expected.sum(1, keepdims=True)
+    numbers = labels.argmax(1)
+    found = prove._of_scores(got, shares, numbers, None)
+    assert found == {
+        "top1_agreement": np.mean(got.argmax(1) == shares.argmax(1)),
+        "top1": np.mean(got.argmax(1) == numbers), "decision_agreement": None,
+        "top1_source": np.mean(shares.argmax(1) == numbers),
+    }  # fmt: skip
+
+
+def test_ranges_of_fine_tuning_are_used_unless_others_are_asked_for(tmp_path):
+    path = tmp_path / "m.keras"
+    small = dataclasses.replace(SPECS["resnet20_cifar"], depths=(1, 1), widths=(8, 16))
+    model = ResNet(small, input_shape=(16, 16, 3), classes=3)
+    model.save(path)
+    Metadata(Preprocessing(16), dataset="digits").write(path)
+    clone = quantization_aware(model)
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3)).astype("float32")
+    for _ in range(3):
+        clone(images, training=True)
+    ranges = activation_ranges(clone)
+    original = open_model_file(path, folded=False)
+
+    def found(out="x.tflite", **options):
+        settings = settle(path, tmp_path / out, {"quantize": "int8"} | options)
+        return tuned_calibration(path, original, settings)
+
+    assert found() is None  # there are none yet
+    write_ranges(path, ranges)
+    tuned = found()
+    assert tuned.origin == {"dataset": "digits", "split": "train", "fine_tuned": True}
+    assert tuned.images is None and tuned.ranges == ranges
+    assert found(quantize="none") is None and found(quantize="dynamic") is None
+    assert found(calibrate="digits") is None and found(keep_float=("conv1_conv",)) is None
+    settings = settle(path, tmp_path / "x.tflite", {"quantize": "int8"})
+    network = _network(model, settings, tuned)
+    scores = np.asarray(network(images, training=False))
+    assert np.abs(scores.sum(1) - 1).max() < 1e-5
+    assert np.abs(scores - np.asarray(model(images))).max() < 0.05
+    kinds = {type(layer).__name__ for layer in network.layers}
+    assert "FakeQuant" in kinds and "BatchNormalization" not in kinds
+    # Without ranges the same file is made of the folded network.
+    kinds = {type(layer).__name__ for layer in _network(model, settings, None).layers}
+    assert not kinds & {"FakeQuant", "BatchNormalization"}
