@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutate_tests import TESTS, TRAINED_WITH, Chooser, Given, Known, Recorder, tests_of
+from mutate_tests import TESTS, TRAINED_WITH, Chooser, Given, Known, Recorder, specific_to, tests_of
 
 if TYPE_CHECKING:
     from mutate_code import Mutant
@@ -120,10 +120,11 @@ class Place:
         out: where results are kept.
         all_tests: run all tests of a module for each mutant, without finding out first which of
             them run its function: quicker for a few mutants that are killed soon.
+        specific: likewise, but only the tests that are written for the mutant's file.
     """
 
-    def __init__(self, folder: Path, out: Path, *, all_tests: bool):
-        self.all_tests = all_tests
+    def __init__(self, folder: Path, out: Path, *, all_tests: bool, specific: bool = False):
+        self.all_tests, self.specific = all_tests or specific, specific
         self.tree, self.temporary, self.out = folder / "tree", folder / "temporary", out
         self.given = folder / "given"
         self.known: dict[str, Known] = {}
@@ -170,6 +171,7 @@ class Place:
         chooser = Chooser(
             self.given, mutant.module, known,
             file=mutant.file, line=mutant.line, function=mutant.function,
+            files=specific_to(mutant.file) if self.specific else (),
         )  # fmt: skip
         work = partial(chooser.run, self.tree, failed, self.temporary)
         limit = max(LEAST_SECONDS, PATIENCE * sum(map(known.seconds.get, chooser.places)))
@@ -206,7 +208,9 @@ def run(modules: list[str], options: argparse.Namespace, results: dict[str, dict
     end = time.monotonic() + 60 * options.minutes
     load_libraries()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        place = Place(Path(folder), options.out, all_tests=options.all_tests)
+        place = Place(
+            Path(folder), options.out, all_tests=options.all_tests, specific=options.specific
+        )
         for module in modules:
             for number, mutant in enumerate(chosen(module, options), 1):
                 old = results.get(mutant.key, {}).get("outcome")
@@ -280,6 +284,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants")
     parser.add_argument("--minutes", type=float, default=600, help="start none after them")
     parser.add_argument("--all-tests", action="store_true", help="not only what runs the function")
+    parser.add_argument(
+        "--specific", action="store_true", help="only tests written for the file: quick, but strict"
+    )
     parser.add_argument("--again", action="store_true", help="run the survivors once more")
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--list", action="store_true", help="only print the sample")

@@ -45,6 +45,78 @@ TESTS = {
     ),
 }  # fmt: skip
 
+# The files of tests that are written for a file of the package, or for a folder, by its path without
+# suffix. Where none is named, those of the module.
+SPECIFIC = {
+    "data/archives": ("prepare",),
+    "data/batches": ("data", "features"),
+    "data/builders": ("builders", "sources"),
+    "data/building": ("sources", "prepare", "builders"),
+    "data/csv_files": ("csv",),
+    "data/features": ("features",),
+    "data/files": ("data", "folders"),
+    "data/folders": ("folders",),
+    "data/formats": ("folders", "data"),
+    "data/images": ("data", "folders"),
+    "data/listing": ("listing", "folders", "folds", "csv"),
+    "data/preparation": ("prepare", "folders"),
+    "data/reading": ("data", "folders"),
+    "data/records": ("data", "sources"),
+    "data/sources": ("sources", "folders", "csv"),
+    "data/splits": ("data", "features"),
+    "data/tfds_splits": ("sources", "builders"),
+    "data/waiting": ("data",),
+    "training/__init__": ("training", "best_epoch", "features", "own_images"),
+    "training/best_epoch": ("best_epoch", "resume"),
+    "training/building": ("building", "training"),
+    "training/distillation": ("distillation",),
+    "training/dry_run": ("features", "memory", "training"),
+    "training/features": ("features",),
+    "training/fitting": ("training", "best_epoch", "own_images", "resume"),
+    "training/job": ("training", "best_epoch"),
+    "training/machine": ("training",),
+    "training/memory": ("memory",),
+    "training/progress": ("progress",),
+    "training/replicas": ("hosts", "own_images", "replicas"),
+    "training/run_folder": ("training", "resume", "own_images"),
+    "training/tracking": ("tracking", "training"),
+    "training/watch": ("watch", "resume", "training"),
+    "weights/assumptions": ("weights_assumed", "weights_pose"),
+    "weights/conversion": (
+        "weights_converted",
+        "weights_keras",
+        "weights_heads",
+        "weights_refused",
+    ),
+    "weights/formats": ("weight_files", "weights_relatives", "weights_heads", "weights_keras"),
+    "weights/formats/h5": ("weights_keras", "weight_files"),
+    "weights/formats/hub": ("weight_files", "weights_assumed"),
+    "weights/formats/keras_archive": ("weights_keras",),
+    "weights/formats/keras_config": ("weights_keras",),
+    "weights/formats/not_read": ("weights_relatives", "weight_files"),
+    "weights/formats/numpy_pickle": ("weights_names", "pickle"),
+    "weights/formats/pickles": ("pickle", "pickle_code", "weights_relatives", "weights_names"),
+    "weights/formats/pth": ("pickle", "weights_relatives", "weight_files"),
+    "weights/formats/state_dict": ("weights_heads", "weights_relatives"),
+    "weights/loading": ("weights_refused", "weights_channels", "weights", "weights_heads"),
+    "weights/names/caffe2": ("weights_names",),
+    "weights/names/config_text": ("weights_assumed", "weights_pose"),
+    "weights/names/facts": ("facts", "weights_assumed"),
+    "weights/names/heads": ("weights_heads", "weights_keras"),
+    "weights/names/keras_applications": ("weights_keras",),
+    "weights/names/keras_hub": ("weights_keras",),
+    "weights/names/keras_layers": ("weights_keras", "weights_assumed"),
+    "weights/names/keras_resnet50": ("weights_keras",),
+    "weights/names/mmpose": ("weights_pose",),
+    "weights/names/networks": ("weights_heads",),
+    "weights/names/other_networks": ("weights_relatives", "weights_keras"),
+    "weights/names/reading": ("weights_assumed",),
+    "weights/names/resnet_keras": ("weights_keras",),
+    "weights/names/told": ("weights_keras", "weights_assumed"),
+    "weights/names/torch_names": ("weights_names", "weights", "weights_refused"),
+    "weights/names": ("weights_names", "weights_relatives", "weights_assumed", "weights_refused"),
+}
+
 # Modules that training a network uses: for their mutants every run of tests trains its own.
 TRAINED_WITH = {"models", "layers", "optimizers", "losses", "augmentations", "data", "training"}
 
@@ -102,6 +174,13 @@ def tests_of(module: str) -> list[str]:
     """The files of tests of a module, and single tests of other files, as pytest wants them."""
     parts = (name.partition("::") for name in TESTS[module])
     return [f"tests/test_{file}.py{colons}{test}" for file, colons, test in parts]
+
+
+def specific_to(file: str) -> list[str]:
+    """The files of tests that are written for a file of the package; none where none are known."""
+    path = Path(file).relative_to("resnet_keras").with_suffix("")
+    names = next((SPECIFIC[str(p)] for p in (path, *path.parents) if str(p) in SPECIFIC), ())
+    return [f"tests/test_{name}.py" for name in names]
 
 
 class Given:
@@ -252,6 +331,7 @@ class Chooser(Given):
         line: the mutant's.
         function: lines of the function around it; None: it is run when the file is imported, and
             all tests count.
+        files: of tests to run, all where nothing is known of single ones; empty: the module's.
     """
 
     def __init__(
@@ -263,9 +343,10 @@ class Chooser(Given):
         file: str,
         line: int,
         function: range | None,
+        files: Iterable[str] = (),
     ):
         super().__init__(folder, module)
-        self.known, self.failed = known, ""
+        self.known, self.failed, self.files = known, "", list(files) or tests_of(module)
         self.places: dict[str, int] = {}
         self._rank(file, line, function)
 
@@ -288,7 +369,7 @@ class Chooser(Given):
 
     def run(self, tree: Path, path: Path, temporary: Path) -> int:
         """Run them, and write which has failed."""
-        files = tests_of(self.module)
+        files = self.files
         if self.known.seconds:
             needed = {_file_of(test) for test in self.places}
             files = [file for file in files if _file_of(file) in needed]
@@ -302,7 +383,7 @@ class Chooser(Given):
         """Choose the tests, and put them in order."""
         if self.known.seconds:
             items[:] = [item for item in items if item.nodeid in self.places]
-        order = {name: place for place, name in enumerate(map(_file_of, tests_of(self.module)))}
+        order = {name: place for place, name in enumerate(map(_file_of, self.files))}
 
         def place(item: pytest.Item) -> tuple[int, bool, int]:
             processes = "run_python" in getattr(item, "fixturenames", ())
