@@ -45,8 +45,8 @@ TESTS = {
     ),
 }  # fmt: skip
 
-# The files of tests that are written for a file of the package, or for a folder, by its path without
-# suffix. Where none is named, those of the module.
+# The files of tests that are written for a file of the package or for a folder, by its path without
+# suffix; where none is named, those of the module.
 SPECIFIC = {
     "data/archives": ("prepare",),
     "data/batches": ("data", "features"),
