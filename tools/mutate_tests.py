@@ -271,10 +271,12 @@ class Recorder(Given):
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Note what a test does, and its fixtures, which an earlier test may have made."""
+        """Note what a test does, its file, and its fixtures, which an earlier test may have made."""
         self._started_process = False
         names = set(getattr(item, "fixturenames", ()))
-        self._needs[item.nodeid] = {f"fixture {name}" for name in names}
+        self._needs[item.nodeid] = {f"fixture {name}" for name in names} | {
+            f"collection {_file_of(item.nodeid)}"
+        }
         self._context = item.nodeid
         self.coverage.switch_context(self._context)
         try:
@@ -283,6 +285,15 @@ class Recorder(Given):
             self.coverage.switch_context("")
             if self._started_process or any(self._fixtures.get(name) for name in names):
                 self.known.processes.append(item.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
+        """Note what a file of tests does when it is imported."""
+        self.coverage.switch_context(f"collection {_file_of(collector.nodeid)}")
+        try:
+            return (yield)
+        finally:
+            self.coverage.switch_context("")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
