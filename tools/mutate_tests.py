@@ -271,7 +271,7 @@ class Recorder(Given):
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Note what a test does, its file, and its fixtures, which an earlier test may have made."""
+        """Note what a test does, its file, and its fixtures, which another may have made."""
         self._started_process = False
         names = set(getattr(item, "fixturenames", ()))
         self._needs[item.nodeid] = {f"fixture {name}" for name in names} | {
