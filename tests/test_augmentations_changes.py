@@ -71,9 +71,12 @@ def pillow_operations(level, sign, size, increasing=True):
 
 DARK = np.where(SMALL > 60, 0, SMALL)  # most pixels in one level
 FLAT = np.full_like(SMALL, 9)
+# 256 pixels, of which one alone is the brightest: below it are 255, just enough for equalisation.
+FEW = np.random.default_rng(0).integers(1, 200, (16, 16, 3), dtype=np.uint8)
+FEW[3, 5], FEW[7, 2] = 255, 0
 
 
-@pytest.mark.parametrize("photo", [*PHOTOS, SMALL, DULL, DARK, FLAT])
+@pytest.mark.parametrize("photo", [*PHOTOS, SMALL, DULL, DARK, FLAT, FEW])
 def test_operations_are_pillows(photo):
     image, theirs = tf.constant(photo), Image.fromarray(photo)
     assert_levels(pillow.autocontrast(image), ImageOps.autocontrast(theirs), 0)
@@ -367,11 +370,16 @@ def test_mixing_takes_soft_labels_and_chooses_fairly():
         return [
             tf.reduce_all(both[0] == one[0]) & tf.reduce_all(both[1] == one[1])
             for one in (cut, blended)
+        ] + [
+            tf.reduce_any(
+                augmentations.mixup_or_cutmix(images, labels, s, **arguments)[0] != cut[0]
+            )
         ]
 
-    is_cut, is_blended = many(draw, 500)
+    is_cut, is_blended, blended_by_default = many(draw, 500)
     assert (is_cut | is_blended).all()
     assert stats.binomtest(int((~is_blended).sum()), 500, 0.3).pvalue > LUCK
+    assert stats.binomtest(int(blended_by_default.sum()), 500, 0.5).pvalue > LUCK
 
 
 def test_the_box_of_cutmix_does_not_depend_on_the_choice_of_cutmix():

@@ -1,6 +1,7 @@
 """Batches are a pure function of the step; every image comes once, augmented in its order."""
 
 import dataclasses
+import os
 import struct
 import time
 
@@ -11,7 +12,7 @@ from PIL import Image
 from pixels import PHOTOS, assert_levels
 
 from resnet_keras import augmentations, data
-from resnet_keras.data.images import decode, shape_of
+from resnet_keras.data.images import decode, prepared_or_black, shape_of
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
@@ -29,6 +30,7 @@ def in_files(split, folder, files):
     """The same images as PNG in TFRecord files."""
     images, labels = split.arrays
     pieces = []
+    folder.mkdir(exist_ok=True)
     for part in range(files):
         path = str(folder / f"part-{part}.tfrecord")
         numbers = range(part, split.examples, files)
@@ -317,6 +319,43 @@ def test_the_shape_of_an_image_is_read_from_its_bytes():
         assert shape_of(encoded).numpy().tolist() == [5, 7, 3]
 
 
+def test_files_of_a_batch_that_cannot_be_read_are_black():
+    image = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    good, bad = tf.io.encode_png(image).numpy(), b"no image"
+    shown = Preprocessing((4, 6))
+    for files, expected in (([good, bad, good], [1, 0, 1]), ([bad], [0]), ([], [])):
+        found, readable = prepared_or_black(tf.constant(files, tf.string), shown, 3)
+        assert readable.numpy().tolist() == [bool(number) for number in expected]
+        assert found.dtype == tf.uint8 and found.shape[1:] == (4, 6, 3)
+        for pixels, number in zip(found.numpy(), expected, strict=True):
+            assert np.array_equal(pixels, number * image)
+
+
+def test_records_are_known_by_their_files_their_places_and_their_labels(tmp_path):
+    split = in_files(numbered(23), tmp_path / "one", 4)
+    same = in_files(numbered(23), tmp_path / "two", 4)  # in another folder
+    assert split.identity == same.identity and split.identity.startswith("23 of 23 classes")
+    (first, skip, take), *others = split.pieces
+    for changed in ((first, skip + 1, take), (first, skip, take - 1), (first + "x", skip, take)):
+        other = dataclasses.replace(split, pieces=[changed, *others])
+        assert other.identity != split.identity
+    labels = (*split.labels[:-1], "another")
+    assert dataclasses.replace(split, labels=labels).identity != split.identity
+    assert not split.multi_label and split.counts is None and split.paths is None
+
+
+def test_by_default_an_image_has_three_channels_and_a_training_starts_at_its_first_step(tmp_path):
+    tf.io.write_file(str(tmp_path / "x.png"), tf.io.encode_png(np.ones((2, 3, 1), np.uint8)))
+    assert data.read_image(tmp_path / "x.png").shape == (2, 3, 3)
+    assert data.read_image(tmp_path / "x.png", 1).shape == (2, 3, 1)
+    split, columns = numbered(23), Augmentation(train_size=4)
+    how = {"batch_size": 8, "seed": 1}
+    first = next(data.training_batches(split, columns, **how).as_numpy_iterator())
+    assert first[1].tolist() == labels_of(split, 1)[0]
+    views = data.view_batches(split, columns, None, view=0, **how)
+    assert next(views.as_numpy_iterator())[1].tolist() == list(range(8))
+
+
 @pytest.mark.parametrize("options", [{}, {"mixup": 1.0}, {"cutmix": 1.0, "repeats": 2}])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 3, 4], [1, 7]])
 def test_rows_are_those_of_the_whole_batches(split, rows, options):
@@ -328,13 +367,28 @@ def test_rows_are_those_of_the_whole_batches(split, rows, options):
             assert np.array_equal(part, all_[rows])
 
 
-def test_no_tuning_thread_delays_the_end_of_an_iterator(split):
+def threads_of(batches):
+    """How many threads live as long as an iterator; at first, pools that stay grow, too."""
+
+    def started():
+        before = len(os.listdir("/proc/self/task"))
+        iterator = iter(batches)
+        next(iterator)
+        return len(os.listdir("/proc/self/task")) - before
+
+    return min(started() for _ in range(4))
+
+
+def test_no_tuning_thread_delays_the_end_of_an_iterator():
+    """Its end waits for that thread, which sleeps for up to as long as the iterator has lived."""
+    split, tuned = numbered(23), tf.data.Options()
+    tuned.autotune.enabled = True
     for batches in (
         batches_of(split),
         data.evaluation_batches(split, Preprocessing(4), batch_size=5),
         data.evaluation_batches(split, Preprocessing(4), batch_size=5, share=(0, 2)),
     ):
-        assert batches.options().autotune.enabled is False
+        assert threads_of(batches.with_options(tuned)) > threads_of(batches)
 
 
 @pytest.mark.parametrize("of", [2, 3])

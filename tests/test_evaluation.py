@@ -9,6 +9,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics
 
-from resnet_keras import data
+from resnet_keras import __version__, data
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import (
+    Predictions,
     batches,
     evaluate,
+    label_results,
     load_predictions,
     measures,
     open_split_for,
@@ -33,6 +36,8 @@ from resnet_keras.evaluation.predictions import Gallery
 from resnet_keras.files import sha256
 from resnet_keras.model_files import Metadata, ModelFile, open_model_file
 from resnet_keras.preprocessing import Preprocessing
+from resnet_keras.published import pretrained
+from resnet_keras.published.download import cache_folder
 
 
 def test_ranks_count_the_classes_that_are_better():
@@ -445,6 +450,68 @@ def test_what_cannot_be_read_is_left_out_and_counted(folder, tmp_path, capfd):
     assert sorted(line.removeprefix(words).split(", ")) == sorted(reasons)
     with pytest.raises(InputError, match="none of the files can be read. Received: 1 not an image"):
         predict(open_, folder / "val" / "b" / "notes.txt", skip_bad=True)
+
+
+def test_by_default_five_classes_are_predicted_and_no_bad_file_is_left_out(folder, tmp_path):
+    scores = {n: np.arange(7) / 21 for n in range(60)}
+    open_ = model_file_of(*looking_up(scores, labels=()), tmp_path)
+    (answer,) = predict(open_, folder / "test" / "a" / "0.png")
+    assert [one["label"] for one in answer["predictions"]] == ["6", "5", "4", "3", "2"]
+    (folder / "test" / "b" / "notes.txt").write_text("not an image")
+    for call in (evaluate, source_for):
+        with pytest.raises(InputError, match=r"1 of 16 files .* cannot be read: test/b/notes"):
+            found = call(open_, dataset=f"folder:{folder}")
+            found.open()
+    assert evaluate(open_, dataset=f"folder:{folder}", skip_bad=True)["examples"] == 5
+
+
+def test_published_accuracy_is_told_as_fractions(monkeypatch, folder, tmp_path):
+    """Of weights that are named, as they lie in the cache once they are converted."""
+    monkeypatch.setenv("RESNET_KERAS_CACHE", str(tmp_path / "cache"))
+    inputs = keras.Input((4, 4, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(pooled))
+    both = next(row for row in pretrained() if row.top1 and row.top5)
+    one = next(row for row in pretrained() if row.top1 and not row.top5)
+    for row in (both, one):
+        path = cache_folder() / "models" / __version__ / f"{row.name}.keras"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+        Metadata(Preprocessing(4), dataset=f"folder:{folder}").write(path)
+        found = evaluate(row.name)
+        assert found["published_top1"] == row.top1 / 100 > 0.5 and found["examples"] == 5
+        assert found["published_top5"] == (row.top5 and row.top5 / 100)
+        assert "published_top1" not in evaluate(path)
+
+
+def test_results_of_several_labels_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, (40, 5)), rng.uniform(size=(40, 5))
+    labels[:, 3:] = 0  # no image has d
+    labels[7, 4] = 1  # one image alone has e
+    saved = Predictions(
+        scores=scores, labels=labels, classes=tuple("abcde"), dataset="d", split="s",
+        model_sha256="", paths=None, shown=np.zeros(0), images=np.zeros((0, 1, 1, 1)),
+    )  # fmt: skip
+    found = label_results(saved, 0.4)
+    there = labels.any(0)
+    true, said = labels[:, there], scores[:, there] >= 0.4
+    each = metrics.average_precision_score(true, scores[:, there], average=None)
+    f1 = metrics.f1_score(true, said, average=None)
+    for name, values in (("per_class", each), ("f1_per_class", f1)):
+        by_name = found.pop(name)
+        assert list(by_name) == list("abcde") and by_name.pop("d") is None
+        assert list(by_name.values()) == pytest.approx(values)
+    undefined = ("top1", "top5", "balanced_accuracy", "ece", "nll", "confusion")
+    assert [found.pop(name) for name in undefined] == [None] * 6
+    assert found == pytest.approx({
+        "map": each.mean(),
+        "micro_f1": metrics.f1_score(labels, scores >= 0.4, average="micro"),
+        "macro_f1": f1.mean(),
+        "macro_precision": metrics.precision_score(true, said, average="macro"),
+        "macro_recall": metrics.recall_score(true, said, average="macro"),
+        "threshold": 0.4,
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(20))

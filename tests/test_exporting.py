@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -62,6 +63,32 @@ def test_an_export_is_finished_when_all_of_it_is_there(exported, tmp_path):
         assert is_finished(tmp_path / "x.tflite") is kept
     (tmp_path / "x.tflite").unlink()
     assert not is_finished(tmp_path / "x.tflite")
+
+
+def test_the_report_tells_how_the_file_was_made(exported, digits_run):
+    out, report = exported
+    assert set(report) == {
+        "model_file", "dataset", "split", "examples", "difference_of", "max_difference",
+        "mean_difference", "mean_largest_difference", "top1_agreement", "top1", "top1_source",
+        "decision_agreement", "measure", "bound", "further_bounds", "kept", "reason", "quantize",
+        "io", "keep_float", "layout", "opset", "signatures", "rgb_input", "calibration", "layers",
+        "operators", "bytes", "bytes_source", "latency_ms", "latency_ms_source", "cores",
+        "seconds", "command", "clients",
+    }  # fmt: skip
+    assert (report["dataset"], report["split"]) == ("digits", "test")
+    assert report["model_file"] == str(digits_run / "model.keras")
+    assert report["bytes_source"] == (digits_run / "model.keras").stat().st_size
+    assert (report["quantize"], report["io"], report["calibration"]) == ("none", None, None)
+    assert report["keep_float"] == report["layers"] == [] and report["reason"] is None
+    given = {
+        ".onnx": {"layout": "nhwc", "opset": 17, "rgb_input": False},
+        ".tflite": {"rgb_input": False},
+        "": {"signatures": "all", "rgb_input": False},
+    }.get(out.suffix, {})  # fmt: skip
+    nothing = dict.fromkeys(("layout", "opset", "signatures", "rgb_input"))
+    assert {name: report[name] for name in nothing} == nothing | given
+    assert report["cores"] == os.cpu_count() and report["command"]
+    assert 0.1 <= report["seconds"] < 600 and report["seconds"] == round(report["seconds"], 1)
 
 
 def test_size_and_latency_are_measured(exported):

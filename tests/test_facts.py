@@ -4,7 +4,7 @@ import pytest
 
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.weights.names.facts import preprocessing_of
+from resnet_keras.weights.names.facts import preprocessing_of, told_by_facts
 
 # huggingface.co/timm/resnet50.a1_in1k, config.json, shortened.
 TIMM = {
@@ -75,3 +75,43 @@ def test_what_is_not_known_is_refused(change):
     config = {**TIMM["pretrained_cfg"], **change}
     with pytest.raises(InputError, match="x describes a preprocessing|`interpolation` must be"):
         preprocessing_of({"config.json": {"pretrained_cfg": config}}, "x")
+
+
+def test_what_a_file_leaves_out_is_the_default_of_its_library():
+    """timm: a crop of 0.875 at the centre; transformers: likewise, bicubic; KerasHub: bilinear."""
+    config = {k: v for k, v in TIMM["pretrained_cfg"].items() if not k.startswith("crop")}
+    found = preprocessing_of({"config.json": {"pretrained_cfg": config}}, "x")
+    assert found == Preprocessing((224, 224), 256, "bicubic", True, MEAN, STD)
+    config = {k: v for k, v in TRANSFORMERS.items() if k not in ("crop_pct", "resample")}
+    found = preprocessing_of({"preprocessor_config.json": config}, "x")
+    assert found == Preprocessing((224, 224), 256, "bicubic", True, MEAN, STD)
+    converter = {"image_size": [160, 192], "scale": 1 / 127.5, "offset": -1}
+    facts = {"preprocessor.json": {"image_converter": {"config": converter}}}
+    found = preprocessing_of(facts, "x")
+    assert (found.size, found.interpolation, found.antialias) == ((160, 192), "bilinear", False)
+    assert found.mean == found.std == pytest.approx((127.5,) * 3)
+    converter |= {"interpolation": "bicubic", "antialias": True}
+    found = preprocessing_of(facts, "x")
+    assert (found.interpolation, found.antialias) == ("bicubic", True)
+
+
+def test_heights_and_widths_keep_their_places():
+    config = {**TIMM["pretrained_cfg"], "input_size": [3, 160, 240], "crop_pct": 0.8}
+    found = preprocessing_of({"config.json": {"pretrained_cfg": config}}, "x")
+    assert (found.size, found.resize) == ((160, 240), 200)  # of the short edge
+    for edge, resize in ((383, 437), (384, 384)):  # int(383 / 0.875) = 437
+        facts = {"preprocessor_config.json": {**TRANSFORMERS, "size": edge, "resample": 2}}
+        found = preprocessing_of(facts, "x")
+        assert (found.resize, found.interpolation) == (resize, "bilinear")
+
+
+def test_labels_are_those_of_every_class_or_none():
+    names = {"0": "tench", "1": "goldfish"}
+    told = told_by_facts({"config.json": {"id2label": names, "model_type": "resnet"}}, "x")
+    assert told.labels == ("tench", "goldfish") and told.whole and told.mean is None
+    for odd in ({"0": "tench", "2": "shark"}, {"0": "tench", "1": 5}, ["tench"]):
+        told = told_by_facts({"config.json": {"id2label": odd, "model_type": "vit"}}, "x")
+        assert told.labels == () and not told.whole
+    told = told_by_facts({"config.json": TIMM}, "x")
+    assert told.whole and told.bgr is False and told.mean == MEAN and told.std == STD
+    assert told_by_facts({}, "x").bgr is None

@@ -1,6 +1,7 @@
 """A frozen network computes its features once; the last layer trains on them as on images."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from runs import end, log, newest_step
 
 from resnet_keras import Recipe, backup, data, train
 from resnet_keras.errors import InputError
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
 from resnet_keras.training import features, prepared
 from resnet_keras.training.building import compiled
@@ -322,6 +324,24 @@ def test_computing_features_is_time_of_the_first_epoch(opened):
         row.on_epoch_end(epoch, {})
     first, second = (row["seconds"] for row in position.rows)
     assert 1000 <= first < 1100 and second < 100
+
+
+def test_progress_is_told_every_twenty_seconds_and_at_the_end(tmp_path, monkeypatch, capfd):
+    images = np.zeros((1500, 4, 4, 1), np.uint8), np.zeros(1500, np.int64)
+    split = data.ArraySplit(labels=("a",), channels=1, arrays=images)
+    view = features._View(split, 0, Preprocessing(4), ([0.0], [1.0]), tmp_path, "train")
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", train_size=4, eval_size=4)
+    clock = itertools.count(100, 10.5)  # seconds at the start, and behind each of 6 pieces
+    monkeypatch.setattr(features.time, "perf_counter", lambda: next(clock))
+    features._compute([view], recipe, lambda pixels: pixels[:, 0, :, 0].astype(np.float32))
+    assert capfd.readouterr().err.splitlines() == [
+        "computing the features of 1,500 images, 1 of each training image",
+        "features of 512 of 1,500 images, 24.4 images/s, 41 s left",
+        "features of 1,024 of 1,500 images, 24.4 images/s, 20 s left",
+        "features of 1,500 of 1,500 images, 23.8 images/s",
+    ]
+    sizes = [len(np.load(path)) for path in view.paths()]
+    assert sizes == [256] * 5 + [220]
 
 
 def test_what_needs_all_stages_frozen_is_refused_without(recipe):

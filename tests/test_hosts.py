@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from runs import refused_in_one_line
 
 from resnet_keras import Recipe, backup
 from resnet_keras.errors import InputError
-from resnet_keras.training.replicas import HOSTS, Replicas, choose_replicas
+from resnet_keras.signals import Stopped
+from resnet_keras.training.replicas import HOSTS, Replicas, StoppedTogether, choose_replicas
 
 ROOT = Path(__file__).parents[1]
 
@@ -183,6 +185,46 @@ def test_shares_are_slices_of_each_micro_batch():
     assert shares[0] == [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19]
     assert sorted(shares[0] + shares[1]) == list(range(24))
     assert Replicas(None).rows(6, 2).tolist() == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [(Stopped(signal.SIGTERM), 143, "stopped by SIGTERM"), (SystemExit(3), 3, None),
+     (SystemExit("no number"), 1, None), (InputError("no connection: x=1"), 2,
+     "error: no connection: x=1"),
+     (RuntimeError("Gloo:  connection\nclosed by PEER " + 200 * "x"), 1,
+      "error: another process of this run has died (Gloo: connection closed by PEER " + 88 * "x"
+      + "). Start all of them again with the same commands: they resume from the last backup."),
+     (ValueError("a bug"), 1, "ValueError: a bug")],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)  # fmt: skip
+def test_a_process_ends_without_waiting_for_the_others(error, code, line, monkeypatch, capfd):
+    class Left(BaseException):
+        pass
+
+    def leave(code):
+        raise Left(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(Left) as left, Replicas(nullcontext, 2, 0, 2).together():
+        raise error
+    assert left.value.args == (code,)
+    said = capfd.readouterr().err.splitlines()
+    assert said[-1:] == ([] if line is None else [line])
+    assert ("Traceback (most recent call last):" in said) == (type(error) is ValueError)
+    # One process alone waits for nobody: its errors are its caller's.
+    with pytest.raises(type(error)) as same, Replicas(nullcontext).together():
+        raise error
+    assert same.value is error
+
+
+def test_all_processes_end_together_where_all_are_stopped():
+    error = StoppedTogether(signal.SIGTERM)
+    with pytest.raises(StoppedTogether) as stopped, Replicas(nullcontext, 2, 0, 2).together():
+        raise error
+    assert stopped.value is error
+    with Replicas(nullcontext, 2, 0, 2).together():
+        pass
 
 
 @pytest.mark.slow

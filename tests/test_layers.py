@@ -10,6 +10,7 @@ from resnet_keras.layers import (
     BatchNormalization,
     Conv2D,
     _images_gradient,
+    _jax_batch_norm,
     _kernel_gradient,
     _lacks_avx512,
     _large_beside,
@@ -137,6 +138,15 @@ def test_one_value_a_channel_has_no_variance():
     layer(np.full((1, 1, 1, 7), 3.0), training=True)
     assert np.array_equal(layer.moving_variance, np.full(7, 0.5))
     assert np.array_equal(layer.moving_mean, np.full(7, 1.5))
+
+
+def test_the_variance_is_that_of_the_images_of_all_replicas():
+    layer = BatchNormalization(replicas=2, momentum=0.5, name="norm")
+    again = BatchNormalization.from_config(layer.get_config())
+    assert (again.replicas, again.momentum, again.name) == (2, 0.5, "norm")
+    n = 2 * 4 * 5 * 6
+    assert float(again._unbiased(3.0, IMAGES)) == pytest.approx(3 * n / (n - 1), rel=1e-6)
+    assert BatchNormalization().replicas == 1
 
 
 def test_statistics_that_keras_creates_another_way_are_refused():
@@ -323,6 +333,69 @@ def _definition(x, gamma, beta):
     to_mean += to_variance * (-2 * (x - mean)).mean((0, 1, 2))
     to_x = to_normalised * inverse + to_variance * 2 * (x - mean) / n + to_mean / n
     return outputs, to_x, (upstream * normalised).sum((0, 1, 2)), upstream.sum((0, 1, 2))
+
+
+def test_the_function_for_jax_and_its_gradients_are_those_of_the_paper():
+    """Which JAX computes in any process."""
+    import jax
+    from jax import numpy as jnp
+
+    images = (IMAGES - 3) * np.geomspace(0.05, 1, 7) + 3  # some channels hardly vary
+    gamma, beta = np.linspace(0.5, 2, 7), np.linspace(-1, 1, 7)
+    shift = np.linspace(2, 4, 7)  # must not matter
+
+    def outputs(*arguments):
+        return _jax_batch_norm()(*arguments, 1e-5)
+
+    arguments = [jnp.asarray(a, "float32") for a in (images, gamma, beta, shift)]
+    found, mean, variance = jax.jit(outputs)(*arguments)
+    gradients = jax.jit(jax.grad(lambda *each: (outputs(*each)[0] ** 3).sum(), (0, 1, 2, 3)))(
+        *arguments
+    )
+    for ours, wanted in zip((found, *gradients), _definition(images, gamma, beta), strict=False):
+        assert np.abs(np.asarray(ours) - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert not np.asarray(gradients[3]).any()
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(variance, images.var((0, 1, 2)), rtol=1e-4)
+    # A channel without variance, far from the shift: rounding must not make it negative.
+    flat = [jnp.full((4, 5, 6, 7), 3.3), *arguments[1:]]
+    assert (np.asarray(jax.jit(outputs)(*flat)[2]) >= 0).all()
+    half = [arguments[0].astype("bfloat16"), *arguments[1:]]
+    kinds = [each.dtype for each in jax.jit(outputs)(*half)]
+    assert kinds == ["bfloat16", "float32", "float32"]
+    loss = jax.jit(lambda x: outputs(x, *half[1:])[0].sum().astype("float32"))
+    upstream = jax.grad(loss)(half[0])
+    assert upstream.dtype == "bfloat16"
+
+
+ON_JAX = """
+import keras, numpy as np
+from resnet_keras.layers import BatchNormalization, Conv2D
+
+assert keras.backend.backend() == "jax"
+images = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 7)).astype("float32")
+layer = BatchNormalization(momentum=0.75, epsilon=1e-5)
+layer.build(images.shape)
+layer.gamma.assign(np.linspace(0.5, 2, 7))
+layer.beta.assign(np.linspace(-1, 1, 7))
+outputs = np.asarray(layer(images, training=True))
+mean, variance = images.mean((0, 1, 2)), images.var((0, 1, 2))
+wanted = (images - mean) / np.sqrt(variance + 1e-5) * np.linspace(0.5, 2, 7) + np.linspace(-1, 1, 7)
+assert np.abs(outputs - wanted).max() < 1e-5
+assert np.abs(np.asarray(layer.moving_mean) - 0.25 * mean).max() < 1e-5
+unbiased = 0.75 + 0.25 * variance * 120 / 119
+assert np.abs(np.asarray(layer.moving_variance) - unbiased).max() < 1e-5
+ours, stock = (kind(2, 3, strides=2, padding="valid") for kind in (Conv2D, keras.layers.Conv2D))
+ours.build(images.shape)
+stock.build(images.shape)
+stock.set_weights(ours.get_weights())
+assert np.array_equal(ours(images), stock(images))
+"""
+
+
+def test_the_layers_on_jax(run_python):
+    done = run_python("-c", ON_JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert done.returncode == 0, done.stderr
 
 
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="runs in a process of JAX")

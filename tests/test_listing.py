@@ -74,3 +74,20 @@ def test_a_listed_file_that_changes_is_read_again(tmp_path, paths):
     assert identity() == before
     Image.fromarray(np.full((5, 5, 3), 9, np.uint8)).save(paths[0])
     assert identity() != before
+
+
+def test_by_default_the_seed_is_0_nothing_is_held_out_and_no_bad_file_left_out(tmp_path):
+    for number in range(20):
+        pixels = np.full((4, 4, 3), number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    images = [image_file("", "a", tmp_path / f"{number:02}.png") for number in range(20)]
+
+    def paths(name, **division):
+        return split_of(tmp_path, images, name, labels=("a",), **division).paths
+
+    assert paths("test") == paths("test", seed=0) != paths("test", seed=1)
+    assert sorted(paths("train") + paths("test")) == [image.path for image in images]
+    (tmp_path / "00.png").write_text("not an image")
+    images[0] = image_file("", "a", tmp_path / "00.png")
+    with pytest.raises(InputError, match="1 of 20 files in .* cannot be read"):
+        paths("test")

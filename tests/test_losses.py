@@ -138,6 +138,19 @@ def test_a_distillation_is_refused_without_a_temperature_and_made_again():
     }  # fmt: skip
 
 
+def test_a_loss_is_made_again_with_all_its_arguments():
+    plain = {
+        "name": "cross_entropy", "sigmoid": False, "multi_label": False, "label_smoothing": 0.0,
+        "class_weights": None,
+    }  # fmt: skip
+    assert CrossEntropy().get_config() == plain
+    given = {
+        "name": "x", "sigmoid": True, "multi_label": True, "label_smoothing": 0.25,
+        "class_weights": (1.0, 2.0),
+    }  # fmt: skip
+    assert CrossEntropy.from_config(given).get_config() == given
+
+
 def test_values_that_need_no_computer():
     # Logits of 0: a softmax of 1/K, so log K; sigmoids of 1/2, so K log 2, whatever the targets.
     zeros = np.zeros((2, 10), "float32")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from checkpoints import few
 
 from resnet_keras import SPECS, ResNet, Spec, features, freeze
-from resnet_keras.models import adapt_last_norm, count, normalisation_of
+from resnet_keras.models import adapt_last_norm, build, count, normalisation_of
 
 GOLDEN = Path(__file__).parent / "golden"
 COUNTS = json.loads((GOLDEN / "counts.json").read_text())
@@ -388,8 +388,19 @@ def test_freeze_leaves_what_openmmlab_leaves(name, trainable):
     for stages, expected in zip(range(-1, 5), trainable, strict=True):
         freeze(model, stages)
         assert count(model)["params"] == expected
+        norms = [layer for layer in model.layers if layer.name.endswith("_bn")]
+        assert all(n.trainable == (int(n.name[4]) > stages + 1) for n in norms)
     with pytest.raises(ValueError, match="-1 to 4"):
         freeze(model, 5)
+
+
+def test_the_builder_alone_has_the_defaults_of_the_public_function():
+    ours, theirs = (make(few("resnet18"), input_shape=(64, 64, 3)) for make in (build, ResNet))
+    for one, other in zip(ours.layers, theirs.layers, strict=True):
+        config = one.get_config()
+        assert type(one) is type(other) and config.pop("name") == other.name
+        config = {name: value for name, value in config.items() if "initializer" not in name}
+        assert config == {name: other.get_config()[name] for name in config}
 
 
 @pytest.mark.parametrize("norm_eval", [False, True])

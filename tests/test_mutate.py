@@ -25,6 +25,15 @@ def test_a_module_and_its_tests_are_there(module):
         assert (ROOT / file).is_file()
 
 
+@pytest.mark.parametrize("path", mutate_tests.SPECIFIC)
+def test_what_has_tests_of_its_own_is_there_and_so_are_they(path):
+    package = ROOT / "resnet_keras"
+    assert (package / path).is_dir() or (package / f"{path}.py").is_file()
+    tests = mutate_tests.specific_to(f"resnet_keras/{path}.py")
+    assert tests and all((ROOT / file).is_file() for file in tests)
+    assert {*tests} <= {t.partition("::")[0] for t in mutate_tests.tests_of(path.split("/")[0])}
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["reason"])
 def test_an_equivalent_is_one_of_the_code_as_it_is(entry):
     lines = entry["diff"].strip("\n").splitlines()

@@ -557,6 +557,42 @@ def test_fit_averages_the_statistics_of_the_steps_that_are_taken(every):
     assert not np.allclose(seen[2][2], seen[1][2])  # it moved the statistics themselves
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_stateless_step_averages_statistics_where_it_was_taken(every):
+    """As JAX needs it: nothing is assigned, and the numbers are those of the definition."""
+    optimizer = SGD(0.1, ema=Averaging(0.75, every=every))
+    kernel, statistic, state = variables(kernel=[1.0], mean=[2.0], variance=[4.0])
+    optimizer.build([kernel])
+    optimizer.also_average([statistic, keras.Variable(7, dtype="int32", trainable=False), state])
+    names = [v.path.rpartition("/")[2] for v in optimizer.variables]
+    assert names[-3:] == ["kernel_average", "mean_average", "variance_average"]
+    place = names.index("updates")
+    average = [np.array(v) for v in optimizer.variables]
+    values = {id(statistic): np.array([10.0]), id(state): np.array([20.0])}
+    first, second = 8.0, 16.0
+    for updates in range(4):
+        before = list(average)
+        before[place] = np.int32(updates)
+        before[-2:] = [np.array([first]), np.array([second])]
+        same = optimizer.average_statelessly(before, list(before), values)  # was discarded
+        assert [float(np.asarray(v).ravel()[0]) for v in same[-2:]] == [first, second]
+        after = list(before)
+        after[place] = np.int32(updates + 1)
+        found = optimizer.average_statelessly(before, after, values)
+        if updates == 0:  # the first step copies
+            first, second = 10.0, 20.0
+        elif updates % every == 0:
+            first, second = 0.75 * first + 0.25 * 10, 0.75 * second + 0.25 * 20
+        assert [float(np.asarray(v).ravel()[0]) for v in found[-2:]] == [first, second]
+        assert found[:-2] == after[:-2] and len(found) == len(after)
+        first, second = first + 1, second - 1
+    assert float(np.asarray(optimizer.averages[-1])[0]) == 0
+    with pytest.raises(KeyError), optimizer.averaging_statelessly():
+        assert optimizer._calls.averaging
+        raise KeyError
+    assert not optimizer._calls.averaging
+
+
 def line(optimizer):
     """A model y = w . x, compiled with the loss mean(y), and its data: the gradient is 0.5."""
     model = keras.Sequential(

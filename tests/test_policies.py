@@ -128,6 +128,21 @@ def test_every_operation_at_every_strength_is_torchvisions(shown, tmp_path):
     assert count == (5 * 2 + 4) * 2 * 31 + 2 * 31 + 3
 
 
+@pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate"])
+def test_every_move_fills_with_what_it_is_told(name):
+    plain = tf.fill([20, 28, 3], tf.constant(200, tf.uint8))
+    strength = np.float64(15 if name in ("translate_x", "translate_y", "rotate") else 0.7)
+
+    def moved(fill, mode):
+        (operation,) = policies._torchvision_operations(plain, strength, [name], mode, fill)
+        return operation().numpy()
+
+    for mode in ("nearest", "bilinear"):
+        new = (moved(0, mode) == 0).all(-1)
+        assert 0.05 < new.mean() < 0.9
+        assert np.array_equal(moved((255, 0, 9), mode), np.where(new[..., None], (255, 0, 9), 200))
+
+
 def outcomes(image, choices):
     """Probability of each image that a policy makes: `choices` are chains with theirs."""
     found = Counter()
@@ -195,17 +210,20 @@ def test_auto_augment_draws_its_pairs(channels):
 
 @pytest.mark.parametrize("policy", [augmentations.trivial_augment_wide, augmentations.auto_augment])
 def test_policies_move_bilinearly_onto_black_unless_told(policy):
-    both = many(lambda s: (policy(SMALL, s), policy(SMALL, s, interpolation="bilinear")), 60)
-    assert np.array_equal(*both)
-    nearest = many(lambda s: policy(SMALL, s, interpolation="nearest"), 60)
-    assert not np.array_equal(nearest, both[0])
-    filled = many(lambda s: policy(SMALL, s, fill=(255, 0, 9)), 60)
-    new = (filled != both[0]).any(-1)
+    def drawn(count=40, **options):
+        """Without a graph, whose making takes longer than these few images."""
+        return np.stack([policy(SMALL, seed(number), **options) for number in range(count)])
+
+    default = drawn()
+    assert np.array_equal(drawn(interpolation="bilinear"), default)
+    assert not np.array_equal(drawn(interpolation="nearest"), default)
+    filled = drawn(fill=(255, 0, 9))
+    new = (filled != default).any(-1)
     assert new.any()
     if policy is augmentations.trivial_augment_wide:  # nothing changes the fill afterwards
-        assert not both[0][new].any() and (filled[new] == (255, 0, 9)).all()
+        assert not default[new].any() and (filled[new] == (255, 0, 9)).all()
     with pytest.raises(ValueError, match="interpolation must be one of .*Received: 'bicubic'"):
-        many(lambda s: policy(SMALL, s, interpolation="bicubic"), 1)
+        drawn(interpolation="bicubic")
 
 
 def test_the_column_has_the_policies_of_the_table():

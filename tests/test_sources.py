@@ -1,7 +1,11 @@
 """Data sets by name: digits, Fashion-MNIST, what TFDS prepared; others are refused."""
 
 import gzip
+import http.server
 import struct
+import threading
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import data
+from resnet_keras.data import building
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 
@@ -172,3 +177,78 @@ def test_a_build_that_fails_because_a_file_is_in_the_way_keeps_its_error(tmp_pat
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fails)
     with pytest.raises(FileExistsError, match="in the way"):
         data.Source("digits", "test", data_dir=tmp_path).open()
+
+
+@pytest.fixture
+def new_opener():
+    """Lets urllib read the variables of proxies again, which it otherwise does once."""
+    urllib.request.install_opener(None)
+    yield
+    urllib.request.install_opener(None)
+
+
+def test_files_that_cannot_be_had_are_named_with_what_to_do(tmp_path, monkeypatch, new_opener):
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
+    folder = tmp_path / "downloads" / "manual"
+    with pytest.raises(InputError) as caught:
+        data.Source("cifar10", "train", data_dir=tmp_path).open()
+    assert str(caught.value) == (
+        f"cifar10 is not prepared in {tmp_path}, and its files are not here and cannot be "
+        f"downloaded. Put cifar-10-binary.tar.gz (170,052,171 bytes) into {folder}, then run: "
+        f"python -m resnet_keras prepare cifar10 --manual-dir {folder} --data-dir {tmp_path}"
+    )
+
+
+def test_a_server_is_asked_for_one_byte_and_not_waited_for(monkeypatch, new_opener):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Range"])
+            if self.path == "/slow":
+                time.sleep(1)
+            self.send_response(404 if self.path == "/gone" else 206)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert building._reachable(f"{url}/there") and not building._reachable(f"{url}/gone")
+        start = time.monotonic()
+        assert not building._reachable(f"{url}/slow", seconds=0.2)
+        assert time.monotonic() - start < 0.8
+        server.shutdown()
+    assert not building._reachable(url)
+    assert asked == ["bytes=0-0"] * 3
+
+
+@pytest.mark.skipif(not tf.io.gfile.exists(DEBIAN), reason="Debian's dataset-fashion-mnist")
+def test_debians_files_become_zalandos_and_replace_nothing(tmp_path):
+    files = building._files(tfds.builder("fashion_mnist", data_dir=tmp_path))
+    mine = "t10k-labels-idx1-ubyte.gz"
+    (tmp_path / mine).write_bytes(b"mine")
+    building._restore_debian_fashion_mnist(tmp_path)
+    assert (tmp_path / mine).read_bytes() == b"mine"
+    building._check_files(tmp_path, {name: pair for name, pair in files.items() if name != mine})
+    assert len(files) == 4 == len(list(tmp_path.iterdir()))
+    with pytest.raises(InputError, match="t10k-labels.* is not the published file.*: 4 bytes"):
+        building._check_files(tmp_path, files)
+
+
+def test_a_data_set_that_lacks_an_image_is_damaged(tmp_path):
+    prepared(tmp_path, train=[0, 1, 2])
+    (path,) = (tmp_path / "mine" / "1.0.0").glob("*.tfrecord*")
+    records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records[:2]:
+            writer.write(record)
+    with pytest.raises(InputError) as caught:
+        data.Source("mine", "train", data_dir=tmp_path).open()
+    line = str(caught.value)
+    assert line.startswith(f"{path.parent} is damaged: ") and "[Op" not in line and "}}" not in line
+    assert line.endswith(". Delete it, then prepare mine again.") and ".. " not in line

@@ -2,10 +2,15 @@
 
 import csv
 import dataclasses
+import hashlib
+import importlib.metadata
 import json
+import logging
+import platform
 import re
 import shlex
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -17,7 +22,9 @@ from resnet_keras import Recipe, backup, data, train
 from resnet_keras.errors import InputError
 from resnet_keras.models import count
 from resnet_keras.training.dry_run import resolved
-from resnet_keras.training.machine import _precision, _version
+from resnet_keras.training.job import Job
+from resnet_keras.training.machine import _precision, _version, quiet_retracing, versions
+from resnet_keras.training.replicas import Replicas
 from resnet_keras.training.tracking import _known
 
 SMALL = (
@@ -56,6 +63,29 @@ def test_a_run_folder_holds_what_the_contract_says(digits_run):
     # The accuracy that fit saw last is that of the saved file.
     assert float(rows[-1]["val_accuracy"]) == pytest.approx(results["top1"], abs=1e-6)
     assert (digits_run / "labels.txt").read_text().split() == list("0123456789")
+
+
+def test_results_say_how_the_network_was_trained_and_tested(digits_run):
+    results = json.loads((digits_run / "results.json").read_text())
+    with open(digits_run / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(results) == {
+        "top1", "top5", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1",
+        "examples", "images_per_second", "ece", "nll", "per_class", "confusion", "train_seconds",
+        "epoch", "epoch_reason", "precision", "replicas", "skipped", "tested_on", "validated_on",
+        "files", "versions",
+    }  # fmt: skip
+    assert results["train_seconds"] == round(sum(float(row["seconds"]) for row in rows), 1)
+    assert (results["epoch"], results["epoch_reason"]) == (12, "last of 12 epochs")
+    assert (results["precision"], results["replicas"], results["files"]) == ("float32", 1, None)
+    assert results["skipped"] == {"train": 0, "test": 0}
+    assert results["tested_on"] == results["validated_on"] == "test"
+    assert results["versions"] == versions()
+    # The last of 12 epochs of 23 batches: half a cosine from 0.1.
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == pytest.approx(
+        [0.05 * (1 + np.cos(np.pi * (23 * e + 22) / (23 * 12))) for e in range(12)], abs=2e-3
+    )
 
 
 @pytest.mark.slow
@@ -375,3 +405,80 @@ def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
 def test_a_package_that_is_not_installed_ends_no_run():
     assert _version("resnet-keras-of-nobody") == "not installed"
     assert _version("keras") == keras.__version__
+
+
+def test_the_retracing_of_functions_is_not_warned_of_while_a_run_goes_on(caplog):
+    logger = logging.getLogger("tensorflow")
+
+    def said():
+        caplog.clear()
+        logger.warning("5 out of the last 5 calls triggered tf.function retracing.")
+        logger.warning("something else")
+        return [record.getMessage() for record in caplog.records]
+
+    logger.propagate, before = True, logger.propagate
+    try:
+        with quiet_retracing():
+            assert said() == ["something else"]
+        assert len(said()) == 2
+    finally:
+        logger.propagate = before
+
+
+def test_versions_are_those_of_the_installed_packages():
+    found = versions()
+    assert found.pop("python") == platform.python_version()
+    assert found.pop("resnet-keras")
+    names = ["keras", "tensorflow", "tensorflow-datasets", "numpy"]
+    names += {"jax"} & {keras.backend.backend()}
+    assert found == {name: importlib.metadata.version(name) for name in names}
+
+
+def test_a_job_knows_what_it_shares_with_the_run_that_it_resumes(tmp_path):
+    def split(level, name=""):
+        images = np.full((250, 8, 8, 1), level, np.uint8), np.arange(250) % 10
+        return data.ArraySplit(labels=tuple("0123456789"), channels=1, arrays=images, name=name)
+
+    train, validation, test = split(1), split(2), split(3)
+    (tmp_path / "teacher.keras").write_bytes(b"teacher")
+    recipe = dataclasses.replace(
+        SHORT, epochs=3, freeze=3, weights="start.keras", then_epochs=2, holdout=250
+    )
+    job = Job(recipe, tmp_path, Replicas(nullcontext, 4), "float32", train, validation, test)
+    then = job.then()
+    # Batches of 100 of 250 images: 3 steps an epoch.
+    assert (job.steps_per_epoch, job.total_steps, then.total_steps) == (3, 9, 6)
+    assert (job.epochs_before, then.epochs_before) == (0, 3)
+    assert job.backups == tmp_path / "backup" and then.backups == tmp_path / "backup" / "then"
+    assert then.then() is None and (then.earlier, then.spent) == (job, 0.0)
+    shorter = dataclasses.replace(recipe, steps=7)  # in the third epoch
+    assert dataclasses.replace(job, recipe=shorter).then().epochs_before == 3
+    shared = {
+        "backend": keras.backend.backend(), "precision": "float32", "replicas": 4,
+        "images": train.identity,
+    }  # fmt: skip
+    assert job.fixed == shared
+    best = dataclasses.replace(recipe, keep="best")
+    assert dataclasses.replace(job, recipe=best).fixed == shared | {
+        "validation": validation.identity
+    }
+    taught = dataclasses.replace(SHORT, teacher=str(tmp_path / "teacher.keras"))
+    digest = hashlib.sha256(b"teacher").hexdigest()
+    assert dataclasses.replace(job, recipe=taught).fixed == shared | {"teacher": digest}
+
+
+def test_a_job_names_the_images_that_it_is_tested_on(tmp_path):
+    def names(recipe, validation, test):
+        job = Job(recipe, tmp_path, Replicas(nullcontext), "float32", validation, validation, test)
+        return job.validated_on, job.tested_on
+
+    images = np.zeros((2, 8, 8, 1), np.uint8), np.arange(2)
+    unnamed = data.ArraySplit(labels=("a", "b"), channels=1, arrays=images)
+    val, fold = (dataclasses.replace(unnamed, name=name) for name in ("val", "fold 1/2"))
+    assert names(SHORT, unnamed, unnamed) == ("test", "test")
+    held_out = dataclasses.replace(SHORT, holdout=37, keep="best")
+    assert names(held_out, unnamed, unnamed) == ("train[-37:]", "test")
+    held_out = dataclasses.replace(SHORT, holdout=37)
+    assert names(held_out, unnamed, unnamed) == ("train[-37:]", "train[-37:]")
+    assert names(SHORT, val, fold) == ("val", "fold 1/2")
+    assert names(SHORT, unnamed, fold) == ("fold 1/2", "fold 1/2")

@@ -169,3 +169,58 @@ def test_a_loss_that_is_lost_in_the_last_batch_of_an_epoch_stops_the_run(tmp_pat
     callbacks[1].every = None
     with pytest.raises(watch.Diverged, match="the loss is NaN or infinite by step 4"):
         fit(model, watch.LateLogs(callbacks[:1], model=model), lost)
+
+
+def test_a_row_of_the_log_has_the_rate_of_its_last_step_and_all_seconds():
+    position = watch.Position(step=4, accumulate=1, steps_per_epoch=4, total=8, rows=[])
+    position.epochs_before = 3
+    row = watch.EpochRow(position, lambda step: step / 8, spent=100.0)
+
+    def epoch(number):
+        row.on_epoch_begin(number)
+        row.on_epoch_end(number, {"loss": np.float32(2), "accuracy": np.float32(0.5)})
+
+    epoch(0)
+    (first,) = position.rows
+    assert list(first) == ["epoch", "learning_rate", "accuracy", "loss", "seconds"]
+    assert list(first.values())[:4] == [4, 3 / 8, 0.5, 2.0] and 100 <= first["seconds"] < 101
+    assert first["seconds"] == round(first["seconds"], 2)
+    # The rest of an epoch within which a shorter run has ended: one row, the time of both.
+    position.batch, row.spent = 6, 50.0
+    epoch(0)
+    (both,) = position.rows
+    assert both["learning_rate"] == 5 / 8 and 150 <= both["seconds"] < 152
+    epoch(1)
+    assert [r["epoch"] for r in position.rows] == [4, 5] and position.rows[1]["seconds"] < 1
+
+
+def test_the_profiler_traces_its_steps_alone(tmp_path):
+    position = watch.Position(step=0, accumulate=2, steps_per_epoch=9, total=9, rows=[])
+    profiler = watch.Profiler(position, range(1, 3), tmp_path / "trace")
+    running = []
+    for batch in range(8):  # two of them make a step
+        profiler.on_train_batch_begin(batch)
+        running.append(profiler.running)
+        position.batch += 1
+        profiler.on_train_batch_end(batch)
+    assert running == [False, False, True, True, True, True, False, False]
+    assert len(list((tmp_path / "trace").rglob("*.xplane.pb"))) == 1
+    profiler.close()
+
+
+def test_names_of_variables_do_not_depend_on_the_models_before():
+    def names():
+        layers = [keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(),
+                  keras.layers.Dropout(0.5), keras.layers.Dense(1)]  # fmt: skip
+        model = keras.Sequential(layers)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
+        model.optimizer.build(model.trainable_variables)
+        return list(watch.state(model, []))
+
+    first = names()
+    assert names() == first and len(first) == len(set(first))
+    assert [name for name in first if name.startswith("model/")] == [
+        "model/00000/sequential/conv2d/kernel", "model/00001/sequential/conv2d/bias",
+        "model/00002/seed_generator/seed_generator_state", "model/00003/sequential/dense/kernel",
+        "model/00004/sequential/dense/bias",
+    ]  # fmt: skip

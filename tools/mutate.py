@@ -10,12 +10,14 @@ checker sees do not count, nor do arguments that only guard against mistakes, su
 `zip`.
 
 Each mutant is written into a copy of the repository, and a fork of this process, which has loaded
-TensorFlow already, runs the fast tests of its own module there: those that ran code of its file
-when all of them passed, the quickest of a file first, until one fails. A mutant is killed by a test
-that fails, an error while tests are collected, or a time limit; else it survives. Results are lines
-of JSON in `--out`, so that the same command resumes after an interruption; with `--again`, it runs
-the survivors once more. Equivalent mutants, which no test can tell from the code, are listed with
-their reasons in tools/mutate_equivalents.toml and do not count.
+TensorFlow already, runs the fast tests of its own module there until one fails: those that ran code
+of its function when all of them passed, those that ran its very line first; of its file, where none
+ran its function. What each test runs is measured with coverage.py, once for each file of tests,
+translations by TensorFlow's AutoGraph included. A mutant is killed by a test that fails, an error
+while tests are collected, or a time limit; else it survives. Results are lines of JSON in `--out`,
+so that the same command resumes after an interruption; with `--again`, it runs the survivors once
+more. Equivalent mutants, which no test can tell from the code, are listed with their reasons in
+tools/mutate_equivalents.toml and do not count.
 """
 
 import argparse
@@ -37,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutate_tests import TESTS, TRAINED_WITH, Chooser, Given, Known, Recorder
+from mutate_tests import TESTS, TRAINED_WITH, Chooser, Given, Known, Recorder, specific_to, tests_of
 
 if TYPE_CHECKING:
     from mutate_code import Mutant
@@ -117,11 +119,12 @@ class Place:
         folder: an empty one.
         out: where results are kept.
         all_tests: run all tests of a module for each mutant, without finding out first which of
-            them call its file: quicker for a few mutants that are killed soon.
+            them run its function: quicker for a few mutants that are killed soon.
+        specific: likewise, but only the tests that are written for the mutant's file.
     """
 
-    def __init__(self, folder: Path, out: Path, *, all_tests: bool):
-        self.all_tests = all_tests
+    def __init__(self, folder: Path, out: Path, *, all_tests: bool, specific: bool = False):
+        self.all_tests, self.specific = all_tests or specific, specific
         self.tree, self.temporary, self.out = folder / "tree", folder / "temporary", out
         self.given = folder / "given"
         self.known: dict[str, Known] = {}
@@ -139,34 +142,44 @@ class Place:
         if self.all_tests:
             return Known()
         path = self.out / f"{module}.tests.json"
-        digest = _digest(self.tree)
-        saved = json.loads(path.read_text()) if path.exists() else {}
-        if saved.get("digest") != digest:
-            print(f"{module}: its tests without an error", flush=True)
-            found = self.out / "found.json"
-            recorder = Recorder(self.given, module)
-            work = partial(recorder.run, self.tree, found, self.temporary)
+        digests = {file: _digest(self.tree, file) for file in tests_of(module)}
+        saved = json.loads(path.read_text()) if path.exists() else {"digests": {}, "known": {}}
+        known = Known(**saved["known"])
+        changed = [file for file in digests if saved["digests"].get(file) != digests[file]]
+        if changed:
+            print(f"{module}: without an error: {' '.join(changed)}", flush=True)
+            kept = set(digests) - set(changed)
+            known.forget({test.partition("::")[0] for test in {*changed, *saved["digests"]} - kept})
+            found = self.given.with_name("found.json")
+            recorder = Recorder(self.given, module, known)
+            work = partial(recorder.run, self.tree, changed, found, self.temporary)
             _require(in_fork(work, 3600, log), log)
-            saved = {"digest": digest, "known": json.loads(found.read_text())}
+            saved = {"digests": digests, "known": json.loads(found.read_text())}
             path.write_text(json.dumps(saved))
-        self.known[module] = Known(**saved["known"])
-        return self.known[module]
+            known = Known(**saved["known"])
+            for test in known.failed:
+                print(f"{module}: {test} fails without an error and is left out", flush=True)
+        self.known[module] = known
+        return known
 
     def judge(self, mutant: "Mutant") -> dict:
         """Run the tests of one mutant, and put the file back."""
         known = self.know(mutant.module)
-        file, failed = self.tree / mutant.file, self.out / "failed.txt"
+        file, failed = self.tree / mutant.file, self.given.with_name("failed.txt")
         before = file.read_text()
         failed.unlink(missing_ok=True)
-        called = mutant.file if mutant.in_function else None
-        chooser = Chooser(self.given, mutant.module, known, called)
+        chooser = Chooser(
+            self.given, mutant.module, known,
+            file=mutant.file, line=mutant.line, function=mutant.function,
+            files=specific_to(mutant.file) if self.specific else (),
+        )  # fmt: skip
         work = partial(chooser.run, self.tree, failed, self.temporary)
-        limit = max(LEAST_SECONDS, PATIENCE * sum(known.seconds.values()))
+        limit = max(LEAST_SECONDS, PATIENCE * sum(map(known.seconds.get, chooser.places)))
         limit = 1800 if self.all_tests else limit
         start = time.monotonic()
         try:
             file.write_text(mutant.source)
-            code = in_fork(work, limit, self.out / "last.log")
+            code = in_fork(work, limit, self.out / f"{mutant.module}.last.log")
         finally:
             file.write_text(before)
         return {
@@ -182,10 +195,10 @@ def _require(code: int | None, log: Path) -> None:
         sys.exit(f"the tests fail without an error: see {log}")
 
 
-def _digest(tree: Path) -> str:
-    """What changes when the package or its tests do."""
+def _digest(tree: Path, tests: str) -> str:
+    """What changes when the package or a file of its tests does."""
     digest = hashlib.sha256()
-    for file in [*sorted((tree / "resnet_keras").rglob("*.py")), *sorted(tree.glob("tests/*.py"))]:
+    for file in [*sorted((tree / "resnet_keras").rglob("*.py")), tree / tests.partition("::")[0]]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -195,7 +208,9 @@ def run(modules: list[str], options: argparse.Namespace, results: dict[str, dict
     end = time.monotonic() + 60 * options.minutes
     load_libraries()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        place = Place(Path(folder), options.out, all_tests=options.all_tests)
+        place = Place(
+            Path(folder), options.out, all_tests=options.all_tests, specific=options.specific
+        )
         for module in modules:
             for number, mutant in enumerate(chosen(module, options), 1):
                 old = results.get(mutant.key, {}).get("outcome")
@@ -268,7 +283,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants")
     parser.add_argument("--minutes", type=float, default=600, help="start none after them")
-    parser.add_argument("--all-tests", action="store_true", help="not only what calls the file")
+    parser.add_argument("--all-tests", action="store_true", help="not only what runs the function")
+    parser.add_argument(
+        "--specific", action="store_true", help="only tests written for the file: quick, but strict"
+    )
     parser.add_argument("--again", action="store_true", help="run the survivors once more")
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--list", action="store_true", help="only print the sample")

@@ -28,7 +28,8 @@ class Mutant:
         module: of the package.
         file: path below the repository.
         line: number of its first line.
-        in_function: whether it is within a function, rather than run when the file is imported.
+        function: lines of the innermost function around it; None: it is run when the file is
+            imported.
         source: the whole file with the error.
         diff: the lines that differ, beginning with "-" or "+".
     """
@@ -36,7 +37,7 @@ class Mutant:
     module: str
     file: str
     line: int
-    in_function: bool
+    function: range | None
     source: str
     diff: tuple[str, ...]
 
@@ -126,16 +127,17 @@ def mutants_of(module: str, seed: int, root: Path = ROOT) -> Iterator[Mutant]:
         wrapper.visit(places)
         name = str(file.relative_to(root))
         for line, node, new in places.found:
-            within = any(line in function for function in places.functions)
-            lines.setdefault((name, line), []).append((wrapper.module, node, new, within))
+            around = [function for function in places.functions if line in function]
+            function = min(around, key=len, default=None)
+            lines.setdefault((name, line), []).append((wrapper.module, node, new, function))
     order = sorted(lines)
     rng.shuffle(order)
     for name, line in order:
-        tree, node, new, within = rng.choice(lines[name, line])
+        tree, node, new, function = rng.choice(lines[name, line])
         source = tree.deep_replace(node, new).code
         changed = _difference(tree.code, source)
         if changed and _compiles(source):
-            yield Mutant(module, name, line, within, source, changed)
+            yield Mutant(module, name, line, function, source, changed)
 
 
 def _difference(before: str, after: str) -> tuple[str, ...]:
