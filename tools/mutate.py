@@ -284,9 +284,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants")
     parser.add_argument("--minutes", type=float, default=600, help="start none after them")
     parser.add_argument("--all-tests", action="store_true", help="not only what runs the function")
-    parser.add_argument(
-        "--specific", action="store_true", help="only tests written for the file: quick, but strict"
-    )
+    parser.add_argument("--specific", action="store_true", help="only tests written for the file")
     parser.add_argument("--again", action="store_true", help="run the survivors once more")
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--list", action="store_true", help="only print the sample")

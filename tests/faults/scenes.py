@@ -4,8 +4,6 @@ import sys
 
 from resnet_keras import SPECS, Spec
 
-SPECS["small"] = Spec("basic", (1, 1, 1, 1), (8, 16, 32, 64))
-
 COLUMNS = {
     "model": "small", "size": 64, "batch_size": 4, "epochs": 2, "epoch_scenes": 12,
     "warmup_steps": 2, "test_scenes": 3, "crops": 0, "crop_epochs": 1, "precision": "float32",
@@ -58,6 +56,7 @@ def exported(task, run, files):
 if __name__ == "__main__":
     from resnet_keras.vision.training import train
 
+    SPECS["small"] = Spec("basic", (1, 1, 1, 1), (8, 16, 32, 64))
     name = sys.argv.pop(1)
     task = made(name)
     exported(task, train(task), EXPORTS[name])
