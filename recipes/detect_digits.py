@@ -2,8 +2,12 @@
 
     python recipes/detect_digits.py
 
-Not measured here. The recipe is ours. Needs `pip install 'resnet-keras[vision]'`: the detector is
-keras-cv's RetinaNet, COCO's mAP is computed by pycocotools.
+COCO mAP 0.613 measured here: after the last epoch, with seed 0, on 2 CPU cores. The number of
+epochs was lowered from 8, and that of the crops from 5, for the time alone, after these had reached
+0.668.
+
+The recipe is ours. Needs `pip install 'resnet-keras[vision]'`: the detector is keras-cv's
+RetinaNet, COCO's mAP is computed by pycocotools.
 
 The scenes are made as they are needed. Test scenes have digits of other people than training
 scenes. The backbone first learns to classify single digits; then its stem is frozen, and so are the

@@ -38,7 +38,11 @@ FILES = {
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-@pytest.fixture(scope="module", params=FILES)
+# What int8 is in TFLite's file and what ONNX is in float's, together once more.
+SLOW = pytest.param("int8.onnx", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[SLOW if name == "int8.onnx" else name for name in FILES])
 def exported(request, digits_run, data_dir, tmp_path_factory):
     """A file that takes RGB, and its report."""
     if request.param.endswith(".xml"):

@@ -126,6 +126,7 @@ def test_a_cross_validation(tmp_path, data_dir):
     assert evaluate(model, data_dir=data_dir)["top1"] == tops[1]
 
 
+@pytest.mark.slow
 def test_a_fold_of_a_folder_is_trained_and_known_to_its_model(tmp_path, capfd):
     dataset = write(tmp_path / "images", {"a": 40, "b": 20})
     recipe = Recipe(

@@ -68,6 +68,7 @@ for name in ("weight", "bias", "running_mean", "running_var"):
 """
 
 
+@pytest.mark.slow
 def test_four_steps_of_resnet18_are_pytorchs(run_python):
     done = run_python("-c", STEPS)
     assert done.returncode == 0, done.stderr

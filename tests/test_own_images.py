@@ -38,6 +38,7 @@ def recipe(tmp_path, dataset, **columns):
     return Recipe(dataset=dataset, **{**defaults, **columns})
 
 
+@pytest.mark.slow
 def test_validation_images_are_looked_at_each_epoch_and_test_images_once(tmp_path, capfd):
     parts = {"train": range(200), "valid": range(200, 260), "test": range(260, 300)}
     dataset = folder(tmp_path / "images", parts)

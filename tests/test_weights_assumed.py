@@ -138,6 +138,7 @@ def scores(model, pixels):
     return model(pixels)
 
 
+@pytest.mark.slow
 def test_torchvisions_dilation(peer, tmp_path):
     folder, truth = peer
     model, report = converted(folder, "fcn.pth", tmp_path, dilation="torchvision")
@@ -162,6 +163,7 @@ def test_a_segmenter_hints_at_its_dilation(peer, tmp_path):
     assert scores(model, truth["pixels"]).shape == (2, 2, 3, 2048)
 
 
+@pytest.mark.slow
 def test_bgr_and_strides_by_options(peer, tmp_path):
     folder, truth = peer
     options = {"bgr": True, "stride_in_1x1": True, "mean": CAFFE_MEAN, "std": (1, 1, 1)}
