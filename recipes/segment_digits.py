@@ -2,8 +2,11 @@
 
     python recipes/segment_digits.py
 
-Not measured here. The recipe is ours. Needs `pip install 'resnet-keras[vision]'`: the segmenter is
-keras-cv's DeepLabV3Plus.
+mIoU 0.817 measured here: after the last epoch, with seed 0, on 2 CPU cores. On the same test
+scenes, 0.737 was seen with fewer crops and epochs, and 0.818 before digits were deformed.
+
+The recipe is ours. Needs `pip install 'resnet-keras[vision]'`: the segmenter is keras-cv's
+DeepLabV3Plus.
 
 The scenes are made as they are needed. Test scenes have digits of other people than training
 scenes, whose digits are deformed. The backbone first learns to classify single digits.
