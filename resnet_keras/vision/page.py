@@ -2,10 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from resnet_keras.report import read_run
 from resnet_keras.report.charts import figure, lines
 from resnet_keras.report.images import image
 from resnet_keras.report.page import document, exports_section, recipe_section
@@ -14,24 +11,17 @@ from resnet_keras.report.text import duration, escape
 from resnet_keras.vision.task import Figure, Task
 
 
-def page(
-    task: Task,
-    folder: Path,
-    figures: Sequence[Figure],
-    results: dict[str, Any] | None = None,
-) -> str:
+def page(task: Task, run: Run, figures: Sequence[Figure]) -> str:
     """Write the page.
 
     Args:
         task: whose run it is.
-        folder: of the run, which is finished.
+        run: with its results.
         figures: of predictions.
-        results: in place of those in `results.json`.
 
     Returns:
         HTML, ASCII characters only.
     """
-    run = read_run(folder, results)
     parts = (
         _tiles(task, run),
         _curves(run),

@@ -101,13 +101,14 @@ def write_report(task: Task, folder: Path, results: dict[str, Any] | None = None
     """
     import keras
 
+    from resnet_keras.report import read_run
     from resnet_keras.vision.page import page
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     with _images_or_a_dict_of_them():
         _, figures = task.test(model, test_scenes(task)[:_SHOWN])
     path = folder / "report.html"
-    write_text(path, page(task, folder, figures, results))
+    write_text(path, page(task, read_run(folder, results), figures))
     return path
 
 
