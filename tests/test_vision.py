@@ -10,13 +10,14 @@ import signal
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from runs import end, log
 
 from resnet_keras.errors import InputError
-from resnet_keras.vision.backbones import crop
+from resnet_keras.vision.backbones import crop, crop_margins, write_crops
 from resnet_keras.vision.detection import DetectionRecipe, Found, coco_map
 from resnet_keras.vision.recipe import SceneRecipe
-from resnet_keras.vision.scenes import Scene
+from resnet_keras.vision.scenes import Scene, digit_scene
 from resnet_keras.vision.segmentation import SegmentationRecipe, confusion, mean_iou
 from resnet_keras.vision.task import Figure, Task
 from resnet_keras.vision.training import show_exports, train
@@ -37,11 +38,14 @@ def test_the_learning_rate_rises_then_falls_along_half_a_cosine():
 @pytest.mark.parametrize(
     "change",
     [{"freeze": 5}, {"size": 100}, {"size": 32}, {"warmup_steps": 15}, {"backup_every": "often"},
-     {"epochs": 0}, {"nms_iou": 1.0}, {"model": "resnet5"}, {"seed": -1}, {"batch_size": 1.5}],
+     {"epochs": 0}, {"nms_iou": 1.0}, {"model": "resnet5"}, {"seed": -1}, {"batch_size": 1.5},
+     {"crop_margins": (2.0, 1.0)}, {"crop_margins": (2.0,)}, {"crop_margins": (0.5, 1.0)}],
 )  # fmt: skip
 def test_impossible_recipes_are_refused(change):
     ((name, value),) = change.items()
-    with pytest.raises(InputError, match=f"`{name}` must .*Received: {name}={value!r}"):
+    with pytest.raises(
+        InputError, match=f"`{name}` must .*Received: {name}={re.escape(repr(value))}"
+    ):
         dataclasses.replace(ROW, **change)
 
 
@@ -259,8 +263,32 @@ def test_mean_iou_by_hand():
 def test_a_crop_is_a_square_around_its_box():
     image = np.zeros((64, 64, 3), np.uint8)
     image[20:40, 30:40] = 255
-    cut = crop(image, np.array([30, 20, 40, 40], np.float32), 26)  # 1.3 x 20: a pixel is a pixel
+    cut = crop(
+        image, np.array([30, 20, 40, 40], np.float32), 26, 1.3
+    )  # 1.3 x 20: a pixel is a pixel
     assert np.array_equal(np.argwhere(cut[..., 0] == 255).min(0), (3, 8))
     assert np.array_equal(np.argwhere(cut[..., 0] == 255).max(0), (22, 17))
-    corner = crop(np.full((64, 64, 3), 200, np.uint8), np.array([0, 0, 20, 20], np.float32), 26)
+    corner = crop(
+        np.full((64, 64, 3), 200, np.uint8), np.array([0, 0, 20, 20], np.float32), 26, 1.3
+    )
     assert not corner[:3].any() and not corner[:, :3].any() and (corner[3:, 3:] == 200).all()
+
+
+def test_crops_are_of_the_training_scenes_with_margins_of_the_range(tmp_path):
+    recipe = DetectionRecipe(crops=200, crop_margins=(1, 4), size=64, rotate=10, seed=3)
+    margins = crop_margins(recipe)
+    assert margins.min() >= 1 and margins.max() <= 4
+    # A third of them below each third of log 4, within three deviations of that many draws.
+    counts = np.histogram(np.log(margins), 3, (0, np.log(4)))[0]
+    assert abs(counts - 200 / 3).max() < 3 * np.sqrt(200 * 2 / 9)
+    write_crops(recipe, tmp_path)
+    written = {int(path.stem): path for path in tmp_path.glob("*/*/*.png")}
+    assert sorted(written) == list(range(200))
+    assert {n for n, path in written.items() if "test" in path.parts} == set(range(20))
+    deformed = [digit_scene("train", n, seed=3, size=64, deformation=recipe.deformation)
+                for n in range(10)]  # fmt: skip
+    whole = [(s.image, *digit) for s in deformed for digit in zip(s.boxes, s.classes, strict=True)]
+    for n, (image, box, digit) in enumerate(whole):
+        assert written[n].parent.name == str(digit)
+        cut = np.asarray(Image.open(written[n]))
+        assert np.array_equal(cut, crop(image, box, 48, margins[n]))

@@ -18,8 +18,8 @@ from resnet_keras.vision.scenes import digit_scene
 from resnet_keras.weights import load_weights
 from resnet_keras.zoo import ResNet
 
-# Edge of a crop in pixels, how much wider than the digit it is, and the share that is tested on.
-EDGE, MARGIN, TESTED = 48, 1.3, 0.1
+# Edge of a crop in pixels, and the share of them that is tested on.
+EDGE, TESTED = 48, 0.1
 
 
 def backbone(
@@ -82,7 +82,7 @@ def classifier_of_crops(recipe: SceneRecipe, folder: Path) -> str | None:
     if not images.exists():
         say(f"writing {recipe.crops:,} crops of training scenes to {images}/")
         with whole(images) as part:
-            _write_crops(recipe, part)
+            write_crops(recipe, part)
     run = train(
         Recipe(
             model=recipe.model,
@@ -111,10 +111,17 @@ def classifier_of_crops(recipe: SceneRecipe, folder: Path) -> str | None:
     return str(run / "model.keras")
 
 
-def _write_crops(recipe: SceneRecipe, folder: Path) -> None:
+def crop_margins(recipe: SceneRecipe) -> np.ndarray:
+    """Draw how much wider than its digit each crop is, float64 `(crops,)`."""
+    rng = np.random.default_rng(recipe.seed)  # a scene's seed is three numbers: other draws
+    return np.exp(rng.uniform(*np.log(recipe.crop_margins), recipe.crops))
+
+
+def write_crops(recipe: SceneRecipe, folder: Path) -> None:
     """Write the crops of the first training scenes as PNG files, by split and digit."""
     written = number = 0
     tested = round(TESTED * recipe.crops)
+    margins = crop_margins(recipe)
     while written < recipe.crops:
         scene = digit_scene(
             "train", number,
@@ -127,23 +134,24 @@ def _write_crops(recipe: SceneRecipe, folder: Path) -> None:
             split = "test" if written < tested else "train"
             path = folder / split / str(digit) / f"{written:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(crop(scene.image, box, EDGE)).save(path)
+            Image.fromarray(crop(scene.image, box, EDGE, margins[written])).save(path)
             written += 1
 
 
-def crop(image: np.ndarray, box: np.ndarray, edge: int) -> np.ndarray:
+def crop(image: np.ndarray, box: np.ndarray, edge: int, margin: float) -> np.ndarray:
     """Cut a square around a box out of an image, and resize it.
 
     Args:
         image: uint8 `(height, width, 3)`.
         box: its corners x1, y1, x2, y2 in pixels.
         edge: of the result, in pixels.
+        margin: how many times the longer edge of the box the square is wide.
 
     Returns:
         uint8 `(edge, edge, 3)`; beyond the edges of the image it is black.
     """
     x, y = (box[:2] + box[2:]) / 2
-    half = MARGIN * (box[2:] - box[:2]).max() / 2
+    half = margin * (box[2:] - box[:2]).max() / 2
     corners = (float(x - half), float(y - half), float(x + half), float(y + half))
     return np.asarray(
         Image.fromarray(image).transform(

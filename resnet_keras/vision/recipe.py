@@ -50,6 +50,10 @@ class Backbone:
         2400, at_least=0,
     )  # fmt: skip
     crop_epochs: int = column("Passes over these crops.", 6, above=0)
+    crop_margins: tuple[float, ...] = column(
+        "Crops are wider than their digit by a factor from this range, drawn on a log scale.",
+        (1.3, 1.3), at_least=1,
+    )  # fmt: skip
     freeze: int = column(
         "Do not train the first layers. 0: the stem; 1 to 4: the stem and that many stages; "
         "-1: train everything.",
@@ -112,6 +116,8 @@ class SceneRecipe(Row, Run, Optimization, Backbone):
         """Check types, ranges and combinations."""
         super().__post_init__()
         interval(self.backup_every)
+        if len(self.crop_margins) != 2 or self.crop_margins[0] > self.crop_margins[1]:
+            refuse("crop_margins", "must be two factors, the smaller one first", self.crop_margins)
         stages = len(SPECS[self.model].depths)
         if self.freeze > stages:
             refuse("freeze", f"must be in [-1, {stages}] with {self.model}", self.freeze)
