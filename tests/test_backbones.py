@@ -1,5 +1,6 @@
 """Detectors and segmenters of keras-cv and KerasHub on our backbones; saved ones load again."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -306,6 +307,10 @@ def test_a_recipe_trains_exports_and_loads_again(name, tmp_path, run_python):
     results = json.loads((run / "results.json").read_text())
     assert all(0 <= results[measure] <= 1 for measure in task.MEASURES)
     assert (run / "crops" / "run" / "model.keras").exists()
+    logs = (part / "log.csv" for part in (run, run / "crops" / "run"))
+    rows = [row for path in logs for row in csv.DictReader(path.read_text().splitlines())]
+    seconds = sum(float(row["seconds"]) for row in rows)
+    assert results["train_seconds"] == pytest.approx(seconds, abs=0.15)
     for report in export_dense(task, run):
         assert report["max_difference"] < 1e-4 and report["examples"] == 3 and report["kept"]
     page = (run / "report.html").read_text()

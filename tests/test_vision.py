@@ -14,7 +14,7 @@ from PIL import Image
 from runs import end, log
 
 from resnet_keras.errors import InputError
-from resnet_keras.vision.backbones import crop, crop_margins, write_crops
+from resnet_keras.vision.backbones import crop, crop_margins, crop_seconds, write_crops
 from resnet_keras.vision.detection import DetectionRecipe, Found, coco_map
 from resnet_keras.vision.recipe import SceneRecipe
 from resnet_keras.vision.scenes import Scene, digit_scene
@@ -292,3 +292,16 @@ def test_crops_are_of_the_training_scenes_with_margins_of_the_range(tmp_path):
         assert written[n].parent.name == str(digit)
         cut = np.asarray(Image.open(written[n]))
         assert np.array_equal(cut, crop(image, box, 48, margins[n]))
+
+
+def test_the_training_of_crops_counts(tmp_path):
+    assert crop_seconds(tmp_path) == 0
+    results = tmp_path / "crops" / "run" / "results.json"
+    results.parent.mkdir(parents=True)
+    results.write_text(json.dumps({"train_seconds": 61.5}))
+    assert crop_seconds(tmp_path) == 61.5
+    results.write_text("{}")
+    with pytest.raises(
+        InputError, match=r"results\.json is damaged: train_seconds must be a number"
+    ):
+        crop_seconds(tmp_path)

@@ -12,7 +12,7 @@ from resnet_keras.files import whole
 from resnet_keras.layers import Conv2D
 from resnet_keras.models import FeaturePyramid, features, freeze
 from resnet_keras.recipe import Recipe
-from resnet_keras.training import train
+from resnet_keras.training import run_folder, train
 from resnet_keras.vision.recipe import SceneRecipe
 from resnet_keras.vision.scenes import digit_scene
 from resnet_keras.weights import load_weights
@@ -111,10 +111,28 @@ def classifier_of_crops(recipe: SceneRecipe, folder: Path) -> str | None:
     return str(run / "model.keras")
 
 
+def crop_seconds(folder: Path) -> float:
+    """Return how long the classifier of crops was trained; 0 where a run has none.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        InputError: its results are damaged.
+    """
+    run = folder / "crops" / "run"
+    results = run_folder.results_in(run)
+    if results is None:
+        return 0.0
+    run_folder.require_numbers(results, ["train_seconds"], run)
+    return results["train_seconds"]
+
+
 def crop_margins(recipe: SceneRecipe) -> np.ndarray:
     """Draw how much wider than its digit each crop is, float64 `(crops,)`."""
     rng = np.random.default_rng(recipe.seed)  # a scene's seed is three numbers: other draws
-    return np.exp(rng.uniform(*np.log(recipe.crop_margins), recipe.crops))
+    low, high = np.log(recipe.crop_margins)
+    return np.exp(rng.uniform(low, high, recipe.crops))
 
 
 def write_crops(recipe: SceneRecipe, folder: Path) -> None:

@@ -37,8 +37,8 @@ def _tiles(task: Task, run: Run) -> str:
     results = run.results
     tiles = [(f"{results[name]:.3f}", words) for name, words in task.MEASURES.items()]
     tiles.append((f"{results['scenes']:,}", "test scenes, of digits that no training scene has"))
-    after = ", after those of crops" if task.recipe.crops else ""
-    words = f"training time, {len(run.rows)} epochs{after}"
+    of_crops = " and those of crops" if task.recipe.crops else ""
+    words = f"training time, {len(run.rows)} epochs{of_crops}"
     tiles.append((duration(results["train_seconds"]), words))
     drawn = (
         f'<div class="tile{"" if i else " first"}"><b>{escape(number)}</b>'
