@@ -131,7 +131,7 @@ def measured() -> list[str]:
 
     The links are relative to the root.
     """
-    rows = ["| measured on two CPU cores | result | command |", "|---|---|---|"]
+    rows = ["| measured on one or two CPU cores | result | command |", "|---|---|---|"]
     for path in sorted((ROOT / "recipes").glob("*.py"), key=_place):
         folder = ROOT / "results" / path.stem
         if not (folder / "results.json").exists():
