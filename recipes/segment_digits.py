@@ -23,7 +23,7 @@ RECIPE = SegmentationRecipe(
     dilations=(1, 2, 3), head_filters=128,
     size=128, rotate=15, scale=0.15, shear=0.2,  # as in the quickstart
     batch_size=4, learning_rate=7e-4, weight_decay=1e-4, warmup_steps=100,
-    epochs=12, epoch_scenes=512,
+    epochs=16, epoch_scenes=512,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -183,6 +183,7 @@ import openvino_telemetry  # whoever wants it has it
 """
 
 
+@pytest.mark.slow
 def test_openvino_reports_nothing(run_python, tmp_path):
     """Else it sends each import to Google Analytics, and leaves an identity in HOME."""
     environment = {"HOME": str(tmp_path / "home"), "CI": ""}  # it is quiet where CI is true

@@ -275,6 +275,7 @@ assert float(first.result()) == float(again.result())
 """
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_restored_goes_on_in_each_replica_bit_for_bit(run_python):
     done = run_python("-c", SETUP + METRIC, TF_ENABLE_ONEDNN_OPTS="0")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -49,6 +49,7 @@ def test_a_swallowed_signal_is_heeded_at_the_next_chance(tmp_path, then):
     assert line == "stopped by SIGTERM. Resume so."
 
 
+@pytest.mark.slow
 def test_a_program_that_heeds_no_signal_is_ended(tmp_path):
     line, seconds = stopped(tmp_path, "time.sleep(60)")
     assert line == "stopped by SIGTERM." and 10 < seconds < 30
