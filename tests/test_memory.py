@@ -130,8 +130,10 @@ def too_much_for_jax():
 # Each of them really tries: 2 ** 55 bytes are more than any machine has.
 @pytest.mark.parametrize(
     "allocate",
-    [too_much_for_numpy, too_much_for_tensorflow, too_much_for_jax,
-     pytest.param(too_much_for_a_graph, marks=pytest.mark.slow)],  # TensorFlow tries for 10 s
+    [too_much_for_numpy, too_much_for_tensorflow,
+     pytest.param(too_much_for_a_graph, marks=pytest.mark.slow),  # TensorFlow tries for 10 s
+     # A process that has begun with JAX warns of each fork that other tests need.
+     pytest.param(too_much_for_jax, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_what_the_libraries_raise_is_known(allocate):
     with pytest.raises(Exception) as caught:  # noqa: B017, PT011
