@@ -2,7 +2,7 @@
 
     python recipes/detect_digits.py
 
-COCO mAP 0.630 measured here: after the last epoch, with seed 0, on a CPU core. The number of
+COCO mAP 0.630 measured here: after the last epoch, with seed 0, on one CPU core. The number of
 epochs was lowered from 8, and that of the crops from 5, for the time alone, after these had reached
 0.668.
 

@@ -2,8 +2,8 @@
 
     python recipes/keypoints_digits.py
 
-PCK@0.1 0.970 measured here: after the last epoch, with seed 0, on a CPU core. The number of epochs
-was raised from 6, after these had reached 0.948 on the same test scenes.
+PCK@0.1 0.970 measured here: after the last epoch, with seed 0, on one CPU core. The number of
+epochs was raised from 6, after these had reached 0.948 on the same test scenes.
 
 The recipe is ours; the head, the heatmaps and the loss are those of Xiao et al. 2018, "Simple
 Baselines for Human Pose Estimation and Tracking", as MMPose has them. Top-down: the network sees a

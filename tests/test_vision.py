@@ -263,9 +263,8 @@ def test_mean_iou_by_hand():
 def test_a_crop_is_a_square_around_its_box():
     image = np.zeros((64, 64, 3), np.uint8)
     image[20:40, 30:40] = 255
-    cut = crop(
-        image, np.array([30, 20, 40, 40], np.float32), 26, 1.3
-    )  # 1.3 x 20: a pixel is a pixel
+    # 1.3 x 20 = 26: a pixel is a pixel.
+    cut = crop(image, np.array([30, 20, 40, 40], np.float32), 26, 1.3)
     assert np.array_equal(np.argwhere(cut[..., 0] == 255).min(0), (3, 8))
     assert np.array_equal(np.argwhere(cut[..., 0] == 255).max(0), (22, 17))
     corner = crop(
@@ -278,7 +277,7 @@ def test_crops_are_of_the_training_scenes_with_margins_of_the_range(tmp_path):
     recipe = DetectionRecipe(crops=200, crop_margins=(1, 4), size=64, rotate=10, seed=3)
     margins = crop_margins(recipe)
     assert margins.min() >= 1 and margins.max() <= 4
-    # A third of them below each third of log 4, within three deviations of that many draws.
+    # A third of them in each third of log 4, within three standard deviations.
     counts = np.histogram(np.log(margins), 3, (0, np.log(4)))[0]
     assert abs(counts - 200 / 3).max() < 3 * np.sqrt(200 * 2 / 9)
     write_crops(recipe, tmp_path)
