@@ -141,6 +141,43 @@ def test_what_the_libraries_raise_is_known(allocate):
     assert memory.ran_out(caught.value), repr(caught.value)
 
 
+# How many of a thousand blocks of 100,000 bytes glibc maps one by one; by default larger ones only.
+TRAIN = """
+import ctypes, sys
+from pathlib import Path
+from resnet_keras import Recipe, train
+from resnet_keras.errors import InputError
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd",
+        "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")  # as malloc.h has them
+    ]
+
+recipe = Recipe(model="resnet20_cifar", dataset=f"folder:{sys.argv[1]}/missing",
+                run_dir=Path(sys.argv[1], "run"), save_memory=sys.argv[2] == "save")
+try:
+    train(recipe)
+except InputError as error:
+    assert "missing" in str(error), error
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.mallinfo2.restype = ctypes.c_void_p, Mallinfo
+before = libc.mallinfo2().hblks
+blocks = [libc.malloc(100_000) for _ in range(1000)]
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+def test_saving_memory_maps_large_blocks_one_by_one(run_python, tmp_path):
+    found = {}
+    for what in ("save", "keep"):
+        done = run_python("-c", TRAIN, tmp_path, what)
+        assert done.returncode == 0, done.stderr
+        found[what] = int(done.stdout)
+    # A few fit into gaps that there are already.
+    assert found["save"] > 900 and found["keep"] < 10
+
+
 def test_another_error_is_not_of_memory():
     assert not memory.ran_out(ValueError("the loss is NaN"))
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from checkpoints import SMALL, few, kernels, relative, small, small_state
 from pth_writer import torch_python, write_zip
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from resnet_keras import ResNet, Spec, load_weights
 from resnet_keras.errors import InputError
 from resnet_keras.model_files import read_metadata
 from resnet_keras.preprocessing import Preprocessing
-from resnet_keras.weights import convert
+from resnet_keras.weights import convert, save_torch
 from resnet_keras.weights.names.config_text import told_by_config
 from resnet_keras.weights.names.facts import told_by_facts
 
@@ -335,6 +335,17 @@ def test_every_dilation_has_the_same_shapes(name, output_stride):
         spec = dataclasses.replace(few(name), depths=(1, 2, 2, 2), dilation=dilation)
         model = ResNet(spec, False, input_shape=(64, 64, 3), output_stride=output_stride)
         assert model.output_shape[1:3] == (64 // output_stride,) * 2
+
+
+def test_the_dilation_of_a_spec_is_kept_where_the_file_tells_none(tmp_path):
+    spec = dataclasses.replace(few("resnet50"), dilation="torchvision")
+    save_torch(ResNet(few("resnet50"), input_shape=(32, 32, 3)), tmp_path / "ours.safetensors")
+    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "x.safetensors")
+    convert(tmp_path / "x.safetensors", tmp_path / "x.keras", model=spec, output_stride=8)
+    model = keras.saving.load_model(tmp_path / "x.keras")
+    # As in torchvision's `_make_layer`: the first block has the dilation of the stage before.
+    dilated = [model.get_layer(f"conv{n}_block1_2_conv").dilation_rate for n in (4, 5)]
+    assert dilated == [(1, 1), (2, 2)]
 
 
 def test_a_leftover_mean_is_a_hint(tmp_path):

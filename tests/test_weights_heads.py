@@ -222,6 +222,13 @@ def test_networks_in_pairs(tmp_path, case):
         load_weights(model, tmp_path / "x.pth", prefix="mine")
 
 
+def test_a_pair_in_a_file_without_entries(tmp_path):
+    arrays = backbone(times(2), "backbone_momentum.") | backbone(small_state())
+    save_file(arrays, tmp_path / "x.safetensors")
+    report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
+    assert report.others == ("backbone_momentum",)
+
+
 def test_barlow_twins(tmp_path):
     state = backbone(small_state(), "module.backbone.")
     state |= {f"module.projector.{i}.weight": zeros(32, 32) for i in (0, 3)}

@@ -244,6 +244,18 @@ def state(head="head", points=2, filters=(4, 3)):
     return {key: array.astype(np.float32) for key, array in arrays.items()}
 
 
+def test_a_backbone_of_a_model_file_draws_no_heatmaps(tmp_path):
+    save_file(state(), tmp_path / "x.safetensors")
+    for source, out, backbone_only in (
+        ("x.safetensors", "pose.keras", False),
+        ("pose.keras", "copy.keras", False),
+        ("copy.keras", "backbone.keras", True),
+    ):
+        convert(tmp_path / source, tmp_path / out, backbone_only=backbone_only)
+        found = read_metadata(tmp_path / out)
+        assert found.features and found.heatmaps is not backbone_only
+
+
 def zeros(*shape):
     return np.zeros(shape, np.float32)
 

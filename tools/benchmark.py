@@ -170,6 +170,8 @@ def compare_training(options, folder):
                 continue
             work = {"net": net, "dtype": dtype, "batch": options.batch_size or size}
             rows = {"ours": ("training.ours", work)}
+            if backend() == "tensorflow":
+                rows["ours, --save-memory"] = ("training.ours", {**work, "save_memory": True})
             if net == "resnet50" and backend() == "tensorflow":
                 rows["keras.applications"] = ("training.applications", work)
                 rows["keras-hub"] = ("training.hub", work)

@@ -401,6 +401,10 @@ class Run:
         "Random seed for weights, order of images and augmentation.", 0, at_least=0, below=2**32
     )  # NumPy takes no larger one
     deterministic: bool = column("The same command gives the same weights, bit for bit.", False)
+    save_memory: bool = column(
+        "On a CPU: return memory to the system at once, for a lower peak and a lower speed.",
+        False, resume="free",
+    )  # fmt: skip
     run_dir: Path | None = column(
         "Output directory. None: runs/NAME, after the recipe file.", None, resume="free"
     )

@@ -58,6 +58,8 @@ def train(recipe: Recipe) -> Path:
         return folder
 
     tracking.require_package(recipe)
+    if recipe.save_memory:
+        memory.return_at_once()
     with ExitStack() as stack, quiet_retracing():
         # Before the first step and after the last one; between them `fit` saves first.
         stack.enter_context(stopping(f"To resume: {command()}"))

@@ -1,5 +1,6 @@
 """Memory of a training step: how much it needs, how much there is, and which batch fits."""
 
+import ctypes
 import math
 import os
 import resource
@@ -14,6 +15,10 @@ from resnet_keras.recipe import Recipe
 # The backward pass keeps the outputs of convolutions, batch norms and additions. A compiler for
 # GPUs computes the sum of a batch norm and a shortcut at once, and keeps the sum alone.
 _KEPT = ("_conv", "_bn", "_add", "normalise")
+
+# Parameters of glibc's `mallopt`, by malloc.h, and a number of bytes below which blocks are shared:
+# all but the smallest feature maps and kernels are larger.
+_MMAP_THRESHOLD, _ARENA_MAX, _SMALL = -3, -8, 65536
 
 
 class Need(NamedTuple):
@@ -181,6 +186,26 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def return_at_once() -> None:
+    """Return to the system what this process frees, from now on, instead of keeping it for later.
+
+    By default TensorFlow's allocator for oneDNN keeps pools, in whose gaps nothing else fits: at
+    the peak of a step they are a sixth of the memory (docs/performance.md). Here it asks the C
+    library for each tensor, which maps large ones one by one; the system clears their pages each
+    time, which takes a part of the speed. Numbers do not change.
+
+    It must be called before TensorFlow's first tensor; later it has less effect.
+
+    Raises:
+        InputError: the C library is not glibc.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    options = ((_MMAP_THRESHOLD, _SMALL), (_ARENA_MAX, 1))
+    if set_option is None or not all(set_option(*option) for option in options):
+        raise InputError("`save_memory` needs Linux with glibc, or leave it out.")
+    os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
 
 
 def ran_out(error: BaseException) -> bool:

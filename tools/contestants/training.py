@@ -13,8 +13,19 @@ from contestants.workload import (
 )
 
 
-def ours(net: str, dtype: str, batch: int, size: int | None = None, seconds: float = 8.0) -> dict:
+def ours(
+    net: str,
+    dtype: str,
+    batch: int,
+    size: int | None = None,
+    seconds: float = 8.0,
+    save_memory: bool = False,
+) -> dict:
     """Ours."""
+    if save_memory:
+        from resnet_keras.training import memory
+
+        memory.return_at_once()
     keras = keras_of(dtype)
     shape = NETS.get(net, NETS["resnet50"])
     size = size or shape.size
