@@ -18,7 +18,7 @@ import pytest
 TESTS = {
     "models": ("models", "models_heatmaps", "applications", "weights::test_parity"),
     "layers": ("layers",),
-    "optimizers": ("optimizers", "building"),
+    "optimizers": ("optimizers", "optimizers_averages", "optimizers_keras", "building"),
     "losses": (
         "losses", "distillation::test_the_loss_is_the_papers_formula",
         "distillation::test_its_gradient_is_that_of_the_soft_targets",
