@@ -13,6 +13,8 @@ from resnet_keras import ResNet
 from resnet_keras.exporting import save_plain
 
 TOOLS = Path(__file__).parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+from contestants.startup import by_package
 
 # As on a machine that has JAX and no TensorFlow; Keras asks whether `sys.modules` has it.
 WITHOUT_TENSORFLOW = """
@@ -39,6 +41,19 @@ def test_training_on_jax_is_measured_without_tensorflow():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images_per_second"] > 0
+
+
+def test_seconds_of_imports_are_those_of_each_package(run_python):
+    # As in the documentation of Python's option -X importtime.
+    report = """import time: self [us] | cumulative | imported package
+import time:       100 |        100 |     xml.sax.handler
+import time:      2000 |       2100 |   xml.sax
+a warning between
+import time:    500000 |     502100 | tensorflow
+"""
+    assert by_package(report) == {"tensorflow": 0.5, "xml": 0.0021}
+    done = run_python("-X", "importtime", "-c", "import json.decoder")
+    assert {"json", "re"} <= set(by_package(done.stderr))
 
 
 @pytest.mark.slow

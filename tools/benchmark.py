@@ -1,8 +1,8 @@
 """Ours against what people would use instead, alternated in one run on one machine.
 
     pip install -r tools/benchmark-requirements.txt
-    python tools/benchmark.py {train,transfer,infer,pipeline,evaluate,export,startup,backup,growth,
-        all} [--rounds 5]
+    python tools/benchmark.py {train,transfer,infer,pipeline,evaluate,export,startup,imports,backup,
+        growth,all} [--rounds 5]
     python tools/benchmark.py train --backend jax --net resnet50 --batch-size 256
     python tools/benchmark.py files --before FOLDER --after FOLDER
 
@@ -28,6 +28,7 @@ from pathlib import Path
 from contestants import transfer
 from contestants.pipelines import write_images
 from contestants.workload import NETS, backend
+from PIL import Image
 
 TOOLS = Path(__file__).parent
 
@@ -371,7 +372,38 @@ def growth(options) -> dict[str, list[dict]]:
     return answers
 
 
-ALONE = {"growth": growth, "files": compare_files}
+# What is run, in this order: the files of one are the next one's.
+COMMANDS = {
+    "--help": "--help",
+    "zoo": "zoo",
+    "summary": "summary resnet50",
+    "doctor": "doctor",
+    "run quickstart": "run quickstart --epochs 1 --run-dir run --no-verbose",
+    "predict": "predict run/model.keras image.png",
+    "evaluate": "evaluate run/model.keras",
+    "report": "report run",
+    "export, TFLite": "export run/model.keras x.tflite",
+    "export, ONNX": "export run/model.keras x.onnx",
+    "convert": "convert run/model.keras x.safetensors",
+}
+
+
+def imports(options) -> dict[str, dict]:
+    """Seconds of imports that each command makes, by package."""
+    answers = {}
+    with tempfile.TemporaryDirectory() as folder:
+        Image.new("L", (8, 8)).save(Path(folder, "image.png"))
+        for name, command in COMMANDS.items():
+            work = {"folder": folder, "arguments": shlex.split(command)}
+            if found := measure("startup.imports", work, options):
+                packages = found["packages"]
+                answers[name] = {"seconds": sum(packages.values()), "packages": packages}
+                most = ", ".join(f"{n} {seconds:.2f}" for n, seconds in [*packages.items()][:6])
+                print(f"  {name:18}{answers[name]['seconds']:7.2f} s: {most}", flush=True)
+    return answers
+
+
+ALONE = {"growth": growth, "files": compare_files, "imports": imports}
 
 
 def plot(answers: dict[str, list[dict]], title: str, path: Path) -> None:

@@ -1,13 +1,17 @@
 """What a user waits for: the first step, the help, each backup."""
 
+import re
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from contestants.workload import our_network
+
+_IMPORTED = re.compile(r"import time: +(?P<microseconds>\d+) \| +\d+ \| +(?P<package>\w+)[\w.]*")
 
 
 def first_step_ours() -> dict:
@@ -52,6 +56,25 @@ def help_text() -> dict:
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - start)
     return {"seconds": min(times)}
+
+
+def imports(folder: str, arguments: list[str]) -> dict:
+    """Seconds that a command spends in the modules of each package while it imports them."""
+    command = [sys.executable, "-X", "importtime", "-m", "resnet_keras", *arguments]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return {"packages": by_package(done.stderr)}
+
+
+def by_package(report: str) -> dict[str, float]:
+    """Seconds of each package in what `-X importtime` writes, the most first.
+
+    Of a module it tells the time without that of the modules that it imports itself.
+    """
+    seconds: Counter[str] = Counter()
+    for line in report.splitlines():
+        if match := _IMPORTED.fullmatch(line):
+            seconds[match["package"]] += int(match["microseconds"]) / 1e6
+    return dict(seconds.most_common())
 
 
 def backup_save(folder: str) -> dict:
