@@ -14,7 +14,7 @@ from resnet_keras.exporting import save_plain
 
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
-from contestants.startup import by_package
+from contestants.startup import by_package  # noqa: E402
 
 # As on a machine that has JAX and no TensorFlow; Keras asks whether `sys.modules` has it.
 WITHOUT_TENSORFLOW = """

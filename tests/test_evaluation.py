@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import pytest
 import sklearn.datasets
+from defaults import defaults
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics
 
-from resnet_keras import __version__, data
+from resnet_keras import __main__, __version__, data
 from resnet_keras.errors import InputError
 from resnet_keras.evaluation import (
     Predictions,
@@ -38,6 +39,12 @@ from resnet_keras.model_files import Metadata, ModelFile, open_model_file
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.published import pretrained
 from resnet_keras.published.download import cache_folder
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_functions_have_the_defaults_of_their_commands(name):
+    ours = defaults({"evaluate": evaluate, "predict": predict}[name])
+    assert ours.items() <= defaults(getattr(__main__, name)).items()
 
 
 def test_ranks_count_the_classes_that_are_better():

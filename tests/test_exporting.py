@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from defaults import defaults
 from runs import in_forks
 
-from resnet_keras import SPECS, ResNet, ResNetV1D, data, evaluate, export
+from resnet_keras import SPECS, ResNet, ResNetV1D, __main__, data, evaluate, export
 from resnet_keras.errors import InputError
 from resnet_keras.exporting import BoundMissed, compare, folded, is_finished, plain
 from resnet_keras.exporting.prove import BOUNDS, reason_to_refuse
@@ -24,6 +25,11 @@ from resnet_keras.preprocessing import Preprocessing
 
 FOREIGN = ["model.tflite", "model.onnx", "saved_model"]
 FORMATS = [*FOREIGN, "copy.keras"]
+
+
+def test_the_function_has_the_defaults_of_the_command():
+    # The command proves on the split that the function takes by itself.
+    assert defaults(export).items() <= (defaults(__main__.export) | {"split": None}).items()
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,18 @@ import keras
 import numpy as np
 import pytest
 from checkpoints import SMALL, few, kernels, relative, small, small_state
+from defaults import defaults
 from pth_writer import torch_python, write_zip
 from safetensors.numpy import load_file, save_file
 
-from resnet_keras import ResNet, Spec, load_weights
+from resnet_keras import ResNet, Spec, __main__, load_weights
 from resnet_keras.errors import InputError
 from resnet_keras.model_files import read_metadata
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights import convert, save_torch
 from resnet_keras.weights.names.config_text import told_by_config
 from resnet_keras.weights.names.facts import told_by_facts
+from resnet_keras.weights.names.reading import Reading
 
 # mmcv's `Config.pretty_text` of MMDetection's faster_rcnn_r50_caffe_fpn_1x_coco, shortened.
 CAFFE = """
@@ -254,6 +256,12 @@ def test_the_command_has_every_option(tmp_path, run_python):
     assert "; assumed: mean 1 2 3 in the order of RGB, std 1 in" in done.stderr
     scale = keras.saving.load_model(tmp_path / "x.keras").get_layer("normalise")
     assert scale.offset == [-1, -2, -3]
+
+
+def test_a_reading_has_the_defaults_of_the_command():
+    ours = defaults(Reading)
+    assert ours == defaults(__main__.Unsaid)
+    assert all(value is None or value is False for value in ours.values())
 
 
 def test_a_configuration_of_mmcv():
