@@ -73,7 +73,7 @@ def test_a_recipe_has_a_command_line(run_python, name, tmp_path):
         assert flag in done.stdout
     done = run_python(f"recipes/{name}.py", "--dry-run", "--epochs", "3", "--seed", "7")
     printed = json.loads(done.stdout)
-    per_epoch = {"keypoints_digits": 32}.get(name, 64)
+    per_epoch = {"keypoints_digits": 32, "segment_digits": 128}.get(name, 64)
     assert (printed["steps_per_epoch"], printed["total_steps"]) == (per_epoch, 3 * per_epoch)
     assert printed["seed"] == 7 and printed["run_dir"] == f"runs/{name}"
 
