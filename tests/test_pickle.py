@@ -99,6 +99,103 @@ def test_harmless_objects_are_read_over(tmp_path, write):
     np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
 
 
+# What the checkpoints of trainers hold beside their tensors, by who writes them.
+NAMES = {
+    "numpy": "numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.ndarray",
+    "datetime": "datetime.datetime datetime.date datetime.time datetime.timedelta "
+    "datetime.timezone",
+    "torch": "torch.device torch.float64 torch.float32 torch.float16 torch.bfloat16 torch.int64 "
+    "torch.int32 torch.int16 torch.int8 torch.uint8 torch.bool torch.strided "
+    "torch.contiguous_format torch.channels_last torch.torch_version.TorchVersion",
+    "scripts": "argparse.Namespace collections.Counter easydict.EasyDict yacs.config.CfgNode",
+    "builtins": "builtins.slice builtins.range builtins.complex builtins.int builtins.float "
+    "builtins.str builtins.bool builtins.tuple __builtin__.slice",
+    "pathlib": "pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath "
+    "pathlib.PureWindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath",
+    "omegaconf": "omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig "
+    "omegaconf.base.Metadata omegaconf.base.ContainerMetadata omegaconf.nodes.AnyNode "
+    "omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode "
+    "omegaconf.nodes.BooleanNode omegaconf.nodes.EnumNode omegaconf.nodes.BytesNode "
+    "omegaconf.nodes.PathNode omegaconf.nodes.InterpolationNode",
+    "typing": "typing.Any typing.Dict typing.List typing.Union typing.Optional typing.Tuple",
+    "Lightning": "pytorch_lightning.utilities.parsing.AttributeDict "
+    "lightning.pytorch.utilities.parsing.AttributeDict "
+    "lightning.fabric.utilities.parsing.AttributeDict "
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint "
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "OpenMMLab": "mmengine.config.config.ConfigDict mmcv.utils.config.ConfigDict "
+    "mmengine.logging.history_buffer.HistoryBuffer",
+}
+ENUMERATIONS = """
+    torchvision.transforms.functional.InterpolationMode
+    pytorch_lightning.trainer.states.TrainerFn pytorch_lightning.trainer.states.TrainerStatus
+    lightning.pytorch.trainer.states.TrainerFn lightning.pytorch.trainer.states.TrainerStatus
+    transformers.trainer_utils.IntervalStrategy transformers.trainer_utils.SchedulerType
+    transformers.training_args.OptimizerNames accelerate.utils.dataclasses.DistributedType
+""".split()
+
+
+@pytest.mark.parametrize("who", [*NAMES, "enumerations"])
+def test_what_trainers_leave_beside_a_state_dict_is_read_over(tmp_path, who):
+    """Named, called and given a state; members of enumerations, by value and by name, too."""
+    names = NAMES[who].split() if who in NAMES else ENUMERATIONS
+    kept = []
+    for name in names:
+        known = Global(*name.rsplit(".", 1))
+        kept += [known, State(Call(known, ("x", 1)), {"y": 2})]
+        if who == "enumerations":
+            kept.append(Call(Global("builtins", "getattr"), (known, "MEMBER")))
+    write_zip(tmp_path / "x.pth", {"hyper_parameters": kept, "state_dict": {"w": WEIGHT}})
+    np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
+
+
+def test_methods_of_a_history_are_read_over(tmp_path):
+    """mmengine saves those that it computes statistics with."""
+    history = Global("mmengine.logging.history_buffer", "HistoryBuffer")
+    getattr_ = Global("__builtin__", "getattr")
+    methods = [Call(getattr_, (history, name)) for name in ("min", "max", "mean", "current")]
+    named = [
+        Global(history.module, f"{history.name}.{name}")
+        for name in ("min", "max", "mean", "current")
+    ]
+    write_zip(tmp_path / "x.pth", {"hub": methods + named, "state_dict": {"w": WEIGHT}})
+    assert list(read(tmp_path / "x.pth").arrays) == ["w"]
+
+
+def test_tensors_in_every_wrapping(tmp_path):
+    """torch/_utils.py and torch/_tensor.py: parameters, subclasses, and what PyTorch 0.3 wrote."""
+    storage = Persistent(("storage", FLOATS, "0", "cpu", 6))
+    cuda = Persistent(("storage", Global("torch.cuda", "FloatStorage"), "0", "cuda:0", 6))
+    typed = Persistent(("storage", Global("torch.storage", "FloatStorage"), "0", "cpu", 6))
+    place = (0, (2, 3), (3, 1))
+    plain = tensor(storage, View(SIX, *place))
+    hooks = Call(Global("collections", "OrderedDict"), ())
+    rebuild = {name: Global("torch._utils", f"_rebuild_{name}") for name in (
+        "tensor", "parameter", "parameter_with_state")}  # fmt: skip
+    from_type = Global("torch._tensor", "_rebuild_from_type_v2")
+    second = Global("torch._utils", "_rebuild_tensor_v2")
+    arguments = (storage, *place, False, hooks)
+    wrapped = {
+        "plain": plain,
+        "of a GPU": tensor(cuda, View(SIX, *place)),
+        "typed": tensor(typed, View(SIX, *place)),
+        "old": Call(rebuild["tensor"], (storage, *place)),
+        "parameter": Call(rebuild["parameter"], (plain, True, hooks)),
+        "with a state": Call(rebuild["parameter_with_state"], (plain, True, hooks, {"a": 1})),
+        "class": Call(Global("torch.nn.parameter", "Parameter"), (plain, True)),
+        "subclass": Call(from_type, (second, Global("torch", "Size"), arguments, {"a": 1})),
+    }
+    sizes = Call(Global("torch", "Size"), ((2, 3),))
+    more = {"size": sizes, "counts": Call(Global("collections", "defaultdict"), ())}
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled({"model": wrapped, "epoch": more}))
+        archive.writestr("archive/data/0", SIX.tobytes())
+    arrays = read(tmp_path / "x.pth").arrays
+    assert list(arrays) == list(wrapped)
+    for array in arrays.values():
+        np.testing.assert_array_equal(array, WEIGHT)
+
+
 FLOATS = Global("torch", "FloatStorage")
 SIX = np.arange(6, dtype=np.float32)
 LIES = {
