@@ -1,6 +1,8 @@
 """`.pth` files are read as data: types and layouts right, damage told in a line."""
 
+import collections
 import io
+import pickle
 import re
 import struct
 import subprocess
@@ -264,10 +266,37 @@ def test_storage_of_another_size_than_its_header(tmp_path, write, numel):
         read(tmp_path / "x.pth")
 
 
-def test_compressed_entries_are_refused(tmp_path):
+def test_compressed_and_encrypted_entries_are_refused(tmp_path):
     write_zip(tmp_path / "x.pth", {"w": WEIGHT}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="compressed"):
         read(tmp_path / "x.pth")
+    write_zip(tmp_path / "y.pth", {"w": WEIGHT})
+    data = bytearray((tmp_path / "y.pth").read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1  # APPNOTE.TXT, 4.4.4: bit 0 of the flags
+    (tmp_path / "y.pth").write_bytes(data)
+    with pytest.raises(ValueError, match="encrypted"):
+        read(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_whatever_python_has_beside_arrays_is_read_over(tmp_path, protocol):
+    kept = {
+        "numbers": [0, -1, 255, 65_535, 2**31 - 1, -(2**31), 2**70, -(2**2100), 0.5, 1j],
+        "constants": (None, True, False),
+        "texts": ["", "short", "é" * 300, b"", b"bytes", b"b" * 300],
+        "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)],
+        "sets": [set(), {1, 2}, frozenset(), frozenset({3})],
+        "more": [range(3), slice(1, 2), collections.OrderedDict(a=1), collections.Counter("ab")],
+        "types": [int, float, str, bool, complex, tuple, range, slice],
+        ("a", 1): collections.defaultdict(list),
+    }
+    kept["again"] = kept["tuples"]
+    if protocol == 5:
+        kept["bytearray"] = bytearray(b"x")
+    root = {"config": kept, "model": {"w": WEIGHT}}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(root, protocol))
+    found = read(tmp_path / "x.pkl")
+    assert list(found.arrays) == ["w"] and np.array_equal(found.arrays["w"], WEIGHT)
 
 
 SELF = Raw(b"}q\x01X\x0a\0\0\0state_dicth\x01s")  # a dict whose state_dict is itself
@@ -394,10 +423,10 @@ def test_big_endian_storages_that_lie_over_each_other(tmp_path):
 
 def test_tensors_that_share_values_are_no_way_to_a_large_model(tmp_path, write):
     storage = np.arange(2000, dtype=np.float32)
-    few = {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(3)}
+    few = {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(4)}
     write(tmp_path / "x.pth", few)
-    assert len(read(tmp_path / "x.pth").arrays) == 3
-    write(tmp_path / "x.pth", {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(100)})
+    assert len(read(tmp_path / "x.pth").arrays) == 4
+    write(tmp_path / "x.pth", {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(5)})
     with pytest.raises(ValueError, match="tensors that together are larger than the file"):
         read(tmp_path / "x.pth")
 
