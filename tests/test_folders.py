@@ -294,6 +294,7 @@ def test_training_images_alone_are_split_as_class_folders_alone(tmp_path, jpegs)
     tree(one, **{"train/a": jpegs, "train/b": jpegs})
     tree(other, a=jpegs, b=jpegs)
     assert sides(one) == sides(other) and set(sides(one).values()) == {"train", "test"}
+    assert data.open_folder(one, "train").labels == ("a", "b")
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path, jpegs):

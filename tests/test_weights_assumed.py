@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 
 import keras
@@ -231,6 +232,44 @@ def test_options_out_of_their_range(tmp_path, options, words):
     save_file(small_state(), tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=words):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"mean": (1, 2, 3), "std": (1, 1, 1)}, ("RGB (--bgr)",)),
+     ({"mean": (1, 2, 3), "std": (1, 1, 1), "bgr": True},
+      ("mean 1 2 3 in the order of RGB", "std 1 in the order of RGB")),
+     ({"std": (2, 2, 2)}, ("RGB (--bgr)", "mean 125.307 122.961 113.858 (--mean)")),
+     ({"mean": (7, 7, 7), "rgb": True}, ("std 51.5865 50.847 51.255 (--std)",))],
+)  # fmt: skip
+def test_what_is_said_of_pixels_is_not_assumed(tmp_path, options, words):
+    save_file(small_state(), tmp_path / "x.safetensors")
+    found = convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **options).assumed
+    assert tuple(line for line in found if re.match("RGB|BGR|mean|std", line)) == words
+
+
+DILATIONS = {"openmmlab": "OpenMMLab's", "torchvision": "torchvision's"}
+
+
+@pytest.mark.parametrize("dilation", DILATIONS)
+@pytest.mark.parametrize("stride", [8, 16])
+def test_the_dilation_of_the_model_is_assumed_of_its_file(tmp_path, dilation, stride):
+    spec = dataclasses.replace(
+        few("resnet50"), depths=(1, 1, 2, 2), dilation=dilation, stride_in_1x1=True
+    )
+    shape = {"input_shape": (32, 32, 3)}
+    save_torch(ResNet(spec, **shape), tmp_path / "ours.safetensors")
+    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "x.safetensors")
+    model = ResNet(spec, output_stride=stride, **shape)
+    assumed = load_weights(model, tmp_path / "x.safetensors").assumed
+    words = f"{DILATIONS[dilation]} dilation (--dilation)"
+    assert f"output stride {stride} by {words}" in assumed and "stride in the 1x1" in assumed
+    said = {"output_stride": stride, "stride_in_1x1": True}
+    assumed = load_weights(model, tmp_path / "x.safetensors", **said).assumed
+    assert words in assumed and not any("1x1" in line for line in assumed)
+    said["dilation"] = dilation
+    assumed = load_weights(model, tmp_path / "x.safetensors", **said).assumed
+    assert not any("dilation" in line for line in assumed)
 
 
 def test_resnet_says_what_it_assumes(tmp_path, capsys):

@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from resnet_keras import ResNet
 from resnet_keras.weights import Report, convert, load_weights
-from resnet_keras.weights.formats import read
+from resnet_keras.weights.formats import Contents, read
+from resnet_keras.weights.names import recognise
 
 
 def zeros(*shape):
@@ -286,6 +287,17 @@ def test_networks_in_pairs(tmp_path, case):
         load_weights(small(classes=12), tmp_path / "x.pth")
     with pytest.raises(ValueError, match=f"no ResNet at prefix 'mine'. Received: .*{right}"):
         load_weights(model, tmp_path / "x.pth", prefix="mine")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("encoder", "momentum_encoder"), ("model.encoder", "model.encoder_momentum"),
+     ("model.encoder_q", "model.encoder_k"), ("online", "target"), ("teacher", "student")],
+)  # fmt: skip
+def test_the_network_that_authors_go_on_with(left, right):
+    arrays = backbone(times(2), f"{right}.") | backbone(small_state(), f"{left}.")
+    found = recognise(Contents("x", arrays, {}))
+    assert found.others == (right,) and found.naming.prefix == f"{left}."
 
 
 def test_a_pair_in_a_file_without_entries(tmp_path):
