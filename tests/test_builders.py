@@ -125,6 +125,7 @@ def test_digits_are_prepared_without_files(tmp_path):
 def test_looking_for_a_data_set_leaves_no_temporary_files(name, tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     builders.find_builder(name, tmp_path / "data")
     assert tempfile.tempdir == str(folder) and not list(folder.iterdir())

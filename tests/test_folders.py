@@ -507,6 +507,14 @@ def test_preparing_a_folder_is_checking_it(tmp_path, jpegs, capfd):
         data.prepare(name)
 
 
+def test_preparing_names_images_that_are_tested_and_trained_on(tmp_path, jpegs, capfd):
+    name = tree(tmp_path, **{"train/a": jpegs, "test/a": dict(list(jpegs.items())[:1])})
+    twice = [f"{tmp_path}/{split}/a/00.jpg" for split in ("train", "test")]
+    assert data.prepare(name)["copies"] == {"across_splits": [twice], "under_two_labels": []}
+    said = capfd.readouterr().err.splitlines()
+    assert f"the same image is in two splits: {', '.join(twice)}" in said
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="no such folder. Received: .*nosuch"):
         data.Source(f"folder:{tmp_path / 'nosuch'}", "train").open()

@@ -158,6 +158,7 @@ def test_a_split_knows_its_source(tmp_path, shape):
     split = source.open()
     assert split.source == source and (split.examples, split.channels) == (3, 3)
     assert split.sample(2, seed=0).source == source
+    assert (split.skipped, split.name) == ((), "")  # which images of one's own have
 
 
 def test_images_of_an_unknown_kind_are_refused_with_those_that_are_known(tmp_path):
