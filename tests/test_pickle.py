@@ -145,10 +145,28 @@ def test_what_trainers_leave_beside_a_state_dict_is_read_over(tmp_path, who):
     for name in names:
         known = Global(*name.rsplit(".", 1))
         kept += [known, State(Call(known, ("x", 1)), {"y": 2})]
+        kept.append(Raw(f"c{known.module}\n{known.name}\n)}}\x92".encode("latin-1")))  # NEWOBJ_EX
         if who == "enumerations":
             kept.append(Call(Global("builtins", "getattr"), (known, "MEMBER")))
     write_zip(tmp_path / "x.pth", {"hyper_parameters": kept, "state_dict": {"w": WEIGHT}})
     np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
+
+
+PROGRAMS = [
+    b"K\x012\x86.", b"K\x01K\x020.", b"K\x01(NN1.", b"K\x01(0.",  # DUP, POP, POP_MARK
+    b"K\x07q\x030h\x03.", b"K\x07r\3\1\0\0j\3\1\0\0\x86.", b"I7\np3\n0g3\n.", b"K\x01\x94h\0\x86.",
+    b"(I01\nI00\nI2\nt.", b"(K\x01K\x02d.", b"(K\x01K\x02l.", b"]K\x01a.", b"}K\x01K\x02s.",
+    b"](K\x01K\x02e.", b"}(K\x01K\x02u.", b"K\x01K\x02K\x03\x87.", b"K\x01\x85.", b"(K\x01t.",
+    b").", b"\x88\x89\x86.", b"F0.5\n.", b"L12L\n.", b"S'a'\n.", b"Va\n.", b"T\1\0\0\0a.", b"U\1a.",
+    b"\x8a\2\xff\7.", b"\x8b\1\0\0\0\7.", b"M\1\2.", b"J\xff\xff\xff\xff.", b"\x8c\1a.",
+    b"\x8d\1" + bytes(7) + b"a.", b"\x8e\1" + bytes(7) + b"a.", b"C\1a.", b"B\1\0\0\0a.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=repr)
+def test_opcodes_do_what_they_do_in_python(program):
+    ours, theirs = pickles.unpickle(io.BytesIO(program), None), pickle.loads(program)
+    assert ours == theirs and type(ours) is type(theirs)
 
 
 def test_methods_of_a_history_are_read_over(tmp_path):
