@@ -202,8 +202,8 @@ WRAPPERS = """
     ema_state_dict ema params_ema
 """.split()
 BESIDE = """
-    optimizer optim_state lr_scheduler lr_schedulers grad_scaler callbacks loops rng_state meta
-    hyper_parameters
+    optimizer optim_state lr_scheduler lr_schedulers lr_sched grad_scaler callbacks loops rng_state
+    meta hyper_parameters
 """.split()
 
 
