@@ -3,6 +3,7 @@
 import http.server
 import io
 import tarfile
+import tempfile
 import threading
 
 import numpy as np
@@ -107,8 +108,42 @@ def test_archives_of_other_configurations_are_not_demanded(tmp_path):
 
 
 def test_digits_are_prepared_without_files(tmp_path):
-    report = data.prepare("digits", data_dir=tmp_path)
-    assert report["splits"] == {"train": 1437, "test": 360}
+    for prepared in ("now", "before"):
+        assert data.prepare("digits", data_dir=tmp_path) == {
+            "dataset": "digits",
+            "folder": str(tmp_path / "digits" / "1.0.0"),
+            "splits": {"train": 1437, "test": 360},
+            "prepared": prepared,
+        }
+    # What TFDS gives who asks it for pairs.
+    pairs = tfds.load("digits", data_dir=tmp_path, split="test", as_supervised=True)
+    assert pairs.element_spec[0].shape.as_list() == [8, 8, 1]
+    assert pairs.element_spec[1].shape.as_list() == []
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_looking_for_a_data_set_leaves_no_temporary_files(name, tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    builders.find_builder(name, tmp_path / "data")
+    assert tempfile.tempdir == str(folder) and not list(folder.iterdir())
+
+
+# What these builders of TFDS open; the corrupted one changes the validation images.
+@pytest.mark.parametrize(
+    ("name", "train"),
+    [
+        ("imagenet2012", True),
+        ("imagenet2012_subset", True),
+        ("imagenet2012_corrupted/fog_5", False),
+    ],
+)
+def test_the_archives_of_each_imagenet_are_demanded(name, train, tmp_path):
+    with pytest.raises(InputError, match="lacks .*ILSVRC2012_img_val.tar") as caught:
+        data.prepare(name, manual_dir=tmp_path, data_dir=tmp_path / "data")
+    assert ("ILSVRC2012_img_train.tar" in str(caught.value)) == train
 
 
 @pytest.mark.parametrize("name", ["imagenet_v2", "imagenet_a", "imagenet_r"])

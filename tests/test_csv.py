@@ -1,5 +1,6 @@
 """CSV files as data sets: how they are read, what is refused, what is trained on them."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -83,9 +84,11 @@ def test_several_labels_are_a_row_of_zeros_and_ones(images):
      lambda text: text.replace(",", "\t"),
      lambda text: text.replace("\n", "\r\n"),
      lambda text: "\n" + text.replace("\n", "\n\n,,\n"),        # empty lines
+     lambda text: text.replace("train\n", "train,,\n"),          # empty cells behind the last
      lambda text: text.replace("cat", '"cat"'),
      lambda text: text.replace("image,", "image,note,").replace("png,", 'png,"a, b",')],
-    ids=["mark", "semicolons", "tabs", "windows", "empty lines", "quotes", "another column"],
+    ids=["mark", "semicolons", "tabs", "windows", "empty lines", "empty cells", "quotes",
+         "another column"],
 )  # fmt: skip
 def test_ways_of_writing_the_same(images, change):
     same, split = opened(images, SINGLE), opened(images, change(SINGLE))
@@ -194,13 +197,48 @@ def test_sets_of_labels_of_which_each_has_few_images_are_split_too(tmp_path):
     assert opened(tmp_path, text, "val", holdout=0.25).examples == round(0.25 * train.examples)
 
 
+def test_a_set_of_labels_of_five_images_has_one_in_each_split(tmp_path):
+    sets = ["|".join(name for i, name in enumerate("abcde") if k >> i & 1) for k in range(32)]
+    text = "image,labels\n" + "".join(scattered(tmp_path, 160, lambda i, _: sets[i % 32]))
+    for name in ("train", "test"):
+        split = opened(tmp_path, text, name)
+        assert len({tuple(row) for row in split.numbers.tolist()}) == 32
+
+
+def test_a_file_that_is_listed_but_not_there_has_no_bytes(images):
+    text = "image,label\nimages/0.png,a\nimages/9.png,b\n"
+    (images / "list.csv").write_text(text)
+    found = Source(f"csv:{images / 'list.csv'}").files()
+    assert found["files"] == 2 and found["bytes"] == (images / "images" / "0.png").stat().st_size
+
+
+def test_a_path_may_begin_with_the_home_folder(images, monkeypatch):
+    expected = opened(images, SINGLE).paths
+    folders = images / "folders" / "a"
+    folders.mkdir(parents=True)
+    for i in range(5):
+        (images / "images" / f"{i}.png").rename(folders / f"{i}.png")
+    (images / "list.csv").write_text(SINGLE.replace("images/", "folders/a/"))
+    monkeypatch.setenv("HOME", str(images))
+    listed, folder = Source("csv:~/list.csv", "train"), Source("folder:~/folders", "all")
+    assert listed.open().paths == tuple(p.replace("images/", "folders/a/") for p in expected)
+    assert listed.files()["files"] == 3 and "sha256" in listed.files()
+    assert folder.open().examples == 5 == folder.files()["files"]
+    assert data.prepare("folder:~/folders")["splits"].keys() == {"train", "test"}
+
+
 def test_labels_are_part_of_what_a_split_is(images):
     before = opened(images, MULTI)
     assert opened(images, MULTI).identity == before.identity
     assert opened(images, MULTI.replace("dog|cat", "dog")).identity != before.identity
     source = Source(f"csv:{images / 'list.csv'}")
     files = source.files()
-    assert files["files"] == 4
+    list_ = (images / "list.csv").read_bytes()
+    assert files == {
+        "files": 4,
+        "bytes": sum((images / "images" / f"{i}.png").stat().st_size for i in range(4)),
+        "sha256": hashlib.sha256(list_).hexdigest(),
+    }
     (images / "list.csv").write_text(MULTI.replace("dog|cat", "cat|dog"))  # of the same length
     assert source.files() != files
 

@@ -1,6 +1,7 @@
 """Batches are a pure function of the step; every image comes once, augmented in its order."""
 
 import dataclasses
+import io
 import os
 import struct
 import time
@@ -313,6 +314,18 @@ def test_the_window_alone_is_decoded_as_the_whole_image_is():
     assert np.abs(whole[2:-2, 2:-2].numpy().astype(int) - window[2:-2, 2:-2]).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "animated GIF"])
+def test_other_files_than_jpeg_are_decoded_as_by_pillow_whole_or_in_part(kind):
+    image, file = Image.fromarray(PHOTOS[0][:24, :40]), io.BytesIO()
+    others = {"save_all": True, "append_images": [image.rotate(90)]} if "anim" in kind else {}
+    image.save(file, kind.split()[-1], **others)
+    truth = np.asarray(Image.open(file).convert("RGB"))
+    content = file.getvalue()
+    assert np.array_equal(decode(content, 3), truth)
+    assert np.array_equal(decode(content, 3, (5, 7, 11, 13)), truth[5:16, 7:20])
+    assert shape_of(tf.constant(content)).numpy().tolist() == [24, 40, 3]
+
+
 def test_the_shape_of_an_image_is_read_from_its_bytes():
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
     for encoded in (tf.io.encode_jpeg(image), tf.io.encode_png(image), tf.constant(image)):
@@ -432,6 +445,7 @@ def test_a_damaged_file_of_records_is_named(tmp_path, harm):
             with data.reading(split):
                 list(batches)
         assert ("is damaged" in str(caught.value)) == (harm != "gone")
+        assert (f"the file {victim} can no longer be read" in str(caught.value)) == (harm == "gone")
 
 
 @pytest.mark.parametrize("examples", [1, 3, 4, 10, 22, 23, 200])
@@ -441,6 +455,10 @@ def test_a_sample_has_the_images_that_it_counts(split, examples):
     batches = data.evaluation_batches(some, Preprocessing(4), batch_size=8)
     labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
     assert some.examples == len(labels) == len(set(labels)) == min(examples, 23)
+    drawn, again = ([split.sample(examples, seed=k).identity for k in range(8)] for _ in "ab")
+    assert drawn == again and drawn[0] == some.identity
+    if examples == 3:
+        assert len(set(drawn)) > 1
 
 
 def test_what_short_files_lack_of_a_sample_comes_from_the_others():
@@ -450,6 +468,68 @@ def test_what_short_files_lack_of_a_sample_comes_from_the_others():
     takes = {file: take for file, _, take in some.pieces}
     assert takes["short"] == 2 and takes["middle"] == 20
     assert sorted((takes["long"], takes["last"])) == [39, 40] and some.examples == 101
+
+
+# Operations of a data set that work in parallel, and `map`s that do not: what is made of an image,
+# and of a batch, is made on all cores; `parse` of records and the weight of a share are cheap.
+CORES = {
+    "training": (lambda split: batches_of(split), 1, 0),
+    "mixed": (lambda split: batches_of(split, mixup=1.0, rows=[0, 1]), 3, 0),
+    "evaluation": (
+        lambda split: data.evaluation_batches(split, Preprocessing(4), batch_size=8), 1, 0,
+    ),
+    "share": (
+        lambda split: data.evaluation_batches(
+            split, Preprocessing(4), batch_size=8, share=(0, 2)
+        ), 1, 1,
+    ),
+    "view": (
+        lambda split: data.view_batches(
+            split, Augmentation(train_size=4), None, view=0, seed=0, batch_size=8
+        ), 2, 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CORES)
+def test_all_cores_make_the_next_batches_in_order(split, kind):
+    make, parallel, plain = CORES[kind]
+    batches = make(split)
+    graph = tf.raw_ops.DatasetToGraphV2(input_dataset=tf.data.experimental.to_variant(batches))
+    graph = tf.compat.v1.GraphDef.FromString(graph.numpy())
+    nodes = [node for node in graph.node if "Dataset" in node.op]
+    in_parallel = [node for node in nodes if node.op.startswith("Parallel")]
+    once = isinstance(split, data.RecordSplit) and kind not in ("training", "mixed")
+    assert len(in_parallel) == parallel + once  # files of records are read in parallel
+    assert [node.op for node in nodes].count("MapDataset") == plain + once
+    assert {node.attr["deterministic"].s for node in in_parallel} == {b"true"}
+    assert [node.op for node in nodes if node.op != "OptionsDataset"][-1] == "PrefetchDataset"
+    options = batches.options()
+    assert options.deterministic and not options.autotune.enabled
+    # The strategy of several devices is given each device's own images.
+    off = tf.data.experimental.AutoShardPolicy.OFF
+    assert options.experimental_distribute.auto_shard_policy == off
+
+
+@pytest.mark.parametrize("kind", CORES)
+def test_shapes_of_batches_are_known_before_they_are_made(split, kind):
+    images, labels, *_ = CORES[kind][0](split).element_spec
+    channels = 3 if isinstance(split, data.FileSplit) else 1
+    # The last batch of what ends may be smaller.
+    count = {"training": 8, "mixed": 2, "share": 8}.get(kind)
+    assert (images.shape.as_list(), images.dtype) == ([count, 4, 4, channels], tf.uint8)
+    assert labels.shape.as_list() == ([2, 23] if kind == "mixed" else [count])
+
+
+def test_every_epoch_and_every_view_draws_its_own_numbers():
+    images = np.full((8, 16, 16, 1), 100, np.uint8)
+    split = data.ArraySplit(labels=("a",), channels=1, arrays=(images, np.zeros(8, np.int64)))
+    columns = Augmentation(train_size=16, erasing=1.0)
+    seen = [images for images, _ in batches_of(split, size=16, erasing=1.0).take(4)]
+    for view in range(4):
+        batches = data.view_batches(split, columns, None, view=view, seed=1, batch_size=8)
+        seen += [images for images, _ in batches]
+    assert len({image.numpy().tobytes() for images in seen for image in images}) == 64
 
 
 # For each column of `Augmentation` a value, with what else must be set for it to matter.
@@ -567,6 +647,26 @@ def test_balanced_sampling_shows_each_class_alike_and_each_image_before_any_agai
     for step, (images_, labels_) in enumerate(epochs(2, 4), start=2):
         assert np.array_equal(images_, drawn[step][0]) and np.array_equal(labels_, drawn[step][1])
     assert not np.array_equal(epochs(0, 1, seed=1)[0][0], drawn[0][0])
+
+
+def test_balanced_epochs_are_filled_from_the_next_and_each_class_is_drawn_by_itself():
+    labels = np.repeat([0, 1, 2], [20, 20, 50])
+    images = np.arange(90, dtype=np.uint8)[:, None, None, None]
+    split = data.ArraySplit(labels=tuple("abc"), channels=1, arrays=(images, labels))
+    batches = batches_of(split, size=1, batch_size=40, sampling="balanced").take(6)
+    shown = np.concatenate([images[:, 0, 0, 0] for images, _ in batches.as_numpy_iterator()])
+    assert np.array_equal(shown[90:120], shown[120:150])
+    # Thirty of each class: ten of the twenty a second time.
+    first, second = (np.bincount(shown[k:][:90], minlength=90) for k in (0, 120))
+    twice = [np.flatnonzero(times[k : k + 20] == 2) for times in (first, second) for k in (0, 20)]
+    assert [len(part) for part in twice] == [10] * 4
+    assert len({tuple(part) for part in twice}) == 4
+
+
+def test_records_have_no_classes_to_balance(tmp_path):
+    records = in_files(numbered(23), tmp_path, 4)
+    with pytest.raises(InputError, match="for data sets that are kept as records"):
+        batches_of(records, sampling="balanced")
 
 
 def test_batches_count_how_long_they_let_their_reader_wait():

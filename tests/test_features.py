@@ -217,6 +217,12 @@ def test_features_come_in_the_order_of_the_images(sampling):
     batches = list(data.evaluation_batches(split, None, batch_size=10).as_numpy_iterator())
     assert np.array_equal(np.concatenate([found for found, _ in batches])[:, 1], np.arange(23))
     assert not np.concatenate([found for found, _ in batches])[:, 0].any()
+    assert batches[0][0].dtype == np.float32
+    for spec in (
+        data.training_batches(split, columns, **how).element_spec,
+        data.evaluation_batches(split, None, batch_size=8).element_spec,
+    ):
+        assert spec[0].shape.as_list() in ([8, 2], [None, 2])
     few = split.sample(7, seed=1)
     assert np.array_equal(few.views[1][0][:, 1], images.sample(7, seed=1).arrays[0].reshape(-1))
     assert few.counts.sum() == 7

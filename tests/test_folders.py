@@ -1,15 +1,17 @@
 """A folder of images: every format is read correctly, and every bad file is named."""
 
 import io
+import os
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from bombs import bomb
+from bombs import SIGNATURE, bomb, chunk, header
 from PIL import Image, ImageOps, features
 
 from resnet_keras import data
+from resnet_keras.data import listing
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
@@ -30,6 +32,9 @@ def with_orientation(number):
     exif = Image.Exif()
     exif[0x0112] = number
     return exif
+
+
+DEEP_GREY = Image.fromarray(RNG.integers(0, 65536, (9, 7)).astype(">u2"))
 
 
 def deep_png(pixels):
@@ -135,21 +140,49 @@ def test_sixteen_bits_become_eight(channels, tmp_path):
 
 
 def test_a_tiff_of_sixteen_bits_becomes_one_of_eight(tmp_path):
-    deep = RNG.integers(0, 65536, (9, 7)).astype(np.uint16)
-    (tmp_path / "x.tif").write_bytes(encode(Image.fromarray(deep), "TIFF"))
-    expected = np.broadcast_to(np.rint(deep / 257)[..., None], (9, 7, 3))
-    assert np.array_equal(data.read_image(tmp_path / "x.tif"), expected)
+    deep = RNG.integers(0, 65536, (9, 7))
+    for order in ("<u2", ">u2"):
+        (tmp_path / "x.tif").write_bytes(encode(Image.fromarray(deep.astype(order)), "TIFF"))
+        expected = np.broadcast_to(np.rint(deep / 257)[..., None], (9, 7, 3))
+        assert np.array_equal(data.read_image(tmp_path / "x.tif"), expected)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "TIFF of 32 bits"),
+     (encode(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "TIFF of 32 bits"),
      (encode(IMAGE, "TIFF")[:200], "truncated"),
-     (b"\0\0\0\x18ftypheic" + bytes(60), "HEIC, which this Pillow .*: pip install pillow-heif")],
+     (encode(DEEP_GREY, "TIFF")[:30], "truncated"),              # of a big-endian machine
+     (encode(IMAGE, "JPEG2000")[:200], "damaged"),
+     (encode(IMAGE, "JPEG2000", no_jp2=True)[:200], "damaged"),  # without the boxes of a JP2
+     (b"\0\5\x16\7" + bytes(60), "macOS resource fork"),
+     # ISO/IEC 23008-12 and AV1 Image File Format: brands of one image and of sequences.
+     *((b"\0\0\0\x18ftyp" + brand + bytes(60),
+        "HEIC, which this Pillow does not read: pip install pillow-heif")
+       for brand in (b"heic", b"heix", b"mif1")),
+     *((b"\0\0\0\x18ftyp" + brand + bytes(60), "AVIF, which this Pillow does not read")
+       for brand in (b"avif", b"avis"))],
 )  # fmt: skip
 def test_what_is_no_readable_image_is_named_by_what_it_is(tmp_path, content, reason):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match=f"not a readable image: {reason}. Received"):
+        data.read_image(tmp_path / "x")
+
+
+@pytest.mark.parametrize("size", [(178_956_971, 1), (1, 178_956_971)])
+def test_too_many_pixels_are_refused_whatever_pillow_is_told(tmp_path, monkeypatch, size):
+    """By default it refuses more than 178,956,970, of which no memory is taken here."""
+    (tmp_path / "x").write_bytes(SIGNATURE + header(*size) + chunk(b"IDAT", b""))
+    for limit in (Image.MAX_IMAGE_PIXELS, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(InputError, match="image: more than 178 megapixels. Received"):
+            data.read_image(tmp_path / "x")
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    with open(tmp_path / "x", "wb") as file:
+        file.truncate(2**29 + 1)  # a hole
+    with pytest.raises(InputError, match="not a readable image: larger than 512 MiB. Received"):
         data.read_image(tmp_path / "x")
 
 
@@ -237,10 +270,56 @@ def test_bad_files_can_be_skipped_and_are_counted(tmp_path, jpegs, capfd):
 
 def test_what_programs_leave_behind_is_ignored(tmp_path, jpegs):
     litter = dict.fromkeys((".DS_Store", "Thumbs.db", "desktop.ini", ".nomedia"), b"x")
-    name = tree(tmp_path, a=jpegs | litter, **{".git": litter, "__MACOSX": litter})
+    folders = {".git": litter, "__MACOSX": litter, "a/.thumbnails": jpegs, "a/__macosx": jpegs}
+    name = tree(tmp_path, a=jpegs | litter, **folders)
     (tmp_path / "README.md").write_text("not in a class folder")
     images = data.Source(name, "train").open()
     assert (images.examples, images.labels, images.skipped) == (40, ("a",), ())
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif", ".heic", ".jp2"],
+)
+def test_what_macos_leaves_beside_an_image_is_no_image_and_named(tmp_path, jpegs, suffix):
+    names = [f"._00{suffix}", f"._00{suffix.upper()}"]
+    name = tree(tmp_path, a=jpegs | dict.fromkeys(names, b""))
+    with pytest.raises(InputError, match="2 of 52 files") as error:
+        data.Source(name, "train").open()
+    assert all(f"a/{name} (macOS resource fork)" in str(error.value) for name in names)
+
+
+def test_training_images_alone_are_split_as_class_folders_alone(tmp_path, jpegs):
+    one, other = tmp_path / "one", tmp_path / "other"
+    tree(one, **{"train/a": jpegs, "train/b": jpegs})
+    tree(other, a=jpegs, b=jpegs)
+    assert sides(one) == sides(other) and set(sides(one).values()) == {"train", "test"}
+    assert data.open_folder(one, "train").labels == ("a", "b")
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path, jpegs):
+    name = tree(tmp_path, **{"dev/deep": jpegs, "train": jpegs, "ops": jpegs})
+    assert data.Source(name, "all").open().labels == ("dev", "ops", "train")
+
+
+def test_names_may_be_of_any_bytes(tmp_path, jpegs):
+    opened = []
+    for label in (b"\xff", b"\xfe"):
+        root = tmp_path / str(len(opened))
+        tree(root, **{"train/" + os.fsdecode(label): jpegs, "test/a": jpegs})
+        opened.append(data.Source(f"folder:{root}", "train").open())
+        assert [os.fsencode(path) for path in opened[-1].paths] == list(opened[-1].files.paths)
+        batches = data.evaluation_batches(opened[-1], Preprocessing(8), batch_size=50)
+        assert len(next(iter(batches))[1]) == 50
+    assert opened[0].identity != opened[1].identity
+
+
+def test_that_many_files_are_checked_is_said(tmp_path, capfd):
+    for count, told in ((4999, 0), (5000, 1)):
+        images = [listing.image_file("train", "a", tmp_path / str(i)) for i in range(count)]
+        with pytest.raises(InputError, match="is empty"):
+            listing.split_of(tmp_path, images, "train", labels=("a",), skip_bad=True)
+        assert capfd.readouterr().err.count(f": checking {count:,} files") == told
 
 
 def test_classes_are_those_of_all_splits_and_missing_ones_are_named(tmp_path, jpegs, capfd):
@@ -323,7 +402,9 @@ def test_a_class_of_a_few_images_has_one_in_each_split(tmp_path):
         assert {found[f"{number:02}", f"{i}.png"] for i in range(2)} == {"train", "test"}
 
 
-@pytest.mark.parametrize(("holdout", "counts"), [(0.2, (8, 2)), (10, (8, 2)), (3, (2, 1))])
+@pytest.mark.parametrize(
+    ("holdout", "counts"), [(0.2, (8, 2)), (10, (8, 2)), (3, (2, 1)), (1, (1, 0)), (49, (39, 10))]
+)
 def test_validation_images_are_taken_of_each_class_in_proportion(tmp_path, holdout, counts):
     images = [encode(Image.new("L", (9, i + 1)), "PNG") for i in range(60)]
     parts = {"train/a": images[:40], "train/b": images[40:50], "test/a": images[50:]}
@@ -333,7 +414,7 @@ def test_validation_images_are_taken_of_each_class_in_proportion(tmp_path, holdo
     train, val, test = (
         data.Source(source, split, holdout=holdout).open() for split in ("train", "val", "test")
     )
-    assert np.bincount(val.files.labels).tolist() == list(counts)
+    assert np.bincount(val.files.labels, minlength=2).tolist() == list(counts)
     assert train.examples + val.examples == 50 and test.examples == 10
     assert not {*train.paths} & {*val.paths}
     again = data.Source(source, "val", holdout=holdout).open()
@@ -351,6 +432,19 @@ def test_who_has_validation_images_holds_out_none(tmp_path, jpegs):
     name = tree(tmp_path, **{"train/a": jpegs, "val/a": jpegs})
     with pytest.raises(InputError, match="validation images of its own: `holdout` must be 0"):
         data.Source(name, "train", holdout=0.1).open()
+
+
+@pytest.mark.parametrize(
+    ("folders", "split", "division"),
+    [(["a"], "test", {}), (["a"], "fold 1/5", {}), (["train/a", "test/a"], "val", {"holdout": 9})],
+)  # fmt: skip
+def test_the_seed_draws_every_kind_of_split(tmp_path, jpegs, folders, split, division):
+    tree(tmp_path, **dict.fromkeys(folders, jpegs))
+
+    def drawn(seed):
+        return names(data.open_folder(tmp_path, split, seed=seed, **division))
+
+    assert drawn(0) == drawn(0) and len({str(drawn(seed)) for seed in range(4)}) == 4
 
 
 def test_folders_in_a_class_are_of_the_class(tmp_path, jpegs):
@@ -397,13 +491,28 @@ def test_a_wrong_layout_is_refused(tmp_path, folders, message):
         data.Source(name, "train").open()
 
 
-def test_preparing_a_folder_is_checking_it(tmp_path, jpegs):
+def test_preparing_a_folder_is_checking_it(tmp_path, jpegs, capfd):
     name = tree(tmp_path, a=jpegs, b=jpegs)
-    splits = data.prepare(name)["splits"]
-    assert sum(splits.values()) == 100 and splits["train"] > 60
+    report = data.prepare(name)
+    counts = report.pop("splits")
+    assert sum(counts.values()) == 100 and counts["train"] > 60
+    copies = report.pop("copies")
+    pairs = [[f"{tmp_path}/{label}/{file}" for label in "ab"] for file in jpegs]
+    assert sorted(copies.pop("under_two_labels")) == pairs and copies == {"across_splits": []}
+    said = capfd.readouterr().err.splitlines()
+    assert f"the same image has two labels: {', '.join(pairs[7])}" in said
+    assert report == {"dataset": name, "folder": str(tmp_path), "prepared": "before"}
     (tmp_path / "b" / "empty.jpg").touch()
     with pytest.raises(InputError, match=r"1 of 101 files .*: b/empty.jpg \(empty\)"):
         data.prepare(name)
+
+
+def test_preparing_names_images_that_are_tested_and_trained_on(tmp_path, jpegs, capfd):
+    name = tree(tmp_path, **{"train/a": jpegs, "test/a": dict(list(jpegs.items())[:1])})
+    twice = [f"{tmp_path}/{split}/a/00.jpg" for split in ("train", "test")]
+    assert data.prepare(name)["copies"] == {"across_splits": [twice], "under_two_labels": []}
+    said = capfd.readouterr().err.splitlines()
+    assert f"the same image is in two splits: {', '.join(twice)}" in said
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -48,6 +48,13 @@ def test_the_folds_share_out_the_images(tmp_path):
     assert opened.name == "fold 2/5" and opened.labels == ("a", "b")
 
 
+@pytest.mark.parametrize("of", [2, 12])
+def test_there_may_be_two_folds_or_one_of_each_image(tmp_path, of):
+    dataset = write(tmp_path, {"a": 8, "b": 4})
+    tests = [paths(dataset, f"fold {k}/{of}") for k in range(1, of + 1)]
+    assert [len(test) for test in tests] == [12 // of] * of and len(set.union(*tests)) == 12
+
+
 def test_copies_are_in_one_fold(tmp_path):
     dataset = write(tmp_path, {"a": 10, "b": 10})
     for copy in range(4):

@@ -1,6 +1,8 @@
 """`.pth` files are read as data: types and layouts right, damage told in a line."""
 
+import collections
 import io
+import pickle
 import re
 import struct
 import subprocess
@@ -99,6 +101,121 @@ def test_harmless_objects_are_read_over(tmp_path, write):
     np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
 
 
+# What the checkpoints of trainers hold beside their tensors, by who writes them.
+NAMES = {
+    "numpy": "numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.ndarray",
+    "datetime": "datetime.datetime datetime.date datetime.time datetime.timedelta "
+    "datetime.timezone",
+    "torch": "torch.device torch.float64 torch.float32 torch.float16 torch.bfloat16 torch.int64 "
+    "torch.int32 torch.int16 torch.int8 torch.uint8 torch.bool torch.strided "
+    "torch.contiguous_format torch.channels_last torch.torch_version.TorchVersion",
+    "scripts": "argparse.Namespace collections.Counter easydict.EasyDict yacs.config.CfgNode",
+    "builtins": "builtins.slice builtins.range builtins.complex builtins.int builtins.float "
+    "builtins.str builtins.bool builtins.tuple __builtin__.slice",
+    "pathlib": "pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath "
+    "pathlib.PureWindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath",
+    "omegaconf": "omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig "
+    "omegaconf.base.Metadata omegaconf.base.ContainerMetadata omegaconf.nodes.AnyNode "
+    "omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode "
+    "omegaconf.nodes.BooleanNode omegaconf.nodes.EnumNode omegaconf.nodes.BytesNode "
+    "omegaconf.nodes.PathNode omegaconf.nodes.InterpolationNode",
+    "typing": "typing.Any typing.Dict typing.List typing.Union typing.Optional typing.Tuple",
+    "Lightning": "pytorch_lightning.utilities.parsing.AttributeDict "
+    "lightning.pytorch.utilities.parsing.AttributeDict "
+    "lightning.fabric.utilities.parsing.AttributeDict "
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint "
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "OpenMMLab": "mmengine.config.config.ConfigDict mmcv.utils.config.ConfigDict "
+    "mmengine.logging.history_buffer.HistoryBuffer",
+}
+ENUMERATIONS = """
+    torchvision.transforms.functional.InterpolationMode
+    pytorch_lightning.trainer.states.TrainerFn pytorch_lightning.trainer.states.TrainerStatus
+    lightning.pytorch.trainer.states.TrainerFn lightning.pytorch.trainer.states.TrainerStatus
+    transformers.trainer_utils.IntervalStrategy transformers.trainer_utils.SchedulerType
+    transformers.training_args.OptimizerNames accelerate.utils.dataclasses.DistributedType
+""".split()
+
+
+@pytest.mark.parametrize("who", [*NAMES, "enumerations"])
+def test_what_trainers_leave_beside_a_state_dict_is_read_over(tmp_path, who):
+    """Named, called and given a state; members of enumerations, by value and by name, too."""
+    names = NAMES[who].split() if who in NAMES else ENUMERATIONS
+    kept = []
+    for name in names:
+        known = Global(*name.rsplit(".", 1))
+        kept += [known, State(Call(known, ("x", 1)), {"y": 2})]
+        kept.append(Raw(f"c{known.module}\n{known.name}\n)}}\x92".encode("latin-1")))  # NEWOBJ_EX
+        if who == "enumerations":
+            kept.append(Call(Global("builtins", "getattr"), (known, "MEMBER")))
+    write_zip(tmp_path / "x.pth", {"hyper_parameters": kept, "state_dict": {"w": WEIGHT}})
+    np.testing.assert_array_equal(read(tmp_path / "x.pth").arrays["w"], WEIGHT)
+
+
+PROGRAMS = [
+    b"K\x012\x86.", b"K\x01K\x020.", b"K\x01(NN1.", b"K\x01(0.",  # DUP, POP, POP_MARK
+    b"K\x07q\x030h\x03.", b"K\x07r\3\1\0\0j\3\1\0\0\x86.", b"I7\np3\n0g3\n.", b"K\x01\x94h\0\x86.",
+    b"(I01\nI00\nI2\nt.", b"(K\x01K\x02d.", b"(K\x01K\x02l.", b"]K\x01a.", b"}K\x01K\x02s.",
+    b"](K\x01K\x02e.", b"}(K\x01K\x02u.", b"K\x01K\x02K\x03\x87.", b"K\x01\x85.", b"(K\x01t.",
+    b").", b"\x88\x89\x86.", b"F0.5\n.", b"L12L\n.", b"S'a'\n.", b"Va\n.", b"T\1\0\0\0a.", b"U\1a.",
+    b"\x8a\2\xff\7.", b"\x8b\1\0\0\0\7.", b"M\1\2.", b"J\xff\xff\xff\xff.", b"\x8c\1a.",
+    b"\x8d\1" + bytes(7) + b"a.", b"\x8e\1" + bytes(7) + b"a.", b"C\1a.", b"B\1\0\0\0a.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=repr)
+def test_opcodes_do_what_they_do_in_python(program):
+    ours, theirs = pickles.unpickle(io.BytesIO(program), None), pickle.loads(program)
+    assert ours == theirs and type(ours) is type(theirs)
+
+
+def test_methods_of_a_history_are_read_over(tmp_path):
+    """mmengine saves those that it computes statistics with."""
+    history = Global("mmengine.logging.history_buffer", "HistoryBuffer")
+    getattr_ = Global("__builtin__", "getattr")
+    methods = [Call(getattr_, (history, name)) for name in ("min", "max", "mean", "current")]
+    named = [
+        Global(history.module, f"{history.name}.{name}")
+        for name in ("min", "max", "mean", "current")
+    ]
+    write_zip(tmp_path / "x.pth", {"hub": methods + named, "state_dict": {"w": WEIGHT}})
+    assert list(read(tmp_path / "x.pth").arrays) == ["w"]
+
+
+def test_tensors_in_every_wrapping(tmp_path):
+    """torch/_utils.py and torch/_tensor.py: parameters, subclasses, and what PyTorch 0.3 wrote."""
+    storage = Persistent(("storage", FLOATS, "0", "cpu", 6))
+    cuda = Persistent(("storage", Global("torch.cuda", "FloatStorage"), "0", "cuda:0", 6))
+    typed = Persistent(("storage", Global("torch.storage", "FloatStorage"), "0", "cpu", 6))
+    place = (0, (2, 3), (3, 1))
+    plain = tensor(storage, View(SIX, *place))
+    hooks = Call(Global("collections", "OrderedDict"), ())
+    rebuild = {name: Global("torch._utils", f"_rebuild_{name}") for name in (
+        "tensor", "parameter", "parameter_with_state")}  # fmt: skip
+    from_type = Global("torch._tensor", "_rebuild_from_type_v2")
+    second = Global("torch._utils", "_rebuild_tensor_v2")
+    arguments = (storage, *place, False, hooks)
+    wrapped = {
+        "plain": plain,
+        "of a GPU": tensor(cuda, View(SIX, *place)),
+        "typed": tensor(typed, View(SIX, *place)),
+        "old": Call(rebuild["tensor"], (storage, *place)),
+        "parameter": Call(rebuild["parameter"], (plain, True, hooks)),
+        "with a state": Call(rebuild["parameter_with_state"], (plain, True, hooks, {"a": 1})),
+        "class": Call(Global("torch.nn.parameter", "Parameter"), (plain, True)),
+        "subclass": Call(from_type, (second, Global("torch", "Size"), arguments, {"a": 1})),
+    }
+    sizes = Call(Global("torch", "Size"), ((2, 3),))
+    more = {"size": sizes, "counts": Call(Global("collections", "defaultdict"), ())}
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled({"model": wrapped, "epoch": more}))
+        archive.writestr("archive/data/0", SIX.tobytes())
+    arrays = read(tmp_path / "x.pth").arrays
+    assert list(arrays) == list(wrapped)
+    for array in arrays.values():
+        np.testing.assert_array_equal(array, WEIGHT)
+
+
 FLOATS = Global("torch", "FloatStorage")
 SIX = np.arange(6, dtype=np.float32)
 LIES = {
@@ -167,10 +284,37 @@ def test_storage_of_another_size_than_its_header(tmp_path, write, numel):
         read(tmp_path / "x.pth")
 
 
-def test_compressed_entries_are_refused(tmp_path):
+def test_compressed_and_encrypted_entries_are_refused(tmp_path):
     write_zip(tmp_path / "x.pth", {"w": WEIGHT}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="compressed"):
         read(tmp_path / "x.pth")
+    write_zip(tmp_path / "y.pth", {"w": WEIGHT})
+    data = bytearray((tmp_path / "y.pth").read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1  # APPNOTE.TXT, 4.4.4: bit 0 of the flags
+    (tmp_path / "y.pth").write_bytes(data)
+    with pytest.raises(ValueError, match="encrypted"):
+        read(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_whatever_python_has_beside_arrays_is_read_over(tmp_path, protocol):
+    kept = {
+        "numbers": [0, -1, 255, 65_535, 2**31 - 1, -(2**31), 2**70, -(2**2100), 0.5, 1j],
+        "constants": (None, True, False),
+        "texts": ["", "short", "é" * 300, b"", b"bytes", b"b" * 300],
+        "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)],
+        "sets": [set(), {1, 2}, frozenset(), frozenset({3})],
+        "more": [range(3), slice(1, 2), collections.OrderedDict(a=1), collections.Counter("ab")],
+        "types": [int, float, str, bool, complex, tuple, range, slice],
+        ("a", 1): collections.defaultdict(list),
+    }
+    kept["again"] = kept["tuples"]
+    if protocol == 5:
+        kept["bytearray"] = bytearray(b"x")
+    root = {"config": kept, "model": {"w": WEIGHT}}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(root, protocol))
+    found = read(tmp_path / "x.pkl")
+    assert list(found.arrays) == ["w"] and np.array_equal(found.arrays["w"], WEIGHT)
 
 
 SELF = Raw(b"}q\x01X\x0a\0\0\0state_dicth\x01s")  # a dict whose state_dict is itself
@@ -297,10 +441,10 @@ def test_big_endian_storages_that_lie_over_each_other(tmp_path):
 
 def test_tensors_that_share_values_are_no_way_to_a_large_model(tmp_path, write):
     storage = np.arange(2000, dtype=np.float32)
-    few = {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(3)}
+    few = {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(4)}
     write(tmp_path / "x.pth", few)
-    assert len(read(tmp_path / "x.pth").arrays) == 3
-    write(tmp_path / "x.pth", {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(100)})
+    assert len(read(tmp_path / "x.pth").arrays) == 4
+    write(tmp_path / "x.pth", {f"w{i}": View(storage, 0, (2000,), (1,)) for i in range(5)})
     with pytest.raises(ValueError, match="tensors that together are larger than the file"):
         read(tmp_path / "x.pth")
 

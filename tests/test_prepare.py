@@ -255,6 +255,11 @@ def test_what_the_published_archives_hold_is_what_tfds_has_registered():
     assert {url.rsplit("/")[-1]: int(info.size) for url, info in infos.items()} == IMAGENET.bytes
 
 
+def test_imagenet_has_as_many_images_as_its_paper_says():
+    """Russakovsky et al. 2014 (arXiv:1409.0575), table 2."""
+    assert (IMAGENET.classes, IMAGENET.train, IMAGENET.validation) == (1000, 1_281_167, 50_000)
+
+
 def without(members, *names):
     return {name: content for name, content in members.items() if name not in names}
 

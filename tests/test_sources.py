@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from resnet_keras import data
-from resnet_keras.data import building
+from resnet_keras.data import building, tfds_splits
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 
@@ -118,6 +118,39 @@ def test_without_a_test_split_an_error_says_what_to_do(tmp_path):
     assert data.Source("mine", "train[80%:]", data_dir=tmp_path).open().examples == 1
 
 
+def test_images_are_in_memory_as_long_as_they_fit(tmp_path, monkeypatch):
+    prepared(tmp_path, train=[0, 1, 2])
+    for limit, kind in ((3 * 4 * 4 * 3, data.ArraySplit), (3 * 4 * 4 * 3 - 1, data.RecordSplit)):
+        monkeypatch.setattr(tfds_splits, "IN_MEMORY_BYTES", limit)
+        split = data.Source("mine", "train", data_dir=tmp_path).open()
+        assert type(split) is kind and (split.examples, split.channels) == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r", "imagenet_v2"])
+def test_accuracy_among_other_classes_than_the_published_ones_is_said(tmp_path, capfd, name):
+    """ImageNet-A and ImageNet-R have 200 classes, ImageNetV2 has all."""
+    builder = tfds.builder(name, data_dir=tmp_path)
+    image = {"file_name": ["x"], "image": np.zeros((1, 4, 4, 3), np.uint8), "label": [5]}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version=str(builder.version),
+        features=builder.info.features,
+        split_datasets={"test": tf.data.Dataset.from_tensor_slices(image)},
+        config=builder.builder_config and builder.builder_config.name,
+        data_dir=tmp_path,
+    )
+    assert data.Source(name, "test", data_dir=tmp_path).open().examples == 1
+    said = capfd.readouterr().err
+    assert (f"{name} has images of 200 of the 1000 classes" in said) == (name != "imagenet_v2")
+
+
+def test_a_source_is_by_default_the_test_split_in_the_folder_of_tfds():
+    default = data.Source(
+        "digits", "test", data_dir=None, skip_bad=False, holdout=0, fold=None, channels=3
+    )
+    assert data.Source("digits") == default
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 3), (None, None, 3)])
 def test_a_split_knows_its_source(tmp_path, shape):
     prepared(tmp_path, shape, train=[0, 1, 2, 0])
@@ -125,6 +158,7 @@ def test_a_split_knows_its_source(tmp_path, shape):
     split = source.open()
     assert split.source == source and (split.examples, split.channels) == (3, 3)
     assert split.sample(2, seed=0).source == source
+    assert (split.skipped, split.name) == ((), "")  # which images of one's own have
 
 
 def test_images_of_an_unknown_kind_are_refused_with_those_that_are_known(tmp_path):

@@ -4,7 +4,9 @@ import hashlib
 import http.server
 import importlib.util
 import json
+import sys
 import threading
+import types
 from pathlib import Path
 
 import h5py
@@ -91,6 +93,44 @@ def test_a_type_of_safetensors_that_numpy_does_not_have(tmp_path):
         read(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_bytes_tell_the_format_not_the_suffix(tmp_path, files, name):
+    (tmp_path / "weights.dat").write_bytes((files / name).read_bytes())
+    found, truth = read(tmp_path / "weights.dat").arrays, read(files / name).arrays
+    assert found.keys() == truth.keys() and len(found) > 20
+
+
+def test_a_preset_of_kaggle_is_what_its_package_downloads(tmp_path, monkeypatch):
+    save_file(small_state(), tmp_path / "model.safetensors")
+    asked = []
+
+    def model_download(handle):
+        asked.append(handle)
+        if handle.endswith("gone"):
+            raise RuntimeError("404 of Kaggle")
+        return str(tmp_path)
+
+    kagglehub = types.SimpleNamespace(model_download=model_download)
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
+    preset = "keras/resnetv1/keras/resnet_18_imagenet"
+    for url in (f"kaggle://{preset}", f"kaggle:/{preset}"):  # the latter was a `Path`
+        assert read(url).arrays.keys() == small_state().keys()
+    assert asked == [preset] * 2
+    with pytest.raises(ValueError, match="^kaggle://gone is not a model of Kaggle.*404 of Kaggle"):
+        read("kaggle://gone")
+
+
+@pytest.mark.parametrize(
+    ("package", "url"), [("kagglehub", "kaggle://a/b/c/d"), ("huggingface_hub", "hf://a/b")]
+)
+def test_a_hub_whose_package_is_not_there_is_refused_with_what_to_install(
+    monkeypatch, package, url
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=f"needs {package}: pip install .* Received: {url}"):
+        read(url)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(ValueError, match="x.pth can't be read. Received: No such file"):
         read(tmp_path / "x.pth")
@@ -163,7 +203,8 @@ import sys
 from resnet_keras.weights.formats import read
 for url in sys.argv[1:]:
     try:
-        print(*sorted(read(url).arrays))
+        found = read(url)
+        print(*sorted(found.arrays), *found.facts)
     except ValueError as error:
         print(error)
 """
@@ -178,11 +219,12 @@ def test_hub(hub, tmp_path, run_python):
     names = " ".join(sorted(small_state()))
 
     urls = ["hf:/some/resnet", "hf://some/resnet/model.safetensors", "hf://some/other"]
+    urls.append("hf://timm/ra4")  # which has a config.json
     for offline in ("0", "1"):
         done = run_python("-c", FETCH, *urls, **here, HF_HUB_OFFLINE=offline)
         assert done.returncode == 0, done.stderr
-        found, file, other = done.stdout.splitlines()
-        assert found == file == names
+        found, file, other, described = done.stdout.splitlines()
+        assert found == file == names and described == f"{names} config.json"
         assert other.startswith("hf://some/other has none of") and "Received: " in other
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 
 import keras
@@ -186,7 +187,8 @@ def test_the_configuration_in_a_training_checkpoint_is_heeded(peer, tmp_path):
     model, report = converted(folder, "mmcv.pth", tmp_path)
     assert relative(scores(model, truth["pixels"]), truth["caffe"]) < 1e-5
     assert report.assumed == ()
-    with pytest.raises(InputError, match="shows that its network has bgr=True.*bgr=False"):
+    shown = r"mmcv\.pth shows that its network has bgr=True.*bgr=False"
+    with pytest.raises(InputError, match=shown):
         convert(folder / "mmcv.pth", tmp_path / "y.keras", rgb=True)
     assert not (tmp_path / "y.keras").exists()
 
@@ -232,6 +234,44 @@ def test_options_out_of_their_range(tmp_path, options, words):
     save_file(small_state(), tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=words):
         convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"mean": (1, 2, 3), "std": (1, 1, 1)}, ("RGB (--bgr)",)),
+     ({"mean": (1, 2, 3), "std": (1, 1, 1), "bgr": True},
+      ("mean 1 2 3 in the order of RGB", "std 1 in the order of RGB")),
+     ({"std": (2, 2, 2)}, ("RGB (--bgr)", "mean 125.307 122.961 113.858 (--mean)")),
+     ({"mean": (7, 7, 7), "rgb": True}, ("std 51.5865 50.847 51.255 (--std)",))],
+)  # fmt: skip
+def test_what_is_said_of_pixels_is_not_assumed(tmp_path, options, words):
+    save_file(small_state(), tmp_path / "x.safetensors")
+    found = convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **options).assumed
+    assert tuple(line for line in found if re.match("RGB|BGR|mean|std", line)) == words
+
+
+DILATIONS = {"openmmlab": "OpenMMLab's", "torchvision": "torchvision's"}
+
+
+@pytest.mark.parametrize("dilation", DILATIONS)
+@pytest.mark.parametrize("stride", [8, 16])
+def test_the_dilation_of_the_model_is_assumed_of_its_file(tmp_path, dilation, stride):
+    spec = dataclasses.replace(
+        few("resnet50"), depths=(1, 1, 2, 2), dilation=dilation, stride_in_1x1=True
+    )
+    shape = {"input_shape": (32, 32, 3)}
+    save_torch(ResNet(spec, **shape), tmp_path / "ours.safetensors")
+    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "x.safetensors")
+    model = ResNet(spec, output_stride=stride, **shape)
+    assumed = load_weights(model, tmp_path / "x.safetensors").assumed
+    words = f"{DILATIONS[dilation]} dilation (--dilation)"
+    assert f"output stride {stride} by {words}" in assumed and "stride in the 1x1" in assumed
+    said = {"output_stride": stride, "stride_in_1x1": True}
+    assumed = load_weights(model, tmp_path / "x.safetensors", **said).assumed
+    assert words in assumed and not any("1x1" in line for line in assumed)
+    said["dilation"] = dilation
+    assumed = load_weights(model, tmp_path / "x.safetensors", **said).assumed
+    assert not any("dilation" in line for line in assumed)
 
 
 def test_resnet_says_what_it_assumes(tmp_path, capsys):
@@ -280,6 +320,26 @@ def test_a_configuration_of_mmengine():
     assert told.dilation == "openmmlab"
 
 
+def test_a_dilated_last_stage():
+    """MMSegmentation's and MMDetection's `dc5`: an output stride of 16."""
+    text = DILATED.replace("(1, 1, 2, 4)", "(1, 1, 1, 2)").replace("(1, 2, 1, 1)", "(1, 2, 2, 1)")
+    told = told_by_config({"cfg": text}, "x")
+    assert (told.output_stride, told.dilation) == (16, "torchvision")
+    for stages, stride in ((3, 32), (2, 32)):
+        text = CAFFE.replace("num_stages=4", f"num_stages={stages}")
+        assert told_by_config({"cfg": text}, "x").output_stride == stride
+
+
+@pytest.mark.parametrize("head", ["classifier", "aux_classifier", "decode_head", "auxiliary_head"])
+def test_heads_of_segmenters_hint_at_a_dilation(tmp_path, head):
+    """torchvision's names, and MMSegmentation's."""
+    arrays = {f"backbone.{k}": a for k, a in small_state().items() if not k.startswith("fc")}
+    arrays[f"{head}.conv.weight"] = np.zeros((3, 32, 3, 3), np.float32)
+    save_file(arrays, tmp_path / "x.safetensors")
+    report = load_weights(ResNet(SMALL, include_top=False), tmp_path / "x.safetensors")
+    assert f"no dilation (--dilation; the file has {head!r})" in report.assumed
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "not ( python", "x = [" * 5000, "model = dict(backbone=dict(type='Swin', depth=50))",
@@ -311,6 +371,39 @@ def test_timms_plain_networks(name):
 def test_timms_relatives_are_refused_by_their_architecture(name):
     with pytest.raises(InputError, match=f"x is of timm's {name}"):
         told_by_facts({"config.json": {"architecture": name}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "words"),
+    [("config.json", {"architecture": "resnetaa50"}, "is of timm's resnetaa50"),
+     ("preprocessor_config.json", {"size": 224}, "describes a preprocessing that is not known"),
+     ("preprocessor.json", {"image_converter": {"config": {}}}, "describes a preprocessing")],
+)  # fmt: skip
+def test_what_is_said_beside_weights_is_refused_by_the_folder(tmp_path, name, facts, words):
+    save_file(small_state(), tmp_path / "model.safetensors")
+    (tmp_path / name).write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=f"^{tmp_path} {words}"):
+        load_weights(small(), tmp_path)
+
+
+def test_a_folder_of_transformers_tells_its_preprocessing(tmp_path):
+    """As huggingface.co/microsoft/resnet-50 has it, with weights that PyTorch wrote."""
+    write_zip(tmp_path / "pytorch_model.bin", small_state())
+    facts = {"size": 64, "crop_pct": 0.5, "resample": 2, "image_mean": [0.5, 0.4, 0.3],
+             "image_std": [0.2, 0.25, 0.3]}  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(facts))
+    convert(tmp_path, tmp_path / "x.keras")
+    found = read_metadata(tmp_path / "x.keras").preprocessing
+    assert found == Preprocessing((64, 64), 128, "bilinear", True)
+    scale = keras.saving.load_model(tmp_path / "x.keras").get_layer("normalise").scale
+    np.testing.assert_allclose(scale, [1 / 51, 1 / 63.75, 1 / 76.5])
+    # Of two files of weights the safer one is read, wherever the other comes from.
+    state = {key: array + 1 for key, array in small_state().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    model = small(mean=(127.5, 102, 76.5), std=(51, 63.75, 76.5))
+    load_weights(model, tmp_path)
+    truth = state["conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.get_layer("conv1_conv").kernel, truth)
 
 
 def test_a_repository_tells_its_preprocessing_and_its_labels(tmp_path):

@@ -38,16 +38,18 @@ def test_a_converted_file_is_plain_keras(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"),
-    [("resnet18", ((224, 224), 256, True)), ("resnet18_cifar", ((32, 32), None, True))],
-)
-def test_metadata_beside_a_converted_file(tmp_path, model, expected):
-    save_torch(ResNet(few(model), classes=3), tmp_path / "x.safetensors")
+    ("model", "size", "resize"),
+    [("resnet18", (224, 224), 256), ("resnet18", (70, 56), 64),  # of the short edge, 8 / 7
+     ("resnet18_cifar", (32, 32), None)],
+)  # fmt: skip
+def test_metadata_beside_a_converted_file(tmp_path, model, size, resize):
+    network = ResNet(few(model), classes=3, input_shape=(*size, 3))
+    save_torch(network, tmp_path / "x.safetensors")
     Metadata(Preprocessing(8), labels=("of", "an", "older one")).write(tmp_path / "x.keras")
     convert(tmp_path / "x.safetensors", str(tmp_path / "x.keras"))
     metadata = read_metadata(tmp_path / "x.keras")
     found = metadata.preprocessing
-    assert (found.size, found.resize, found.antialias) == expected
+    assert (found.size, found.resize, found.antialias) == (size, resize, True)
     assert (found.interpolation, metadata.labels, metadata.dataset) == ("bilinear", (), None)
     convert(tmp_path / "x.keras", tmp_path / "back.safetensors")
     assert not (tmp_path / "back.json").exists()

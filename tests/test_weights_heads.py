@@ -1,6 +1,8 @@
 """Which of a file's entries, networks and layers is read, and what is left is said."""
 
 import json
+import pickle
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -10,7 +12,9 @@ from pth_writer import write_zip
 from safetensors.numpy import save_file
 
 from resnet_keras import ResNet
-from resnet_keras.weights import convert, load_weights
+from resnet_keras.weights import Report, convert, load_weights
+from resnet_keras.weights.formats import Contents, read
+from resnet_keras.weights.names import recognise
 
 
 def zeros(*shape):
@@ -73,6 +77,26 @@ def test_a_head_of_any_name(tmp_path, case):
     assert len(report.skipped) == (5 if case == "leftovers" else 0)
     report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
     assert is_whole(keras.saving.load_model(tmp_path / "x.keras"))
+
+
+def test_a_head_of_any_name_behind_one_stage(tmp_path):
+    spec = replace(SMALL, depths=(1,), widths=(16,))
+    head = {"mine.weight": np.ones((10, 16), np.float32), "mine.bias": zeros(10)}
+    stages = {k: a for k, a in small_state().items() if not k.startswith(("fc", "layer2"))}
+    save_file(stages | head, tmp_path / "x.safetensors")
+    report = load_weights(ResNet(spec), tmp_path / "x.safetensors")
+    assert {"mine.weight", "mine.bias"} <= set(report.matched) and not report.skipped
+
+
+@pytest.mark.parametrize(("count", "more"), [(4, ""), (5, " and 1 more")])
+def test_a_report_names_four_and_counts_the_others(count, more):
+    names = tuple("abcdefg"[:count])
+    lists = {"skipped": names, "new": names[:1], "others": names}
+    report = Report("x.pth", "torchvision", ("w",), model="resnet18", **lists)
+    assert str(report) == (
+        f"x.pth: torchvision names, 1 tensors read; not read: a, b, c, d{more}; "
+        f"skipped: a, b, c, d{more}; new: a"
+    )
 
 
 def test_a_head_without_bias(tmp_path):
@@ -170,6 +194,49 @@ def test_entries_of_training_checkpoints(tmp_path, case):
         assert is_whole(model, 2)
 
 
+# What the scripts of many projects call the entry with the weights, and what else they save that
+# holds tensors of four axes, too.
+WRAPPERS = """
+    state_dict model blobs model_state_dict model_state net network net_state_dict module weights
+    params state backbone encoder encoder_q base online teacher student state_dict_ema model_ema
+    ema_state_dict ema params_ema
+""".split()
+BESIDE = """
+    optimizer optim_state lr_scheduler lr_schedulers lr_sched grad_scaler callbacks loops rng_state
+    meta hyper_parameters
+""".split()
+
+
+@pytest.mark.parametrize("ending", ["pth", "pkl"])
+def test_an_entry_of_a_common_name_is_meant(tmp_path, ending):
+    """A pickle of NumPy's is read likewise."""
+    path, kernel = tmp_path / f"x.{ending}", zeros(1, 1, 1, 1)
+    for name in WRAPPERS:
+        root = {"mine": {"w": kernel}, name: {"w": kernel + 1}}
+        write_zip(path, root) if ending == "pth" else path.write_bytes(pickle.dumps(root, 2))
+        found = read(path)
+        assert found.others == ("mine",) and found.arrays["w"].item() == 1, name
+        assert read(path, key="mine").arrays["w"].item() == 0
+
+
+def test_what_is_beside_the_weights_is_no_network(tmp_path):
+    kernel = zeros(1, 1, 1, 1)
+    for name in BESIDE:
+        write_zip(tmp_path / "x.pth", {name: {"w": kernel}, "mine": {"w": kernel + 1}})
+        found = read(tmp_path / "x.pth")
+        assert found.others == () and found.arrays["w"].item() == 1, name
+
+
+def test_an_average_is_read_where_nothing_else_is_meant(tmp_path):
+    """The weights themselves come first."""
+    kernel = zeros(1, 1, 1, 1)
+    for average in ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema"):
+        for name in ("state_dict", "model", "net", "params"):
+            write_zip(tmp_path / "x.pth", {average: {"w": kernel}, name: {"w": kernel + 1}})
+            found = read(tmp_path / "x.pth")
+            assert found.others == (average,) and found.arrays["w"].item() == 1
+
+
 def test_entries_to_choose_from(tmp_path):
     write_zip(tmp_path / "x.pth", {"one": small_state(), "two": times(2)})
     with pytest.raises(ValueError, match="several state dicts: choose one by `key`.*: one, two$"):
@@ -220,6 +287,17 @@ def test_networks_in_pairs(tmp_path, case):
         load_weights(small(classes=12), tmp_path / "x.pth")
     with pytest.raises(ValueError, match=f"no ResNet at prefix 'mine'. Received: .*{right}"):
         load_weights(model, tmp_path / "x.pth", prefix="mine")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("encoder", "momentum_encoder"), ("model.encoder", "model.encoder_momentum"),
+     ("model.encoder_q", "model.encoder_k"), ("online", "target"), ("teacher", "student")],
+)  # fmt: skip
+def test_the_network_that_authors_go_on_with(left, right):
+    arrays = backbone(times(2), f"{right}.") | backbone(small_state(), f"{left}.")
+    found = recognise(Contents("x", arrays, {}))
+    assert found.others == (right,) and found.naming.prefix == f"{left}."
 
 
 def test_a_pair_in_a_file_without_entries(tmp_path):

@@ -1,6 +1,8 @@
 """Keras' own files: trained-on keras.applications, KerasHub, older versions, and ours."""
 
+import dataclasses
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -26,6 +28,10 @@ from resnet_keras.errors import InputError
 from resnet_keras.model_files import Metadata, read_metadata
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights import convert, load_weights, save_torch
+from resnet_keras.weights.formats import Contents
+from resnet_keras.weights.formats.keras_config import layer_names
+from resnet_keras.weights.loading import model_layers
+from resnet_keras.weights.names import keras_layers, recognise
 
 preprocess_input = keras.applications.resnet50.preprocess_input
 
@@ -111,7 +117,9 @@ def test_preprocessing_that_is_not_known(tmp_path):
     images = keras.Input((32, 32, 3))
     for n, x in enumerate((layers.Rescaling(2.0)(layers.Rescaling(3.0)(images)), images / 255.0)):
         keras.Model(images, base(x)).save(tmp_path / f"{n}.keras")
-        with pytest.raises(InputError, match="prepares images by layers that no network here has"):
+        with pytest.raises(
+            InputError, match=rf"{n}\.keras prepares images by layers that no network here has"
+        ):
             convert(tmp_path / f"{n}.keras", tmp_path / "out.keras")
 
 
@@ -286,6 +294,93 @@ def test_a_plain_file_into_a_model_of_other_preprocessing(tmp_path):
             load_weights(small(**arguments), tmp_path / "x.keras")
 
 
+IDLE = [
+    (layers.Dropout, 0.5), (layers.SpatialDropout2D, 0.5), (layers.GaussianNoise, 0.5),
+    (layers.GaussianDropout, 0.5), (layers.AlphaDropout, 0.5),
+    (layers.ActivityRegularization, 0.1), (layers.Activation, "linear"),
+    (layers.RandomFlip, "vertical"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "argument"), IDLE, ids=lambda value: str(value)[-30:])
+def test_layers_that_do_nothing_in_inference_are_no_part_of_a_network(kind, argument):
+    layer = kind(argument)
+    images = pixels()
+    assert np.array_equal(layer(images, training=False), images)
+    listed = {
+        name: {"class_name": kind, "config": config}
+        for name, kind, config in [
+            ("images", "InputLayer", {}),
+            ("before", type(layer).__name__, layer.get_config()),
+            ("conv1_conv", "Conv2D", {}),
+            ("pool", "GlobalAveragePooling2D", {}),
+            ("behind", type(layer).__name__, layer.get_config()),
+            ("scores", "Dense", {"activation": "softmax"}),
+        ]
+    }
+    parts = keras_layers.parts(listed)
+    assert [list(part) for part in parts] == [[], ["conv1_conv"], ["pool", "scores"]]
+    assert keras_layers.top(parts.top) == ("scores", "softmax", "")
+
+
+@pytest.mark.parametrize(
+    ("layer", "field", "change"),
+    [("conv3_block1_1_conv", "strides", [1, 1]), ("conv3_block1_1_conv", "dilation_rate", [2, 2]),
+     ("conv3_block1_1_conv", "padding", "same"), ("conv3_block1_1_conv", "groups", 2),
+     ("conv3_block1_1_conv", "data_format", "channels_first"),
+     ("conv3_block1_1_bn", "epsilon", 1e-3), ("conv3_block1_1_relu", "activation", "gelu"),
+     ("pool1_pool", "pool_size", [2, 2])],
+)  # fmt: skip
+def test_whatever_a_layer_computes_otherwise_is_a_difference(layer, field, change):
+    ours = keras_layers.parts(model_layers(ResNet(few("resnet18")))).backbone
+    assert keras_layers.difference(ours, ours) is None
+    theirs = {**ours, layer: {**ours[layer], "config": {**ours[layer]["config"], field: change}}}
+    what, one, other = keras_layers.difference(theirs, ours)
+    assert what == f"{field} of {layer}" and one != other
+
+
+def test_names_of_layers_in_files_are_those_that_keras_gives_them():
+    """A file without names has `layers/batch_normalization_7`; Keras names layers alike."""
+    for layer in (
+        layers.Conv2D(1, 1), layers.DepthwiseConv2D(1), layers.BatchNormalization(),
+        layers.Dense(1), layers.ReLU(), layers.PReLU(), layers.LSTM(1), layers.MaxPooling2D(),
+        layers.GlobalAveragePooling2D(), layers.ZeroPadding2D(), layers.ELU(),
+    ):  # fmt: skip
+        name = re.sub(r"_\d+$", "", layer.name)
+        config = {"layers": [{"class_name": type(layer).__name__, "config": {"name": "mine"}}]}
+        assert layer_names(config, [f"layers/{name}"]) == {f"layers/{name}": "mine"}
+
+
+def hub_model(*front, pooling="GlobalAveragePooling2D"):
+    """A network that somebody built around KerasHub's backbone, as its `.keras` lists it."""
+    listed = [("images", "InputLayer", {"batch_shape": [None, 32, 48, 3]}), *front,
+              ("res_net_backbone", "ResNetBackbone", {}), ("pool", pooling, {}),
+              ("flowers", "Dense", {"activation": "sigmoid"})]  # fmt: skip
+    arrays = {"stack0_block0_1_conv/kernel": (3, 3, 16, 16), "conv1_conv/kernel": (7, 7, 3, 16),
+              "stack0_block0_2_conv/kernel": (3, 3, 16, 16), "flowers/kernel": (16, 5)}  # fmt: skip
+    return Contents(
+        "x.keras",
+        {key: np.zeros(shape, np.float32) for key, shape in arrays.items()},
+        {name: {"class_name": kind, "config": config} for name, kind, config in listed},
+    )
+
+
+def test_networks_around_a_backbone_of_keras_hub():
+    found = recognise(hub_model(("scale", "Rescaling", {"scale": 1 / 50, "offset": -2.0})))
+    assert (found.naming.title, found.naming.head, found.naming.problem) == (
+        "KerasHub", "flowers", "",
+    )  # fmt: skip
+    told = found.told
+    assert (told.mean, told.std, told.bgr) == ((100.0,) * 3, (50.0,) * 3, False)
+    assert (told.normalised, told.activation, told.input_shape) == (True, "sigmoid", (32, 48, 3))
+    plain = recognise(hub_model()).told
+    assert (plain.mean, plain.normalised, plain.activation) == (None, None, "sigmoid")
+    other = recognise(hub_model(pooling="GlobalMaxPooling2D"))
+    assert "pool (GlobalMaxPooling2D)" in other.naming.problem
+    with pytest.raises(InputError, match=r"^x\.keras prepares images by layers that no network"):
+        recognise(hub_model(("resize", "Resizing", {})))
+
+
 @pytest.mark.parametrize("field", ["pool_size", "epsilon", "padding", "activation"])
 def test_a_layer_that_was_changed_is_named(tmp_path, field):
     model = ResNet(few("resnet18"))
@@ -315,6 +410,10 @@ def test_a_copy_keeps_its_metadata(tmp_path):
     written.write(tmp_path / "x.keras")
     convert(tmp_path / "x.keras", tmp_path / "y.keras")
     assert read_metadata(tmp_path / "y.keras") == written
+    # A map of features has no classes.
+    convert(tmp_path / "x.keras", tmp_path / "features.keras", backbone_only=True)
+    expected = dataclasses.replace(written, labels=())
+    assert read_metadata(tmp_path / "features.keras") == expected
     with pytest.raises(InputError, match="another file than SOURCE"):
         convert(tmp_path / "x.keras", tmp_path / "x.keras")
 
@@ -324,7 +423,8 @@ def test_a_description_that_is_damaged(tmp_path, text):
     save_torch(small(), tmp_path / "x.safetensors")
     arrays = load_file(tmp_path / "x.safetensors")
     save_file(arrays, tmp_path / "x.safetensors", metadata={"resnet_keras": text})
-    with pytest.raises(InputError, match="a damaged description of its network.*Received: "):
+    damaged = r"x\.safetensors has a damaged description of its network.*Received: "
+    with pytest.raises(InputError, match=damaged):
         load_weights(small(), tmp_path / "x.safetensors")
 
 

@@ -206,6 +206,9 @@ def test_caffe2_scales_without_statistics(tmp_path):
     blobs = renamed({k: a for k, a in state.items() if "tracked" not in k}, *CAFFE2)
     blobs["conv1_w"] = blobs["conv1_w"][:, ::-1]
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(blobs, 2))
+    # Some of its files call the head otherwise.
+    named = {re.sub("^pred_", "fc1000_", key): array for key, array in blobs.items()}
+    assert recognise(Contents("x", named, {})).naming.head == "fc1000"
     clone = ResNet(spec, classes=7, mean=(122.7717, 115.9465, 102.9801), std=(1, 1, 1))
     report = load_weights(clone, tmp_path / "x.pkl")
     assert "not in the file, so 0 (a variance: 1): res" in report.adapted
@@ -256,8 +259,10 @@ def test_arrays_that_lie(tmp_path):
         with pytest.raises(ValueError, match=rf"x\.pkl has an array .*{message}.*Received: "):
             read(tmp_path / "x.pkl")
     # An array of many names would be copied for each.
-    many = dict.fromkeys((f"w{i}" for i in range(100)), np.zeros(100_000, np.uint8))
+    many = dict.fromkeys(["w0", "w1", "w2", "w3"], np.zeros(100_000, np.uint8))
     (tmp_path / "y.pkl").write_bytes(pickle.dumps(many, 2))
+    assert len(read(tmp_path / "y.pkl").arrays) == 4
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps(many | {"w4": many["w0"]}, 2))
     with pytest.raises(ValueError, match="y.pkl has arrays that together are larger than it"):
         read(tmp_path / "y.pkl")
 

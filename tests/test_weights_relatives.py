@@ -40,6 +40,7 @@ RELATIVES = {
     "Res2Net": with_tensor("layer1.0.convs.0.weight"),
     "ResNeSt": with_tensor("layer1.0.conv2.conv.weight"),
     "CBAM": with_tensor("layer1.0.ca.fc1.weight"),
+    "SKNet (selective": with_tensor("layer1.0.conv2.paths.0.conv.weight"),
     "CLIP": prefixed("visual.", small_state()),
     "deformable": with_tensor("layer1.0.conv2_offset.weight"),
     "IBN": with_tensor("layer1.0.bn1.IN.weight"),
@@ -101,6 +102,9 @@ FILES = {
     "x.pth.gz": (gzip.compress(SAVED), "packed by gzip"),
     "x.pth": (bz2.compress(SAVED), "packed by bzip2"),
     "x.xz": (lzma.compress(SAVED), "packed by xz"),
+    "x.zst": (b"\x28\xb5\x2f\xfd\x04", "packed by Zstandard"),  # RFC 8878, 3.1.1
+    "x.7z": (b"7z\xbc\xaf\x27\x1c\0\4", "packed by 7-Zip"),  # 7zFormat.txt
+    "x.gguf": (b"GGUF\3\0\0\0", "GGUF"),
     "x.tar": (tarred(), "tar archive"),
     "x.zip": (zipped(**{"a/x.pth": b"x", "a/readme.md": b""}), "zip archive around other files"),
     "x.npz": (npz(), ".npz file"),
@@ -109,6 +113,9 @@ FILES = {
     "named otherwise": (b"\x08\x0a\x12\x07pytorch\x1a\x052.0.1", "ONNX"),
     "flax_model.msgpack": (b"\x82\xa6params\x81\xa5conv1", "MessagePack"),
     "large.msgpack": (b"\xde\x00\x20\xa6params\x81\xa5conv1", "MessagePack"),
+    "largest.msgpack": (b"\xdf\0\0\0\x20\xa6params\x81\xa5conv1", "MessagePack"),
+    "without a producer.onnx": (b"\x08\x03:", "ONNX"),
+    "old": (b"\x08\x03:\xb2\x01", "ONNX"),  # a graph comes behind the version
     "checkpoint": (b'model_checkpoint_path: "model.ckpt-7"', "TensorFlow"),
     "model.ckpt.index": (b"\0\0\0", "TensorFlow"),
     "model.ckpt.data-00000-of-00001": (b"\x12\x34\x56", "TensorFlow"),

@@ -34,6 +34,9 @@ TESTS = {
         "weights", "weights_names", "weights_refused", "weights_heads", "weights_keras",
         "weights_assumed", "weights_converted", "weights_relatives", "weights_channels",
         "weights_pose", "facts", "pickle", "pickle_code", "weight_files",
+        "published::test_weights_by_name_are_those_of_the_file",
+        "published::test_mean_and_deviation_follow_the_weights",
+        "published::test_evaluate_and_predict_take_names",
     ),
     "exporting": (
         "exporting_prove", "exporting_models", "exporting_onnx", "exporting_quantized",

@@ -38,9 +38,9 @@ class Order:
     seed: int
     batch_size: int
     rows: np.ndarray
-    start: int = 0
-    repeats: int = 1
-    balanced: bool = False
+    start: int
+    repeats: int
+    balanced: bool
 
     def per_epoch(self, examples: int) -> int:
         """Images in an epoch of whole batches, repeats included, of a split of `examples`."""

@@ -69,6 +69,8 @@ _STAND_INS = frozenset(
         "argparse.Namespace",  # torchvision's references/ and timm save their flags
         "collections.Counter",  # the milestones of a learning-rate schedule
         *(f"builtins.{n}" for n in "slice range complex int float str bool tuple".split()),
+        # As which protocol 2, that of torch.save, writes range, int and str: Python 2's names.
+        *(f"builtins.{n}" for n in ("xrange", "long", "unicode")),
         *(
             f"{module}.{n}Path"
             for module in ("pathlib", "pathlib._local")

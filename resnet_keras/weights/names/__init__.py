@@ -69,10 +69,10 @@ class Checkpoint:
     path: str
     arrays: dict[str, np.ndarray]
     naming: Naming
-    published: Pretrained | None = None
-    filled: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-    told: Told = Told()
+    published: Pretrained | None
+    filled: tuple[str, ...]
+    others: tuple[str, ...]
+    told: Told
 
     @property
     def mean(self) -> tuple[float, ...] | None:
