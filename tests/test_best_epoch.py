@@ -11,7 +11,7 @@ from resnet_keras import Recipe, evaluate, train
 from resnet_keras.backup import Saved
 from resnet_keras.data.splits import ArraySplit
 from resnet_keras.errors import InputError
-from resnet_keras.training import _reason
+from resnet_keras.training import _reason, _warn_of_imbalance
 from resnet_keras.training.best_epoch import BestEpoch
 from resnet_keras.training.fitting import Fitted
 from resnet_keras.training.job import Job
@@ -108,6 +108,22 @@ def test_the_reason_names_both_trainings(tmp_path, keep, first, second, epoch, r
     numbers = [*range(1, first + 1), *range(4, 4 + second)]
     rows = [{"epoch": n, "val_accuracy": n / 10} for n in numbers]
     assert _reason(job, Fitted(rows, epoch)) == reason
+
+
+@pytest.mark.parametrize(
+    ("counts", "columns", "warned"),
+    [((10, 1), {}, "10 training images of a and 1 of b: look at the balanced accuracy"),
+     ((3, 30, 0), {}, "30 training images of b and 3 of a"), ((9, 1), {}, None),
+     ((29, 3), {}, None), ((10, 1), {"sampling": "balanced"}, None),
+     ((10, 1), {"class_weights": "balanced"}, None)],
+)  # fmt: skip
+def test_ten_times_as_many_images_are_an_imbalance(counts, columns, warned, tmp_path, capfd):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 8, 8, 1), np.uint8)
+    split = ArraySplit(labels=tuple("abc"[: len(counts)]), channels=1, arrays=(images, labels))
+    _warn_of_imbalance(split, recipe(tmp_path, **columns))
+    said = capfd.readouterr().err
+    assert f"warning: {warned}" in said if warned else not said
 
 
 @pytest.mark.slow

@@ -51,7 +51,12 @@ def test_the_proof(exported):
     assert report["examples"] == 256 and report["top1"] == report["top1_source"] > 0.9
     assert report["kept"] and report["measure"] == "max_difference" and report["bound"] == 1e-4
     assert Path(report["clients"]).is_file()
-    assert json.loads((out.parent / f"{out.name}.report.json").read_text()) == report
+    text = (out.parent / f"{out.name}.report.json").read_text()
+    assert json.loads(text) == report
+    # A fact a line, for people and for git.
+    assert [line.split('"')[1] for line in text.splitlines() if line.startswith(' "')] == [*report]
+    if out.suffix == ".keras":
+        assert report["max_difference"] == 0  # none is folded: the same operations
     left = {path.name for path in out.parent.iterdir()}
     assert left == {out.name, f"{out.name}.report.json", f"{out.name}.md", f"{out.stem}.json"}
     assert (out.parent / f"{out.name}.md").read_text().startswith("---\n")  # front matter
@@ -94,6 +99,7 @@ def test_the_report_tells_how_the_file_was_made(exported, digits_run):
     nothing = dict.fromkeys(("layout", "opset", "signatures", "rgb_input"))
     assert {name: report[name] for name in nothing} == nothing | given
     assert report["cores"] == os.cpu_count() and report["command"]
+    assert isinstance(report["seconds"], float)
     assert 0.1 <= report["seconds"] < 600 and report["seconds"] == round(report["seconds"], 1)
 
 
@@ -495,6 +501,18 @@ def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
 def test_options_out_of_range_are_refused(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         export(tmp_path / "missing.keras", tmp_path / "x.tflite", **options)
+
+
+def test_one_image_and_the_first_seed_are_enough(tmp_path):
+    with pytest.raises(InputError, match="no such model file"):
+        export(tmp_path / "missing.keras", tmp_path / "x.tflite", examples=1, seed=0)
+
+
+def test_the_split_is_the_one_that_is_asked_for_where_its_data_are(digits_run, data_dir, tmp_path):
+    """TFDS has a name for no images; what is refused says where it was looked for."""
+    out = tmp_path / "x.tflite"
+    with pytest.raises(InputError, match=f"'test\\[:0%\\]' of digits in {data_dir}.* is empty"):
+        export(digits_run / "model.keras", out, split="test[:0%]", data_dir=data_dir)
 
 
 def test_an_option_that_does_not_exist_is_a_type_error(tmp_path):

@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
@@ -181,6 +182,36 @@ def test_a_phone_file_of_any_size_gets_that_of_its_metadata(images, tmp_path):
     (entry,) = Interpreter(str(tmp_path / "m.tflite")).get_input_details()
     assert entry["shape"].tolist() == [1, 12, 20, 3]
     assert entry["shape_signature"].tolist() == [-1, 12, 20, 3]
+
+
+# ------------------------------------------------------------------------- images
+
+
+def test_bad_files_are_named_or_left_out_and_then_what_else_is_wrong(tmp_path):
+    of_layers(path=tmp_path / "m.keras")
+    for label in "abc":
+        (tmp_path / "images" / "test" / label).mkdir(parents=True)
+        Image.new("RGB", (24, 16)).save(tmp_path / "images" / "test" / label / "good.png")
+    (tmp_path / "images" / "test" / "a" / "bad.png").write_text("no image")
+    dataset = f"folder:{tmp_path / 'images'}"
+    for options, words in (({}, "bad.png"), ({"skip_bad": True}, "has 2 classes, folder:.* has 3")):
+        with pytest.raises(InputError, match=words):
+            export(tmp_path / "m.keras", tmp_path / "m.onnx", dataset=dataset, **options)
+
+
+def test_the_latency_is_that_of_one_image(images, tmp_path, monkeypatch):
+    batches = []
+
+    class Noted(onnxruntime.InferenceSession):
+        def run(self, names, inputs, *arguments):
+            batches.extend(len(images) for images in inputs.values())
+            return super().run(names, inputs, *arguments)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Noted)
+    of_layers(layers.Rescaling(1 / 255), path=tmp_path / "m.keras")
+    export(tmp_path / "m.keras", tmp_path / "m.onnx", dataset=images, examples=8)
+    proof, *latency = batches
+    assert proof == 8 and len(latency) > 2 * 3 and set(latency) == {1}
 
 
 # ------------------------------------------------------------------------- the proof
@@ -428,10 +459,11 @@ def test_statistics_within_a_model_within_the_model(name, options, images, pixel
 def test_half_precision_within_a_model_within_the_model(name, images, pixels, tmp_path):
     inputs = keras.Input((16, 24, 3))
     half = layers.Conv2D(4, 3, dtype="mixed_bfloat16")
-    inner = keras.Model(inputs, half(layers.Rescaling(1 / 255)(inputs)), name="inner")
+    x = layers.BatchNormalization(dtype="float32")(half(layers.Rescaling(1 / 255)(inputs)))
+    inner = keras.Model(inputs, x, name="inner")
     source = tmp_path / "source.keras"
     model = of_layers(inner, path=source)
-    export(source, tmp_path / name, dataset=images, examples=8)
+    report = export(source, tmp_path / name, dataset=images, examples=8)
     half.dtype_policy = "float32"
     assert (
         np.abs(open_model_file(tmp_path / name).predict(pixels) - expected(model, pixels)).max()
@@ -440,6 +472,8 @@ def test_half_precision_within_a_model_within_the_model(name, images, pixels, tm
     if name == "m.keras":
         with zipfile.ZipFile(tmp_path / name) as archive:
             assert b"bfloat16" not in archive.read("config.json")
+        # Neither it nor what it is compared with is folded: the same operations.
+        assert report["max_difference"] == 0
 
 
 @pytest.mark.parametrize("name", ["m.tflite", "m.onnx"])

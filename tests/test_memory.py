@@ -105,6 +105,45 @@ def test_the_advice_fits_and_can_be_followed(model, replicas):
     assert "not even one" in memory.advice(need, recipe, need.fixed)
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "images", "there", "size", "parts"),
+    # There are 1.2 GiB to be used, of which weights take 1: 204 images of a MiB each, of 1,024. Six
+    # parts and seven do not divide what each of two replicas has, eight do.
+    [(2048, 1, 1024, 1.5, 408, 8), (1024, 1, 1024, 1.5, 204, 8), (2048, 2, 1024, 1.5, 408, 16),
+     (1024, 1, 1024, None, 512, 2), (1024, 1, 1024, 4.0, 512, 2)],  # half of them at most
+)  # fmt: skip
+def test_the_advice_is_what_arithmetic_gives(batch, accumulate, images, there, size, parts):
+    need = memory.Need(2**30, 2**20, images)
+    recipe = change(batch_size=batch, accumulate=accumulate)
+    text = memory.advice(need, recipe, there and int(there * 2**30))
+    known = "" if there is None else f", there are {there:.2f} GiB"
+    assert text.startswith(
+        f"out of memory: a step needs about 2.00 GiB (estimated){known}; "
+        f"--batch-size {size} would fit, or --accumulate {parts}, which"
+    )
+
+
+def test_what_fits_exactly_is_trained_and_one_image_is_a_batch():
+    there = memory.available()
+    memory.require(memory.Need(there - 1, 1, 1), RECIPE)
+    with pytest.raises(InputError, match="out of memory"):
+        memory.require(memory.Need(there, 1, 1), RECIPE)
+    four = memory.Need(0, 1000, 4)
+    # Four fifths of 1,300 bytes hold one image, of 1,200 none.
+    assert "--batch-size 1 would fit" in memory.advice(four, change(batch_size=4), 1300)
+    assert "not even one" in memory.advice(four, change(batch_size=4), 1200)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: no more"), RuntimeError("Out of memory: 5")],
+    ids=repr,
+)
+def test_errors_of_memory_are_told_by_their_names(error):
+    """As JAX raises them, too."""
+    assert memory.ran_out(error)
+
+
 def too_much_for_numpy():
     np.zeros(2**55, "uint8")
 

@@ -194,6 +194,14 @@ def test_a_row_of_the_log_has_the_rate_of_its_last_step_and_all_seconds():
     assert [r["epoch"] for r in position.rows] == [4, 5] and position.rows[1]["seconds"] < 1
 
 
+def test_an_epoch_has_no_seconds_but_its_own():
+    position = watch.Position(step=4, accumulate=1, steps_per_epoch=4, total=8, rows=[])
+    row = watch.EpochRow(position, lambda step: 0.1)
+    row.on_epoch_begin(0)
+    row.on_epoch_end(0, {})
+    assert position.rows[0]["epoch"] == 1 and position.rows[0]["seconds"] < 0.5
+
+
 def test_the_profiler_traces_its_steps_alone(tmp_path):
     position = watch.Position(step=0, accumulate=2, steps_per_epoch=9, total=9, rows=[])
     profiler = watch.Profiler(position, range(1, 3), tmp_path / "trace")

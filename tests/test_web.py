@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import functools
+import gzip
 import hashlib
 import http.server
 import io
@@ -294,6 +295,30 @@ def test_what_the_folder_holds(folder):
         "onnxruntime-web/ort-wasm-simd-threaded.wasm", "onnxruntime-web/LICENSE",
         "onnxruntime-web/ThirdPartyNotices.txt",
     }  # fmt: skip
+    report = json.loads((folder.parent / "page.report.json").read_text())
+    assert report["format"] == "web"
+    assert report["bytes"] == sum(len((folder / name).read_bytes()) for name in held)
+    card = (folder.parent / "page.md").read_text()
+    assert 'InferenceSession("page/model.onnx")' in card
+    # The page does not tell where its training images were.
+    _, _, told = (folder / "metadata.js").read_text().partition("const METADATA = ")
+    metadata = json.loads(told.removesuffix(";\n"))
+    assert set(metadata) == {"size", "resize", "interpolation", "antialias", "labels", "threshold"}
+    assert (metadata["size"], metadata["threshold"]) == ([8, 8], None)
+    assert metadata["labels"] == [*"012", NASTY, *"456789"]
+
+
+def test_what_a_page_from_the_disk_runs_is_what_a_server_gives(folder):
+    text = (folder / "embedded.js").read_text().removeprefix("const EMBEDDED = ")
+    embedded = json.loads(text.removesuffix(";\n"))
+    assert set(embedded) == {"model.onnx"} | {
+        f"onnxruntime-web/ort-wasm-simd-threaded.{suffix}" for suffix in ("mjs", "wasm")
+    }
+    for name, letters in embedded.items():
+        packed = base64.b64decode(letters)
+        # RFC 1952: no time stamp, so that the same model gives the same page.
+        assert packed[:2] == b"\x1f\x8b" and packed[4:8] == bytes(4)
+        assert gzip.decompress(packed) == (folder / name).read_bytes()
 
 
 @pytest.mark.slow
