@@ -387,7 +387,8 @@ def test_a_column_says_which_rule_is_broken(column, good, bad, rule):
 
 def test_which_columns_are_free_and_which_the_machine_settles():
     rules = {name: column.resume for name, column in columns().items() if column.resume != "same"}
-    free = ("data_dir", "run_dir", "backup_every", "logger", "profile", "verbose", "dry_run")
+    free = ("data_dir", "run_dir", "backup_every", "logger", "profile", "save_memory", "verbose",
+            "dry_run")  # fmt: skip
     assert rules == dict.fromkeys(free, "free") | {"precision": "settled", "replicas": "settled"}
     assert set(ROW.identity()) == set(ROW.to_json()) - set(free)
 

@@ -21,6 +21,7 @@ from runs import finished, forks, refused_in_one_line
 from resnet_keras import Recipe, backup, data, train
 from resnet_keras.errors import InputError
 from resnet_keras.models import count
+from resnet_keras.training import run_folder
 from resnet_keras.training.dry_run import resolved
 from resnet_keras.training.job import Job
 from resnet_keras.training.machine import _precision, _version, quiet_retracing, versions
@@ -344,6 +345,29 @@ def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, t
         (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=words):
         train(Recipe(**fields | {"run_dir": tmp_path}))
+
+
+# What the line says that sums up a run, and the number of images that it is of.
+ONE_LABEL = {"top1": 0.5, "top5": 0.75, "examples": 8}
+MANY_LABELS = {"map": 0.5, "micro_f1": 0.25, "macro_f1": 0.75, "threshold": 0.5, "examples": 8}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "nulls"),
+    [(ONE_LABEL, {}), (MANY_LABELS, {"top1": None, "top5": None}),
+     ({"top1": 0.5, "examples": 8}, {"top5": None})],  # of five classes or fewer
+)  # fmt: skip
+def test_every_number_that_sums_up_a_run_is_required(tmp_path, numbers, nulls):
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_json()))
+    results = nulls | numbers
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert run_folder.finished(recipe, tmp_path) == results
+    for name in numbers:
+        for wrong in ({name: "all"}, {name: True}):
+            (tmp_path / "results.json").write_text(json.dumps(results | wrong))
+            with pytest.raises(InputError, match=f"is damaged: {name} must be a number"):
+                run_folder.finished(recipe, tmp_path)
 
 
 def test_a_run_folder_of_another_version_is_refused_in_words(tmp_path):
