@@ -192,7 +192,7 @@ def return_at_once() -> None:
     """Return to the system what this process frees, from now on, instead of keeping it for later.
 
     By default TensorFlow's allocator for oneDNN keeps pools, in whose gaps nothing else fits: at
-    the peak of a step they are a sixth of the memory (docs/performance.md). Here it asks the C
+    the peak of a step they are a seventh of the memory (docs/performance.md). Here it asks the C
     library for each tensor, which maps large ones one by one; the system clears their pages each
     time, which takes a part of the speed. Numbers do not change.
 
