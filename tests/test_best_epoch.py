@@ -63,6 +63,14 @@ def test_the_best_epoch(scores, epoch):
     assert float(model.layers[0].kernel.numpy()[0, 0]) == epoch
 
 
+def test_before_an_epoch_has_a_score_nothing_is_noted():
+    # A score of minus infinity is none in JSON (RFC 8259, section 6).
+    best, _, _ = callback([(np.nan, 1)])
+    assert best.notes == {}
+    best, _, _ = callback([(0.5, 1)])
+    assert best.notes == {"epoch": 1, "score": [0.5, -1]}
+
+
 def test_patience_counts_the_epochs_since_the_best():
     scores = [(0.1, 1), (0.5, 1), (0.3, 1), (0.4, 1), (0.9, 1)]
     best, position, model = callback(scores, patience=2)

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import re
 import shlex
@@ -24,7 +25,14 @@ from resnet_keras.models import count
 from resnet_keras.training import run_folder
 from resnet_keras.training.dry_run import resolved
 from resnet_keras.training.job import Job
-from resnet_keras.training.machine import _precision, _version, quiet_retracing, versions
+from resnet_keras.training.machine import (
+    _precision,
+    _version,
+    choose_precision,
+    describe,
+    quiet_retracing,
+    versions,
+)
 from resnet_keras.training.replicas import Replicas
 from resnet_keras.training.tracking import _known
 
@@ -345,6 +353,13 @@ def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, t
         (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=words):
         train(Recipe(**fields | {"run_dir": tmp_path}))
+
+
+def test_a_machine_is_described_by_the_precision_that_auto_chooses():
+    found = describe()
+    assert (found["precision"], found["because"]) == choose_precision("auto")
+    assert found["cores"] == os.cpu_count() and "CPU" in found["devices"]
+    assert found["keras"] == keras.__version__
 
 
 # What the line says that sums up a run, and the number of images that it is of.
