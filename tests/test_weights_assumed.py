@@ -438,15 +438,21 @@ def test_every_dilation_has_the_same_shapes(name, output_stride):
         assert model.output_shape[1:3] == (64 // output_stride,) * 2
 
 
-def test_the_dilation_of_a_spec_is_kept_where_the_file_tells_none(tmp_path):
-    spec = dataclasses.replace(few("resnet50"), dilation="torchvision")
+@pytest.mark.parametrize(
+    ("dilation", "expected"),
+    # torchvision's `_make_layer`: the first block has the dilation of the stage before.
+    [("torchvision", [(1, 1), (2, 2)]), ("openmmlab", [(2, 2), (4, 4)])],
+)
+def test_a_dilation_may_be_said_where_the_file_tells_none(tmp_path, dilation, expected):
+    spec = dataclasses.replace(few("resnet50"), dilation=dilation)
     save_torch(ResNet(few("resnet50"), input_shape=(32, 32, 3)), tmp_path / "ours.safetensors")
     save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "x.safetensors")
-    convert(tmp_path / "x.safetensors", tmp_path / "x.keras", model=spec, output_stride=8)
-    model = keras.saving.load_model(tmp_path / "x.keras")
-    # As in torchvision's `_make_layer`: the first block has the dilation of the stage before.
-    dilated = [model.get_layer(f"conv{n}_block1_2_conv").dilation_rate for n in (4, 5)]
-    assert dilated == [(1, 1), (2, 2)]
+    # By an option, or by the spec.
+    for said in ({"dilation": dilation}, {"model": spec, "output_stride": 8}):
+        convert(tmp_path / "x.safetensors", tmp_path / "x.keras", **said)
+        model = keras.saving.load_model(tmp_path / "x.keras")
+        dilated = [model.get_layer(f"conv{n}_block1_2_conv").dilation_rate for n in (4, 5)]
+        assert dilated == expected
 
 
 def test_a_leftover_mean_is_a_hint(tmp_path):
