@@ -444,8 +444,10 @@ def test_every_dilation_has_the_same_shapes(name, output_stride):
     [("torchvision", [(1, 1), (2, 2)]), ("openmmlab", [(2, 2), (4, 4)])],
 )
 def test_a_dilation_may_be_said_where_the_file_tells_none(tmp_path, dilation, expected):
-    spec = dataclasses.replace(few("resnet50"), dilation=dilation)
-    save_torch(ResNet(few("resnet50"), input_shape=(32, 32, 3)), tmp_path / "ours.safetensors")
+    # The second block of a stage shows what the first one's dilation is beside.
+    spec = dataclasses.replace(few("resnet50"), depths=(1, 1, 2, 2))
+    save_torch(ResNet(spec, input_shape=(32, 32, 3)), tmp_path / "ours.safetensors")
+    spec = dataclasses.replace(spec, dilation=dilation)
     save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "x.safetensors")
     # By an option, or by the spec.
     for said in ({"dilation": dilation}, {"model": spec, "output_stride": 8}):
