@@ -5,6 +5,7 @@ import json
 import re
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_what_the_libraries_raise_is_known(allocate):
 
 # How many of a thousand blocks of 100,000 bytes glibc maps one by one; by default larger ones only.
 TRAIN = """
-import ctypes, sys
+import ctypes, os, sys
 from pathlib import Path
 from resnet_keras import Recipe, train
 from resnet_keras.errors import InputError
@@ -208,7 +209,7 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.mallinfo2.restype = ctypes.c_void_p, Mallinfo
 before = libc.mallinfo2().hblks
 blocks = [libc.malloc(100_000) for _ in range(1000)]
-print(libc.mallinfo2().hblks - before)
+print(libc.mallinfo2().hblks - before, os.environ.get("TF_ONEDNN_USE_SYSTEM_ALLOCATOR"))
 """
 
 
@@ -223,9 +224,18 @@ def test_saving_memory_maps_large_blocks_one_by_one(run_python, tmp_path):
     for what in ("save", "keep"):
         done = run_python("-c", TRAIN, tmp_path, what)
         assert done.returncode == 0, done.stderr
-        found[what] = int(done.stdout)
+        mapped, told = done.stdout.split()
+        found[what] = int(mapped)
+        # By which TensorFlow asks glibc at all.
+        assert told == {"save": "1", "keep": "None"}[what]
     # A few fit into gaps that there are already.
     assert found["save"] > 900 and found["keep"] < 10
+
+
+@pytest.mark.parametrize("libc", [SimpleNamespace(), SimpleNamespace(mallopt=lambda *_: 0)])
+def test_another_c_library_than_glibc_is_refused_in_words(libc):
+    with pytest.raises(InputError, match="`save_memory` needs Linux with glibc. Leave it out"):
+        memory._map_large_blocks(libc)
 
 
 def test_another_error_is_not_of_memory():

@@ -5,7 +5,7 @@ import math
 import os
 import resource
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resnet_keras.devices import kinds
 from resnet_keras.errors import InputError
@@ -201,11 +201,16 @@ def return_at_once() -> None:
     Raises:
         InputError: the C library is not glibc.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    _map_large_blocks(ctypes.CDLL(None))
+    os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
+
+
+def _map_large_blocks(libc: Any) -> None:
+    """Tell a C library to map each large block by itself, and to share one arena for the others."""
+    set_option = getattr(libc, "mallopt", None)
     options = ((_MMAP_THRESHOLD, _SMALL), (_ARENA_MAX, 1))
     if set_option is None or not all(set_option(*option) for option in options):
-        raise InputError("`save_memory` needs Linux with glibc, or leave it out.")
-    os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
+        raise InputError("`save_memory` needs Linux with glibc. Leave it out on this machine.")
 
 
 def ran_out(error: BaseException) -> bool:
