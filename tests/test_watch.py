@@ -194,12 +194,15 @@ def test_a_row_of_the_log_has_the_rate_of_its_last_step_and_all_seconds():
     assert [r["epoch"] for r in position.rows] == [4, 5] and position.rows[1]["seconds"] < 1
 
 
-def test_an_epoch_has_no_seconds_but_its_own():
+def test_what_was_spent_before_counts_in_one_epoch_alone():
     position = watch.Position(step=4, accumulate=1, steps_per_epoch=4, total=8, rows=[])
-    row = watch.EpochRow(position, lambda step: 0.1)
-    row.on_epoch_begin(0)
-    row.on_epoch_end(0, {})
-    assert position.rows[0]["epoch"] == 1 and position.rows[0]["seconds"] < 0.5
+    row = watch.EpochRow(position, lambda step: 0.1, spent=1000.0)
+    for epoch in (0, 1):
+        row.on_epoch_begin(epoch)
+        row.on_epoch_end(epoch, {})
+    first, second = (row["seconds"] for row in position.rows)
+    assert first >= 1000 > second
+    assert watch.EpochRow(position, lambda step: 0.1).spent == 0
 
 
 def test_the_profiler_traces_its_steps_alone(tmp_path):
