@@ -9,9 +9,16 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from resnet_keras import backup
+from resnet_keras import Recipe, backup
 
 SHELL = Path(__file__).with_name("shell.py")
+
+# An epoch of a small network on the digits.
+SHORT = Recipe(
+    model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, mean=(127.5,),
+    std=(127.5,), batch_size=100, learning_rate=0.01, epochs=1, schedule="constant",
+    precision="float32", logger="none",
+)  # fmt: skip
 
 
 def refused_in_one_line(done, *, after_others=False):

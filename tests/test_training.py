@@ -2,48 +2,30 @@
 
 import csv
 import dataclasses
-import hashlib
-import importlib.metadata
 import json
-import logging
-import os
-import platform
 import re
 import shlex
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from runs import finished, forks, refused_in_one_line
+from runs import SHORT, finished, forks, refused_in_one_line
 
 from resnet_keras import Recipe, backup, data, train
 from resnet_keras.errors import InputError
 from resnet_keras.models import count
 from resnet_keras.training import run_folder
 from resnet_keras.training.dry_run import resolved
-from resnet_keras.training.job import Job
 from resnet_keras.training.machine import (
-    _precision,
-    _version,
-    choose_precision,
-    describe,
-    quiet_retracing,
     versions,
 )
-from resnet_keras.training.replicas import Replicas
 from resnet_keras.training.tracking import _known
 
 SMALL = (
     "--train-size", "8", "--eval-size", "8", "--padding", "1", "--epochs", "1",
     "--warmup-epochs", "0", "--learning-rate", "0.01",
-)  # fmt: skip
-SHORT = Recipe(
-    model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, mean=(127.5,),
-    std=(127.5,), batch_size=100, learning_rate=0.01, epochs=1, schedule="constant",
-    precision="float32", logger="none",
 )  # fmt: skip
 
 
@@ -148,25 +130,6 @@ def test_float16_on_a_cpu_is_replaced_with_one_line(quickstart):
     (line,) = [line for line in done.stderr.splitlines() if "mixed_float16" in line]
     assert line.startswith(("float32: ", "mixed_bfloat16: ")) and "slower" in line
     assert json.loads((folder / "results.json").read_text())["precision"] in line
-
-
-@pytest.mark.parametrize(
-    ("kinds", "bfloat16", "automatic", "instead_of_float16"),
-    [
-        (("CPU",), False, "float32", "float32"),
-        (("CPU",), True, "mixed_bfloat16", "mixed_bfloat16"),
-        (("CPU", "GPU"), True, "mixed_float16", "mixed_float16"),
-        (("TPU",), False, "mixed_bfloat16", "mixed_float16"),
-    ],
-    ids=str,  # of a set it would be another one in each process
-)
-def test_precision_goes_by_the_devices(kinds, bfloat16, automatic, instead_of_float16):
-    kinds = set(kinds)
-    assert _precision("auto", kinds, bfloat16)[0] == automatic
-    policy, reason = _precision("mixed_float16", kinds, bfloat16)
-    assert policy == instead_of_float16
-    assert ("slower on a CPU" in reason) == (kinds == {"CPU"})
-    assert _precision("float32", kinds, bfloat16) == ("float32", "as requested")
 
 
 @pytest.mark.slow
@@ -355,13 +318,6 @@ def test_damaged_files_of_a_finished_run_are_named(digits_run, tmp_path, name, t
         train(Recipe(**fields | {"run_dir": tmp_path}))
 
 
-def test_a_machine_is_described_by_the_precision_that_auto_chooses():
-    found = describe()
-    assert (found["precision"], found["because"]) == choose_precision("auto")
-    assert found["cores"] == os.cpu_count() and "CPU" in found["devices"]
-    assert found["keras"] == keras.__version__
-
-
 # What the line says that sums up a run, and the number of images that it is of.
 ONE_LABEL = {"top1": 0.5, "top5": 0.75, "examples": 8}
 MANY_LABELS = {"map": 0.5, "micro_f1": 0.25, "macro_f1": 0.75, "threshold": 0.5, "examples": 8}
@@ -439,85 +395,3 @@ def test_what_keeps_learnt_things_needs_a_trained_network(tmp_path, change):
     ((name, value),) = change.items()
     with pytest.raises(InputError, match=f"--weights. Received: {name}={value}, weights=None"):
         Recipe(model="resnet20_cifar", dataset="digits", run_dir=tmp_path, **change)
-
-
-def test_a_package_that_is_not_installed_ends_no_run():
-    assert _version("resnet-keras-of-nobody") == "not installed"
-    assert _version("keras") == keras.__version__
-
-
-def test_the_retracing_of_functions_is_not_warned_of_while_a_run_goes_on(caplog):
-    logger = logging.getLogger("tensorflow")
-
-    def said():
-        caplog.clear()
-        logger.warning("5 out of the last 5 calls triggered tf.function retracing.")
-        logger.warning("something else")
-        return [record.getMessage() for record in caplog.records]
-
-    logger.propagate, before = True, logger.propagate
-    try:
-        with quiet_retracing():
-            assert said() == ["something else"]
-        assert len(said()) == 2
-    finally:
-        logger.propagate = before
-
-
-def test_versions_are_those_of_the_installed_packages():
-    found = versions()
-    assert found.pop("python") == platform.python_version()
-    assert found.pop("resnet-keras")
-    names = ["keras", "tensorflow", "tensorflow-datasets", "numpy"]
-    names += {"jax"} & {keras.backend.backend()}
-    assert found == {name: importlib.metadata.version(name) for name in names}
-
-
-def test_a_job_knows_what_it_shares_with_the_run_that_it_resumes(tmp_path):
-    def split(level, name=""):
-        images = np.full((250, 8, 8, 1), level, np.uint8), np.arange(250) % 10
-        return data.ArraySplit(labels=tuple("0123456789"), channels=1, arrays=images, name=name)
-
-    train, validation, test = split(1), split(2), split(3)
-    (tmp_path / "teacher.keras").write_bytes(b"teacher")
-    recipe = dataclasses.replace(
-        SHORT, epochs=3, freeze=3, weights="start.keras", then_epochs=2, holdout=250
-    )
-    job = Job(recipe, tmp_path, Replicas(nullcontext, 4), "float32", train, validation, test)
-    then = job.then()
-    # Batches of 100 of 250 images: 3 steps an epoch.
-    assert (job.steps_per_epoch, job.total_steps, then.total_steps) == (3, 9, 6)
-    assert (job.epochs_before, then.epochs_before) == (0, 3)
-    assert job.backups == tmp_path / "backup" and then.backups == tmp_path / "backup" / "then"
-    assert then.then() is None and (then.earlier, then.spent) == (job, 0.0)
-    shorter = dataclasses.replace(recipe, steps=7)  # in the third epoch
-    assert dataclasses.replace(job, recipe=shorter).then().epochs_before == 3
-    shared = {
-        "backend": keras.backend.backend(), "precision": "float32", "replicas": 4,
-        "images": train.identity,
-    }  # fmt: skip
-    assert job.fixed == shared
-    best = dataclasses.replace(recipe, keep="best")
-    assert dataclasses.replace(job, recipe=best).fixed == shared | {
-        "validation": validation.identity
-    }
-    taught = dataclasses.replace(SHORT, teacher=str(tmp_path / "teacher.keras"))
-    digest = hashlib.sha256(b"teacher").hexdigest()
-    assert dataclasses.replace(job, recipe=taught).fixed == shared | {"teacher": digest}
-
-
-def test_a_job_names_the_images_that_it_is_tested_on(tmp_path):
-    def names(recipe, validation, test):
-        job = Job(recipe, tmp_path, Replicas(nullcontext), "float32", validation, validation, test)
-        return job.validated_on, job.tested_on
-
-    images = np.zeros((2, 8, 8, 1), np.uint8), np.arange(2)
-    unnamed = data.ArraySplit(labels=("a", "b"), channels=1, arrays=images)
-    val, fold = (dataclasses.replace(unnamed, name=name) for name in ("val", "fold 1/2"))
-    assert names(SHORT, unnamed, unnamed) == ("test", "test")
-    held_out = dataclasses.replace(SHORT, holdout=37, keep="best")
-    assert names(held_out, unnamed, unnamed) == ("train[-37:]", "test")
-    held_out = dataclasses.replace(SHORT, holdout=37)
-    assert names(held_out, unnamed, unnamed) == ("train[-37:]", "train[-37:]")
-    assert names(SHORT, val, fold) == ("val", "fold 1/2")
-    assert names(SHORT, unnamed, fold) == ("fold 1/2", "fold 1/2")

@@ -20,8 +20,8 @@ EXTRAS = ("train", "export")
 PART = """
     test_models test_layers test_optimizers test_optimizers_averages test_optimizers_keras
     test_losses test_pickle test_weights
-    test_weight_files test_internals test_recipe test_main test_training test_resume
-    test_exporting test_exporting_onnx test_report test_folders
+    test_weight_files test_internals test_recipe test_main test_job test_machine
+    test_training test_resume test_exporting test_exporting_onnx test_report test_folders
 """.split()
 
 # Tools of the suite are those that run it now.

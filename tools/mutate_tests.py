@@ -44,7 +44,7 @@ TESTS = {
     ),
     "training": (
         "watch", "building", "memory", "progress", "best_epoch", "tracking", "features",
-        "distillation", "training", "own_images", "resume", "replicas", "hosts",
+        "distillation", "job", "machine", "training", "own_images", "resume", "replicas", "hosts",
     ),
 }  # fmt: skip
 
@@ -69,15 +69,15 @@ SPECIFIC = {
     "data/splits": ("data", "features"),
     "data/tfds_splits": ("sources", "builders"),
     "data/waiting": ("data",),
-    "training/__init__": ("training", "best_epoch", "features", "own_images"),
+    "training/__init__": ("job", "training", "best_epoch", "features", "own_images"),
     "training/best_epoch": ("best_epoch", "resume"),
     "training/building": ("building", "training"),
     "training/distillation": ("distillation",),
-    "training/dry_run": ("features", "memory", "training"),
+    "training/dry_run": ("job", "features", "memory", "training"),
     "training/features": ("features",),
     "training/fitting": ("training", "best_epoch", "own_images", "resume"),
-    "training/job": ("training", "best_epoch"),
-    "training/machine": ("training",),
+    "training/job": ("job", "best_epoch"),
+    "training/machine": ("machine",),
     "training/memory": ("memory",),
     "training/progress": ("progress",),
     "training/replicas": ("hosts", "own_images", "replicas"),
