@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 
 from resnet_keras import SPECS, Recipe, train
 from resnet_keras.data import prepare
+from resnet_keras.files import whole
 from resnet_keras.recipes.fashion_mnist_resnet20_short import RECIPE
 
 # A network for this comparison alone.
@@ -41,6 +42,9 @@ def ways(recipe: Recipe, teacher: str) -> dict[str, Recipe]:
 
 def write_images(folder: Path, images: int) -> Path:
     """Write the first images of Fashion-MNIST, and the list of them, which is returned."""
+    listed = folder / "images.csv"
+    if listed.exists():  # written last, by a comparison that is resumed
+        return listed
     prepare("fashion_mnist")
     splits = {"train": f"train[:{images}]", "val": "train[-1000:]", "test": "test"}
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +56,7 @@ def write_images(folder: Path, images: int) -> Path:
             path = folder / f"{name}-{number}.png"
             path.write_bytes(record["image"])
             rows.append((path.name, str(record["label"]), name))
-    listed = folder / "images.csv"
-    with listed.open("w", newline="") as file:
+    with whole(listed) as part, part.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return listed
 
@@ -85,7 +88,7 @@ def main() -> None:
     SPECS[WIDE] = dataclasses.replace(SPECS["resnet20_cifar"], widths=(32, 64, 128))
     base = dataclasses.replace(RECIPE, epochs=options.epochs, logger="none")
     if options.images:
-        listed = write_images(options.run_dir / "images", options.images)
+        listed = write_images(options.run_dir / f"images-{options.images}", options.images)
         base = dataclasses.replace(base, dataset=f"csv:{listed}", channels=1)
     teacher = dataclasses.replace(base, model=WIDE, run_dir=options.run_dir / "teacher")
     recipes = ways(base, str(options.run_dir / "teacher" / "model.keras"))
