@@ -17,6 +17,7 @@ from pixels import DULL, LUCK, PHOTOS, SMALL, assert_levels, many, seed
 from scipy import stats
 
 from resnet_keras import augmentations
+from resnet_keras.augmentations import geometry
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -164,6 +165,34 @@ def test_resize_and_center_crop_is_the_two_steps(antialias):
     ours = augmentations.resize_and_center_crop(photo, resize=32, crop=(55, 55), **options)
     assert_levels(ours, padded, 1)
     assert not ours.numpy()[padded == 0].any()
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(
+    ("interpolation", "kernel"), [("bilinear", "triangle"), ("bicubic", "keyscubic")]
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_one_axis_after_the_other_is_both_at_once(interpolation, kernel, antialias, channels):
+    """Windows of resized images, within their edges and beyond, to the last bit."""
+    rng = np.random.default_rng(channels)
+    for _ in range(8):
+        (height, width), resized = rng.integers(1, 90, (2, 2))
+        size, offset = rng.integers(1, 60, 2), rng.integers(-20, 40, 2)
+        image = rng.integers(0, 256, (height, width, channels), np.uint8)
+        pixels = tf.raw_ops.ScaleAndTranslate(
+            images=image[np.newaxis],
+            size=size.astype(np.int32),
+            scale=(resized.astype(np.float32) / np.float32([height, width])),
+            translation=-offset.astype(np.float32),
+            kernel_type=kernel,
+            antialias=antialias,
+        )[0].numpy()
+        found = geometry._sample(
+            tf.constant(image), *map(tuple, map(np.ndarray.tolist, (resized, offset, size))),
+            interpolation, antialias,
+        )  # fmt: skip
+        assert found.dtype == "uint8"
+        assert np.array_equal(found, (pixels.clip(0, 255) + np.float32(0.5)).astype(np.uint8))
 
 
 def test_resize_names_a_wrong_interpolation():

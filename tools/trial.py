@@ -40,18 +40,30 @@ def ways(recipe: Recipe, teacher: str) -> dict[str, Recipe]:
     }
 
 
-def write_images(folder: Path, images: int) -> Path:
-    """Write the first images of Fashion-MNIST, and the list of them, which is returned."""
-    listed = folder / "images.csv"
-    if listed.exists():  # written last, by a comparison that is resumed
+def write_images(
+    folder: Path,
+    images: int,
+    *,
+    validation: int = 1000,
+    dataset: str = "fashion_mnist",
+    data_dir: Path | None = None,
+) -> Path:
+    """Write the first training images, the last ones for validation, and all test images.
+
+    Returns:
+        The list of them, as `csv:` reads it. What a comparison that is resumed has is kept.
+    """
+    if (listed := folder / "images.csv").exists():
         return listed
-    prepare("fashion_mnist")
-    splits = {"train": f"train[:{images}]", "val": "train[-1000:]", "test": "test"}
+    prepare(dataset, data_dir=data_dir)
+    splits = {"train": f"train[:{images}]", "val": f"train[-{validation}:]", "test": "test"}
     folder.mkdir(parents=True, exist_ok=True)
     rows = [("image", "label", "split")]
     for name, split in splits.items():
-        encoded = {"image": tfds.decode.SkipDecoding()}
-        records = tfds.load("fashion_mnist", split=split, decoders=encoded, download=False)
+        records = tfds.load(
+            dataset, split=split, data_dir=data_dir, download=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )  # fmt: skip
         for number, record in enumerate(tfds.as_numpy(records)):
             path = folder / f"{name}-{number}.png"
             path.write_bytes(record["image"])
