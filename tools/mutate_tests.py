@@ -16,7 +16,7 @@ import pytest
 # The files of tests of each module, tests/test_NAME.py, and tests of other files that compare its
 # numbers with those of others; what says most about it comes first.
 TESTS = {
-    "models": ("models", "models_heatmaps", "applications", "weights::test_parity"),
+    "models": ("models", "models_heatmaps", "backbones", "applications", "weights::test_parity"),
     "layers": ("layers",),
     "optimizers": ("optimizers", "optimizers_averages", "optimizers_keras", "building"),
     "losses": (
