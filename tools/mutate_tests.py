@@ -26,8 +26,8 @@ TESTS = {
     ),
     "augmentations": ("augmentations_changes", "augmentations", "policies"),
     "data": (
-        "data", "folders", "csv", "listing", "sources", "builders", "folds", "prepare", "features",
-        "own_images",
+        "data", "data_images", "folders", "csv", "listing", "sources", "builders", "folds",
+        "prepare", "features", "own_images",
     ),
     "evaluation": ("evaluation", "multi_label", "folds"),
     "weights": (
@@ -52,15 +52,15 @@ TESTS = {
 # suffix; where none is named, those of the module.
 SPECIFIC = {
     "data/archives": ("prepare",),
-    "data/batches": ("data", "features"),
+    "data/batches": ("data", "data_images", "features"),
     "data/builders": ("builders", "sources"),
     "data/building": ("sources", "prepare", "builders"),
     "data/csv_files": ("csv",),
     "data/features": ("features",),
     "data/files": ("data", "folders"),
     "data/folders": ("folders",),
-    "data/formats": ("folders", "data"),
-    "data/images": ("data", "folders"),
+    "data/formats": ("folders", "data_images"),
+    "data/images": ("data_images", "folders"),
     "data/listing": ("listing", "folders", "folds", "csv"),
     "data/preparation": ("prepare", "folders"),
     "data/reading": ("data", "folders"),
