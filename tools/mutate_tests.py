@@ -29,7 +29,7 @@ TESTS = {
         "data", "data_images", "folders", "csv", "listing", "sources", "builders", "folds",
         "prepare", "features", "own_images",
     ),
-    "evaluation": ("evaluation", "multi_label", "folds"),
+    "evaluation": ("measures", "evaluation", "multi_label", "folds"),
     "weights": (
         "weights", "weights_names", "weights_refused", "weights_heads", "weights_keras",
         "weights_assumed", "weights_converted", "weights_relatives", "weights_channels",
