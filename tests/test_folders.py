@@ -1,96 +1,29 @@
-"""A folder of images: every format is read correctly, and every bad file is named."""
+"""A folder of images: its classes, its splits, and every bad file by its name."""
 
-import io
 import os
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from bombs import SIGNATURE, bomb, chunk, header
-from PIL import Image, ImageOps, features
+from bombs import bomb
+from image_files import (
+    IMAGE,
+    KINDS,
+    PIXELS,
+    deep_png,
+    deep_png_of_wrong_checksum,
+    encode,
+    tree,
+    with_orientation,
+)
+from PIL import Image
 
 from resnet_keras import data
 from resnet_keras.data import listing
 from resnet_keras.errors import InputError
 from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.recipe.columns import Augmentation
-
-RNG = np.random.default_rng(0)
-# Blocks, which JPEG hardly changes; all corners differ.
-PIXELS = np.kron(RNG.integers(0, 256, (3, 4, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-IMAGE = Image.fromarray(PIXELS)
-
-
-def encode(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def with_orientation(number):
-    exif = Image.Exif()
-    exif[0x0112] = number
-    return exif
-
-
-DEEP_GREY = Image.fromarray(RNG.integers(0, 65536, (9, 7)).astype(">u2"))
-
-
-def deep_png(pixels):
-    return tf.io.encode_png(pixels.astype(np.uint16)).numpy()
-
-
-def deep_png_of_wrong_checksum():
-    """Encode a PNG that Pillow reads, because it does not look at the checksum of the pixels."""
-    whole = bytearray(deep_png(PIXELS.astype(int) * 257))
-    whole[-13] ^= 1  # the last byte before IEND, which takes 12
-    Image.open(io.BytesIO(whole)).load()
-    return bytes(whole)
-
-
-def palette_with_alpha():
-    image = IMAGE.quantize(16)
-    image.info["transparency"] = bytes(range(16))
-    return image
-
-
-KINDS = {
-    "jpeg": encode(IMAGE, "JPEG", quality=95),
-    "progressive": encode(IMAGE, "JPEG", quality=95, progressive=True),
-    "no subsampling": encode(IMAGE, "JPEG", quality=95, subsampling=0),
-    "grey jpeg": encode(IMAGE.convert("L"), "JPEG"),
-    "cmyk jpeg": encode(IMAGE.convert("CMYK"), "JPEG"),
-    "png": encode(IMAGE, "PNG"),
-    "grey png": encode(IMAGE.convert("L"), "PNG"),
-    "black and white png": encode(IMAGE.convert("1"), "PNG"),
-    "palette png": encode(IMAGE.quantize(16), "PNG"),
-    "palette png with alpha": encode(palette_with_alpha(), "PNG"),
-    "rgba png": encode(Image.fromarray(np.dstack([PIXELS, PIXELS[..., :1]])), "PNG"),
-    "grey png with alpha": encode(IMAGE.convert("LA"), "PNG"),
-    "bmp": encode(IMAGE, "BMP"),
-    "palette bmp": encode(IMAGE.quantize(16), "BMP"),
-    "gif": encode(IMAGE, "GIF"),
-    "animated gif": encode(IMAGE, "GIF", save_all=True, append_images=[ImageOps.invert(IMAGE)]),
-    "webp": encode(IMAGE, "WEBP"),
-    "webp with alpha": encode(IMAGE.convert("RGBA"), "WEBP", lossless=True),
-    "tiff": encode(IMAGE, "TIFF"),
-    "packed tiff": encode(IMAGE, "TIFF", compression="tiff_lzw"),
-    "grey tiff": encode(IMAGE.convert("L"), "TIFF"),
-    "cmyk tiff": encode(IMAGE.convert("CMYK"), "TIFF"),
-    "two pages": encode(IMAGE, "TIFF", save_all=True, append_images=[ImageOps.invert(IMAGE)]),
-    "jpeg 2000": encode(IMAGE, "JPEG2000"),
-    "two images": encode(IMAGE, "MPO", save_all=True, append_images=[IMAGE.rotate(90)]),
-}  # fmt: skip
-
-
-def tree(root, **folders):
-    """Write images: `tree(root, **{"train/cat": {"a.jpg": bytes}})`."""
-    for folder, files in folders.items():
-        (root / folder).mkdir(parents=True)
-        for name, content in files.items():
-            (root / folder / name).write_bytes(content)
-    return f"folder:{root}"
 
 
 @pytest.fixture
@@ -101,95 +34,6 @@ def jpegs():
 
 def names(images):
     return [path.decode().rsplit("/", 2)[1:] for path in images.files.paths]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_read_as_pillow_reads_it(kind, tmp_path):
-    path = tmp_path / "x.jpg"  # whatever its suffix says
-    path.write_bytes(KINDS[kind])
-    truth = Image.open(io.BytesIO(KINDS[kind]))
-    truth = (truth.convert("RGBA") if truth.mode == "P" else truth).convert("RGB")
-    assert np.array_equal(data.read_image(path), truth)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied(kind, orientation, tmp_path):
-    path = tmp_path / "x"
-    options = {"lossless": True} if kind == "WEBP" else {}
-    path.write_bytes(encode(IMAGE, kind, exif=with_orientation(orientation), **options))
-    # EXIF 2.3, table 4: where the file's first row and first column belong.
-    turned = {
-        1: PIXELS, 2: PIXELS[:, ::-1], 3: PIXELS[::-1, ::-1], 4: PIXELS[::-1],
-        5: PIXELS.swapaxes(0, 1), 6: PIXELS[::-1].swapaxes(0, 1),
-        7: PIXELS[::-1, ::-1].swapaxes(0, 1), 8: PIXELS[:, ::-1].swapaxes(0, 1),
-    }[orientation]  # fmt: skip
-    ours = data.read_image(path).numpy()
-    assert ours.shape == turned.shape
-    # A JPEG differs a little; any other orientation differs by dozens on average.
-    assert np.abs(ours.astype(int) - turned).mean() < (4 if kind == "JPEG" else 1e-9)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_sixteen_bits_become_eight(channels, tmp_path):
-    deep = RNG.integers(0, 65536, (9, 7, channels))
-    (tmp_path / "x.png").write_bytes(deep_png(deep))
-    colours = deep[..., :1] if channels < 3 else deep[..., :3]
-    expected = np.broadcast_to(np.rint(colours / 257), (9, 7, 3))
-    assert np.array_equal(data.read_image(tmp_path / "x.png"), expected)
-
-
-def test_a_tiff_of_sixteen_bits_becomes_one_of_eight(tmp_path):
-    deep = RNG.integers(0, 65536, (9, 7))
-    for order in ("<u2", ">u2"):
-        (tmp_path / "x.tif").write_bytes(encode(Image.fromarray(deep.astype(order)), "TIFF"))
-        expected = np.broadcast_to(np.rint(deep / 257)[..., None], (9, 7, 3))
-        assert np.array_equal(data.read_image(tmp_path / "x.tif"), expected)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "TIFF of 32 bits"),
-     (encode(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "TIFF of 32 bits"),
-     (encode(IMAGE, "TIFF")[:200], "truncated"),
-     (encode(DEEP_GREY, "TIFF")[:30], "truncated"),              # of a big-endian machine
-     (encode(IMAGE, "JPEG2000")[:200], "damaged"),
-     (encode(IMAGE, "JPEG2000", no_jp2=True)[:200], "damaged"),  # without the boxes of a JP2
-     (b"\0\5\x16\7" + bytes(60), "macOS resource fork"),
-     # ISO/IEC 23008-12 and AV1 Image File Format: brands of one image and of sequences.
-     *((b"\0\0\0\x18ftyp" + brand + bytes(60),
-        "HEIC, which this Pillow does not read: pip install pillow-heif")
-       for brand in (b"heic", b"heix", b"mif1")),
-     *((b"\0\0\0\x18ftyp" + brand + bytes(60), "AVIF, which this Pillow does not read")
-       for brand in (b"avif", b"avis"))],
-)  # fmt: skip
-def test_what_is_no_readable_image_is_named_by_what_it_is(tmp_path, content, reason):
-    (tmp_path / "x").write_bytes(content)
-    with pytest.raises(InputError, match=f"not a readable image: {reason}. Received"):
-        data.read_image(tmp_path / "x")
-
-
-@pytest.mark.parametrize("size", [(178_956_971, 1), (1, 178_956_971)])
-def test_too_many_pixels_are_refused_whatever_pillow_is_told(tmp_path, monkeypatch, size):
-    """By default it refuses more than 178,956,970, of which no memory is taken here."""
-    (tmp_path / "x").write_bytes(SIGNATURE + header(*size) + chunk(b"IDAT", b""))
-    for limit in (Image.MAX_IMAGE_PIXELS, None):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(InputError, match="image: more than 178 megapixels. Received"):
-            data.read_image(tmp_path / "x")
-
-
-def test_a_file_larger_than_any_image_is_not_read(tmp_path):
-    with open(tmp_path / "x", "wb") as file:
-        file.truncate(2**29 + 1)  # a hole
-    with pytest.raises(InputError, match="not a readable image: larger than 512 MiB. Received"):
-        data.read_image(tmp_path / "x")
-
-
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
-def test_avif_is_read_as_pillow_reads_it(tmp_path):
-    (tmp_path / "x").write_bytes(encode(IMAGE, "AVIF"))
-    assert np.array_equal(data.read_image(tmp_path / "x"), Image.open(tmp_path / "x"))
 
 
 def test_all_kinds_in_one_training_batch(tmp_path):
@@ -209,15 +53,6 @@ def test_all_kinds_in_one_training_batch(tmp_path):
         truth = data.read_image(tmp_path / "train" / "a" / file).numpy()
         top, left = (edge // 2 - 24 for edge in truth.shape[:2])
         assert np.array_equal(image, truth[top : top + 48, left : left + 48]), file
-
-
-def test_only_plain_images_are_left_to_tensorflow(tmp_path):
-    exotic = {"turned": encode(IMAGE, "JPEG", exif=with_orientation(3)), "webp": KINDS["webp"]}
-    plain = {"jpeg": KINDS["jpeg"], "grey": KINDS["grey jpeg"], "png": KINDS["png"]}
-    plain["upright"] = encode(IMAGE, "JPEG", exif=with_orientation(1))
-    name = tree(tmp_path, **{"train/a": exotic, "train/b": plain, "test/a": plain})
-    files = data.Source(name, "train").open().files
-    assert files.plain.tolist() == [False] * 2 + [True] * 4
 
 
 def bad_files():

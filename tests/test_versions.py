@@ -22,6 +22,7 @@ PART = """
     test_losses test_pickle test_weights
     test_weight_files test_internals test_recipe test_main test_job test_machine
     test_training test_resume test_exporting test_exporting_onnx test_report test_folders
+    test_formats
 """.split()
 
 # Tools of the suite are those that run it now.

@@ -26,8 +26,8 @@ TESTS = {
     ),
     "augmentations": ("augmentations_changes", "augmentations", "policies"),
     "data": (
-        "data", "data_images", "folders", "csv", "listing", "sources", "builders", "folds",
-        "prepare", "features", "own_images",
+        "data", "data_images", "formats", "folders", "csv", "listing", "sources", "builders",
+        "folds", "prepare", "features", "own_images",
     ),
     "evaluation": ("measures", "evaluation", "multi_label", "folds"),
     "weights": (
@@ -59,8 +59,8 @@ SPECIFIC = {
     "data/features": ("features",),
     "data/files": ("data", "folders"),
     "data/folders": ("folders",),
-    "data/formats": ("folders", "data_images"),
-    "data/images": ("data_images", "folders"),
+    "data/formats": ("formats", "folders", "data_images"),
+    "data/images": ("data_images", "formats"),
     "data/listing": ("listing", "folders", "folds", "csv"),
     "data/preparation": ("prepare", "folders"),
     "data/reading": ("data", "folders"),
