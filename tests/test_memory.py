@@ -4,11 +4,14 @@ import dataclasses
 import json
 import re
 import resource
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from runs import refused_in_one_line
 
 from resnet_keras import SPECS, Recipe, ResNet
@@ -312,3 +315,27 @@ def test_what_is_there_is_the_least_of_all_limits():
     finally:
         resource.setrlimit(resource.RLIMIT_AS, own)
     assert limited == (there - 4096, (there - 4096) // 2)
+
+
+@pytest.mark.parametrize(
+    ("told", "backend", "expected"),
+    [({"bytes_limit": 4096}, "gpu", 4096), ({"bytes_limit": 4096}, "cpu", 4096),
+     ({"bytes_in_use": 1}, "gpu", None), (None, "tpu", None), (None, "cpu", "all")],
+)  # fmt: skip
+def test_on_jax_a_device_tells_its_limit_but_a_cpu(told, backend, expected, monkeypatch):
+    """`Device.memory_stats` gives None, or no `bytes_limit`, where a device does not tell."""
+    everything = memory.available()
+    device = SimpleNamespace(memory_stats=lambda: told)
+    jax = SimpleNamespace(local_devices=lambda: [device], default_backend=lambda: backend)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert memory.available() == (everything if expected == "all" else expected)
+
+
+def test_on_tensorflow_the_smallest_gpu_limits(monkeypatch):
+    from resnet_keras.internals import tensorflow
+
+    monkeypatch.setattr(tensorflow, "gpu_memory", lambda: [3000, 2000, 4000])
+    assert memory.available(2) != 2000
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * (kind == "GPU"))
+    assert memory.available(2) == 2000  # each replica has a GPU of its own
