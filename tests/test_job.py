@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from runs import SHORT
 
 from resnet_keras import data
 from resnet_keras.errors import InputError
-from resnet_keras.training import _require_validation, _summary, _warn_of_imbalance
+from resnet_keras.training import _require_validation, _summary, _warn_of_imbalance, prepared
 from resnet_keras.training.dry_run import resolved
 from resnet_keras.training.job import Job
 from resnet_keras.training.replicas import Replicas
@@ -65,6 +65,23 @@ def test_a_job_names_the_images_that_it_is_tested_on(tmp_path):
     assert names(held_out, unnamed, unnamed) == ("train[-37:]", "train[-37:]")
     assert names(SHORT, val, fold) == ("val", "fold 1/2")
     assert names(SHORT, unnamed, fold) == ("fold 1/2", "fold 1/2")
+
+
+@pytest.mark.parametrize(
+    ("process", "order"), [(0, ["open", "open", "wait"]), (1, ["wait", "open", "open"])]
+)
+def test_the_first_process_prepares_the_data_and_the_others_wait(
+    process, order, data_dir, tmp_path, monkeypatch
+):
+    done, open_ = [], data.Source.open
+    monkeypatch.setattr(data.Source, "open", lambda source: done.append("open") or open_(source))
+    replicas = Replicas(nullcontext, 2, process=process, processes=2)
+    monkeypatch.setattr(Replicas, "gather", lambda self, number: done.append("wait"))
+    recipe = dataclasses.replace(SHORT, data_dir=data_dir)
+    with ExitStack() as stack:
+        job = prepared(recipe, tmp_path, replicas, "float32", stack)
+    assert done == order
+    assert (job.train.examples, job.test.examples) == (1437, 360) and job.validation is job.test
 
 
 def labelled(numbers, name=""):
