@@ -97,6 +97,8 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/trial"), help="for all runs")
     parser.add_argument("--images", type=int, metavar="N", help="train on so many only")
     options = parser.parse_args()
+    if options.images is not None and not 0 < options.images <= 59_000:
+        parser.error(f"--images must be 1 to 59,000: 1,000 are for validation: {options.images}")
 
     SPECS[WIDE] = dataclasses.replace(SPECS["resnet20_cifar"], widths=(32, 64, 128))
     base = dataclasses.replace(RECIPE, epochs=options.epochs, logger="none")
@@ -115,9 +117,10 @@ def main() -> None:
             print(row(name, found[name]), flush=True)
     print(f"\n| {options.epochs} epochs | top-1 in % | each seed |\n|---|---:|---:|")
     print("\n".join(row(name, each) for name, each in found.items()))
-    whole_table = {"epochs": options.epochs, "images": options.images, "teacher": taught}
-    text = json.dumps(whole_table | {"top1": found}, indent=1) + "\n"
-    write_text(options.run_dir / "trial.json", text)
+    accuracies = {
+        "epochs": options.epochs, "images": options.images, "teacher": taught, "top1": found,
+    }  # fmt: skip
+    write_text(options.run_dir / "trial.json", json.dumps(accuracies, indent=1) + "\n")
 
 
 if __name__ == "__main__":
