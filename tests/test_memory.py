@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from runs import refused_in_one_line
 
 from resnet_keras import SPECS, Recipe, ResNet
 from resnet_keras.errors import InputError
+from resnet_keras.layers import Conv2D
 from resnet_keras.training import memory
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +68,25 @@ def test_what_the_backward_pass_keeps():
     # and the sum. A shortcut that pads keeps nothing.
     kept = 8 * 8 * 3 + 2 * 8 * 8 * 16 + 5 * (8 * 8 * 16 + 4 * 4 * 32 + 2 * 2 * 64)
     assert memory.estimate(RECIPE, model, "float32").each == 4 * kept
+
+
+def test_what_is_computed_again_is_not_kept():
+    spec = dataclasses.replace(SPECS["resnet20_cifar"], depths=(1, 1, 1))
+    model = ResNet(spec, input_shape=(8, 8, 3), conv=partial(Conv2D, recompute=True))
+    # Of each block the first batch norm. That of the stem is kept, because a sum reads it, too.
+    kept = 8 * 8 * 3 + 2 * 8 * 8 * 16 + 4 * (8 * 8 * 16 + 4 * 4 * 32 + 2 * 2 * 64)
+    assert memory.estimate(RECIPE, model, "float32").each == 4 * kept
+    # A bottleneck's first two, of a width that is a quarter of the third's.
+    spec = dataclasses.replace(spec, block="bottleneck", shortcut="projection")
+    models = [
+        ResNet(spec, input_shape=(8, 8, 3), conv=conv)
+        for conv in (Conv2D, partial(Conv2D, recompute=True))
+    ]
+    stock, less = (memory.estimate(RECIPE, model, "float32").each for model in models)
+    # Where a block has a stride, it is that of its second convolution.
+    first = 8 * 8 * (16 + 32) + 4 * 4 * 64
+    second = 8 * 8 * 16 + 4 * 4 * 32 + 2 * 2 * 64
+    assert stock - less == 4 * (first + second)
 
 
 def test_the_peak_on_a_gpu_is_the_one_that_was_measured():

@@ -132,6 +132,7 @@ def plain(model: keras.Model, activation: str | None = None) -> keras.Model:
             config.pop("replicas", None)
         if isinstance(layer, Conv2D):
             kind = keras.layers.Conv2D
+            config.pop("recompute", None)
         if layer.name == "predictions" and activation is not None:
             config["activation"] = activation
         return kind.from_config(config)

@@ -402,7 +402,7 @@ class Run:
     )  # NumPy takes no larger one
     deterministic: bool = column("The same command gives the same weights, bit for bit.", False)
     save_memory: bool = column(
-        "On a CPU: return memory to the system at once, for a lower peak and a lower speed.",
+        "On a CPU: keep less in memory, for a lower peak and a lower speed.",
         False, resume="free",
     )  # fmt: skip
     run_dir: Path | None = column(

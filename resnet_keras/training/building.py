@@ -169,7 +169,9 @@ def network(recipe: Recipe, channels: int, classes: int, replicas: int = 1) -> "
             drop_path=recipe.drop_path,
             norm=partial(BatchNormalization, synchronized=synchronized, replicas=replicas),
             # The int8 clone has convolutions of its own.
-            conv=keras.layers.Conv2D if recipe.quantize else Conv2D,
+            conv=keras.layers.Conv2D
+            if recipe.quantize
+            else partial(Conv2D, recompute=recipe.save_memory),
         )
         freeze(model, recipe.freeze, norm_eval=recipe.norm_eval)
         if recipe.adapt_last_norm:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 from contestants.workload import (
     NETS,
@@ -22,14 +23,19 @@ def ours(
     save_memory: bool = False,
 ) -> dict:
     """Ours."""
+    layers = {}
     if save_memory:
         from resnet_keras.training import memory
 
         memory.return_at_once()
     keras = keras_of(dtype)
+    if save_memory:
+        from resnet_keras.layers import Conv2D
+
+        layers["conv"] = partial(Conv2D, recompute=True)
     shape = NETS.get(net, NETS["resnet50"])
     size = size or shape.size
-    model = our_network(net, size)
+    model = our_network(net, size, **layers)
     assert keras.backend.backend() == backend()
     from resnet_keras.training.watch import LateLogs, Position, StepCounter
 
