@@ -112,7 +112,9 @@ def test_the_reason_names_both_trainings(tmp_path, keep, first, second, epoch, r
     }
     images = np.zeros((360, 8, 8, 1), np.uint8), np.arange(360) % 2
     split = ArraySplit(labels=("a", "b"), channels=1, arrays=images)
-    job = Job(recipe(tmp_path, **columns), tmp_path, None, "float32", split, split, split).then()
+    job = Job(
+        recipe(tmp_path, **columns), tmp_path, None, "float32", split, split, split, None
+    ).then()
     numbers = [*range(1, first + 1), *range(4, 4 + second)]
     rows = [{"epoch": n, "val_accuracy": n / 10} for n in numbers]
     assert _reason(job, Fitted(rows, epoch)) == reason

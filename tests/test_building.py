@@ -7,6 +7,7 @@ import pytest
 from resnet_keras import SGD, Recipe
 from resnet_keras.losses import CrossEntropy
 from resnet_keras.optimizers import OPTIMIZERS, Averaging
+from resnet_keras.quantize import Int8Conv2D, Int8Dense
 from resnet_keras.training import building, memory
 
 RECIPE = Recipe(
@@ -86,6 +87,14 @@ def test_a_compiled_model_has_its_loss_and_optimizer_and_may_be_without_momentum
     with_momentum = dataclasses.replace(recipe, momentum=0.5)
     needs = [memory.estimate(r, model, "float32").fixed for r in (recipe, with_momentum)]
     assert needs == [2 * 4 * model.count_params(), 3 * 4 * model.count_params()]
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_int8_in_mind_the_layers_round_as_int8_does(quantize):
+    recipe = dataclasses.replace(RECIPE, quantize=quantize, weights="run/model.keras")
+    model, _ = building.compiled(recipe, Images, "float32", replicas=1, fresh=False)
+    rounding = [layer for layer in model.layers if isinstance(layer, Int8Conv2D | Int8Dense)]
+    assert len(rounding) == (20 if quantize else 0)  # 19 convolutions and the head
 
 
 def test_averages_are_of_weights_and_statistics():

@@ -113,6 +113,24 @@ def test_features_are_what_keras_computes(opened):
     assert found.total_steps == job.total_steps
 
 
+def test_features_have_the_precision_of_the_training(opened):
+    job, network = opened()
+    images = job.train.arrays[0][:4].astype(np.float32)
+    exact = features._forward(network)(images)
+    weights = network.get_weights()
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        half, _ = compiled(job.recipe, job.train, "mixed_bfloat16", 1, True, True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    half.network.set_weights(weights)
+    rounded = features._forward(half.network)(images)
+    assert rounded.dtype == exact.dtype == np.float32
+    # bfloat16 rounds by up to 1/256, float32 by less than a millionth.
+    assert 1e-3 < np.abs(rounded - exact).max() / exact.max() < 0.05
+
+
 def test_views_are_augmentations_that_never_change(opened, tmp_path):
     job, network = opened(views=3, padding=2)
     found = features.on_features(job, network).train

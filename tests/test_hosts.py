@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from runs import refused_in_one_line
 from resnet_keras import Recipe, backup
 from resnet_keras.errors import InputError
 from resnet_keras.signals import Stopped
-from resnet_keras.training.replicas import HOSTS, Replicas, StoppedTogether, choose_replicas
+from resnet_keras.training.replicas import HOSTS, Replicas, StoppedTogether, _jax, choose_replicas
 
 ROOT = Path(__file__).parents[1]
 
@@ -178,6 +180,39 @@ def test_a_missing_variable_is_one_line_and_code_2(run_python, tmp_path):
     variables = {"KERAS_BACKEND": "jax", HOSTS[0]: "127.0.0.1:1", HOSTS[1]: "2"}
     done = run_python("recipes/quickstart.py", "--run-dir", tmp_path / "run", **variables)
     assert HOSTS[2] in refused_in_one_line(done) and not (tmp_path / "run").exists()
+
+
+def test_jax_has_a_batch_in_parts_that_the_processes_read(monkeypatch):
+    """Without starting JAX, whose threads no other test in this process would bear."""
+    asked = {}
+    devices = [f"cpu:{number}" for number in range(4)]
+
+    def parallel(**arguments):
+        asked.update(arguments)
+        return SimpleNamespace(scope=nullcontext)
+
+    jax = SimpleNamespace(process_index=lambda: 1, config=SimpleNamespace(update=asked.__setitem__))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.setattr("keras.distribution.list_devices", lambda: devices)
+    monkeypatch.setattr("keras.distribution.DataParallel", parallel)
+    monkeypatch.setattr("tensorflow.config.set_visible_devices", lambda devices, kind: None)
+    recipe = Recipe(model="resnet20_cifar", dataset="digits", batch_size=6, replicas=3)
+    replicas = _jax(recipe, hosts=1)
+    # Each process opens its own part; Keras' sharding would take a part of that part.
+    assert asked == {
+        "jax_num_cpu_devices": 3, "devices": devices[:3], "auto_shard_dataset": False
+    }  # fmt: skip
+    assert (replicas.count, replicas.process, replicas.processes) == (3, 1, 1)
+    with pytest.raises(InputError, match="this run has 4 devices. Received: replicas=5"):
+        _jax(replace(recipe, batch_size=5, replicas=5), hosts=1)
+    with pytest.raises(InputError, match="divisible by replicas x accumulate = 4 x 1"):
+        _jax(replace(recipe, replicas=None), hosts=1)
+    monkeypatch.setattr("keras.distribution.initialize", lambda: asked.update(initialised=True))
+    assert _jax(replace(recipe, batch_size=8, replicas=None), hosts=2).processes == 2
+    assert asked["initialised"] and asked["devices"] == devices
+    # Several machines train on all that they have.
+    with pytest.raises(InputError, match="this run has 4 devices. Received: replicas=2"):
+        _jax(replace(recipe, replicas=2), hosts=2)
 
 
 def test_shares_are_slices_of_each_micro_batch():

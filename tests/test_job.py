@@ -27,7 +27,7 @@ def test_a_job_knows_what_it_shares_with_the_run_that_it_resumes(tmp_path):
     recipe = dataclasses.replace(
         SHORT, epochs=3, freeze=3, weights="start.keras", then_epochs=2, holdout=250
     )
-    job = Job(recipe, tmp_path, Replicas(nullcontext, 4), "float32", train, validation, test)
+    job = Job(recipe, tmp_path, Replicas(nullcontext, 4), "float32", train, validation, test, None)
     then = job.then()
     # Batches of 100 of 250 images: 3 steps an epoch.
     assert (job.steps_per_epoch, job.total_steps, then.total_steps) == (3, 9, 6)
@@ -52,7 +52,9 @@ def test_a_job_knows_what_it_shares_with_the_run_that_it_resumes(tmp_path):
 
 def test_a_job_names_the_images_that_it_is_tested_on(tmp_path):
     def names(recipe, validation, test):
-        job = Job(recipe, tmp_path, Replicas(nullcontext), "float32", validation, validation, test)
+        job = Job(
+            recipe, tmp_path, Replicas(nullcontext), "float32", validation, validation, test, None
+        )
         return job.validated_on, job.tested_on
 
     images = np.zeros((2, 8, 8, 1), np.uint8), np.arange(2)

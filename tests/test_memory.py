@@ -1,10 +1,12 @@
 """Memory that is not there: one line with the need, and a batch that fits."""
 
 import dataclasses
+import errno
 import json
 import re
 import resource
 import sys
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +15,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import refused_in_one_line
+from runs import SHORT, refused_in_one_line
 
 from resnet_keras import SPECS, Recipe, ResNet
 from resnet_keras.errors import InputError
 from resnet_keras.layers import Conv2D
-from resnet_keras.training import memory
+from resnet_keras.training import memory, prepared, trained
+from resnet_keras.training.replicas import Replicas
 
 ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(model="resnet20_cifar", dataset="digits", train_size=8, eval_size=8, batch_size=64)
@@ -187,7 +190,8 @@ def too_much_for_a_graph():
 
 TOO_MUCH_FOR_JAX = """
 import jax.numpy as jnp
-from resnet_keras.training import memory
+from resnet_keras.training import memory, prepared, trained
+from resnet_keras.training.replicas import Replicas
 
 try:
     jnp.zeros(2**55, "uint8").block_until_ready()
@@ -254,6 +258,30 @@ def test_saving_memory_maps_large_blocks_one_by_one(run_python, tmp_path):
         assert told == {"save": "1", "keep": "None"}[what]
     # A few fit into gaps that there are already.
     assert found["save"] > 900 and found["keep"] < 10
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (MemoryError(), InputError, "out of memory: a step needs about .* would fit"),
+        # What is told already is not told in other words.
+        (InputError("no file `Out of memory.png`"), InputError, "no file `Out of memory.png`"),
+        (ValueError("a bug"), ValueError, "a bug"),
+        (OSError(errno.ENOSPC, "Out of memory and of space"), OSError, "and of space"),
+    ],
+    ids=["memory", "refused", "bug", "full disk"],
+)
+def test_what_ends_a_training_is_told_once(error, kind, words, tmp_path, data_dir, monkeypatch):
+    def fit(*arguments):
+        raise error
+
+    monkeypatch.setattr("resnet_keras.training.fitting.fit", fit)
+    recipe = dataclasses.replace(SHORT, data_dir=data_dir, run_dir=tmp_path / "run")
+    with ExitStack() as stack:
+        job = prepared(recipe, recipe.run_dir, Replicas(nullcontext), "float32", stack)
+        with pytest.raises(kind, match=words) as caught:
+            trained(job, stack)
+    assert (caught.value is error) == (not isinstance(error, MemoryError))
 
 
 @pytest.mark.parametrize("libc", [SimpleNamespace(), SimpleNamespace(mallopt=lambda *_: 0)])

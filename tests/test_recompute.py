@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_keras.layers import BatchNormalization, Conv2D
+from resnet_keras.layers import BatchNormalization, Conv2D, _steps_from_batch_norm
 from resnet_keras.model_files.keras import plain
 from resnet_keras.models import freeze
 from resnet_keras.recipe import Recipe
@@ -151,6 +151,24 @@ def test_frozen_statistics_are_not_computed_again():
     assert recomputed == kept
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_only_a_trainings_batch_norm_in_a_graph_is_computed_again():
+    import tensorflow as tf
+
+    numbers = tf.ones(3)
+    assert _steps_from_batch_norm(tf.nn.relu(numbers)) == []  # in no graph
+    for training in (True, False):
+        with tf.Graph().as_default():
+            norm = tf.raw_ops.FusedBatchNormV3(
+                x=tf.ones((1, 2, 2, 3)), scale=tf.ones(3), offset=tf.ones(3), mean=tf.ones(3),
+                variance=tf.ones(3), is_training=training,
+            )  # fmt: skip
+            relu = tf.nn.relu(norm.y)
+            padded = tf.pad(relu, [(0, 0), (1, 1), (1, 1), (0, 0)])
+            expected = [norm.y.op, relu.op, padded.op] if training else []
+            assert _steps_from_batch_norm(padded) == expected
+            assert _steps_from_batch_norm(padded + 1.0) == []
 
 
 @pytest.mark.parametrize("save_memory", [True, False])

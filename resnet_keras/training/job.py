@@ -38,7 +38,7 @@ class Job:
     train: "Split"
     validation: "Split"
     test: "Split"
-    files: dict[str, Any] | None = None
+    files: dict[str, Any] | None
     spent: float = 0.0
     earlier: "Job | None" = None
 
