@@ -17,7 +17,7 @@ import pytest
 # numbers with those of others; what says most about it comes first.
 TESTS = {
     "models": ("models", "models_heatmaps", "backbones", "applications", "weights::test_parity"),
-    "layers": ("layers",),
+    "layers": ("layers", "recompute"),
     "optimizers": ("optimizers", "optimizers_averages", "optimizers_keras", "building"),
     "losses": (
         "losses", "distillation::test_the_loss_is_the_papers_formula",
@@ -69,7 +69,7 @@ SPECIFIC = {
     "data/splits": ("data", "features"),
     "data/tfds_splits": ("sources", "builders"),
     "data/waiting": ("data",),
-    "training/__init__": ("job", "training", "best_epoch", "features", "own_images"),
+    "training/__init__": ("job", "memory", "training", "best_epoch", "features", "own_images"),
     "training/best_epoch": ("best_epoch", "resume"),
     "training/building": ("building", "training"),
     "training/distillation": ("distillation",),
