@@ -18,8 +18,8 @@ EXTRAS = ("train", "export")
 
 # A part of the suite: what each dependency is used for.
 PART = """
-    test_models test_layers test_recompute test_optimizers test_optimizers_averages test_optimizers_keras
-    test_losses test_pickle test_weights
+    test_models test_layers test_recompute test_optimizers test_optimizers_averages
+    test_optimizers_keras test_losses test_pickle test_weights
     test_weight_files test_internals test_recipe test_main test_job test_machine
     test_training test_resume test_exporting test_exporting_onnx test_report test_folders
     test_formats
