@@ -15,11 +15,13 @@ BATCH = 32
 
 
 def ours_evaluate(folder: str) -> dict:
-    """`evaluate`, without the start of Python."""
-    path = our_model(folder)
+    """`evaluate` with an open model file, as the networks of the others are there before."""
     from resnet_keras.evaluation import evaluate
+    from resnet_keras.model_files import open_model_file
 
-    return _speed(lambda: evaluate(path, dataset=f"folder:{_images(folder)}", batch_size=BATCH))
+    model_file = open_model_file(our_model(folder))
+    images = f"folder:{_images(folder)}"
+    return _speed(lambda: evaluate(model_file, dataset=images, batch_size=BATCH))
 
 
 def ours_predict(folder: str) -> dict:
