@@ -126,8 +126,9 @@ def _steps_from_batch_norm(tensor: Any) -> list[Any]:
     while tensor.op.type in ("Relu", "Pad"):
         steps.insert(0, tensor.op)
         tensor = tensor.op.inputs[0]
-    normalised = tensor.op.type == "FusedBatchNormV3" and tensor.op.get_attr("is_training")
-    return [tensor.op, *steps] if normalised else []
+    if tensor.op.type != "FusedBatchNormV3" or not tensor.op.get_attr("is_training"):
+        return []
+    return [tensor.op, *steps] if tensor.op.get_attr("data_format") == b"NHWC" else []
 
 
 def _recomputing(convolve: Callable[[Any, Any], Any], steps: Sequence[Any], kernel: Any) -> Any:
