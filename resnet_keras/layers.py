@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from resnet_keras.devices import cpu_flags
+from resnet_keras.internals.keras import calls, producer, readers
 
 # Height and width of the largest map on which oneDNN's kernels for weight gradients are slow.
 _SMALL = 14
@@ -27,11 +28,12 @@ class Conv2D(keras.layers.Conv2D):
     In all other cases, on other backends and on other devices, this is the stock layer.
 
     Args:
-        recompute: what this layer reads, where that is batch norm, ReLU and padding of the outputs
-            of another layer, is not kept for the backward pass, but computed again (Rota Bulo et
-            al. 2018, "In-Place Activated BatchNorm for Memory-Optimized Training of DNNs", figure
-            2 (b)). The numbers are the same, the memory is less, a step takes a little longer. On
-            TensorFlow only, within a `tf.function`, and where batch norm is FusedBatchNormV3.
+        recompute: what this layer alone reads, where that is batch norm, ReLU and padding of the
+            outputs of another layer, is not kept for the backward pass, but computed again (Rota
+            Bulo et al. 2018, "In-Place Activated BatchNorm for Memory-Optimized Training of DNNs",
+            figure 2 (b)). The numbers are the same, the memory is less, a step takes a little
+            longer. On TensorFlow only, within a `tf.function`, and where batch norm is
+            FusedBatchNormV3.
         **arguments: of `keras.layers.Conv2D`.
     """
 
@@ -45,7 +47,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve `(n, h, w, c)` with `(height, width, c, filters)`."""
-        steps = _steps_from_batch_norm(inputs) if self.recompute else []
+        steps = _steps_from_batch_norm(inputs) if norm_computed_again(self) else []
         return (
             _recomputing(self._convolve, steps, kernel) if steps else self._convolve(inputs, kernel)
         )
@@ -107,6 +109,34 @@ class Conv2D(keras.layers.Conv2D):
             return of_images, of_images
         slow = self.compute_dtype == "bfloat16" or self.strides != (1, 1)
         return of_images, slow and max(size) <= _SMALL
+
+
+def norm_computed_again(layer: keras.Layer) -> keras.layers.BatchNormalization | None:
+    """Find the batch norm that a convolution of a model computes again in the backward pass.
+
+    Args:
+        layer: any. Only a `Conv2D` with `recompute` computes something again, where nothing else
+            reads it: else it would be kept all the same, and two parts of a gradient would be
+            rounded before they are added.
+
+    Returns:
+        The layer; None where there is none.
+    """
+    if not (isinstance(layer, Conv2D) and layer.recompute and calls(layer) == 1):
+        return None
+    before = producer(layer.input)
+    while _is_relu(before) or isinstance(before, keras.layers.ZeroPadding2D):
+        if readers(before) != 1:
+            return None
+        before = producer(before.input)
+    normalises = isinstance(before, keras.layers.BatchNormalization) and readers(before) == 1
+    return before if normalises else None
+
+
+def _is_relu(layer: keras.Operation) -> bool:
+    """Whether a layer is `Activation("relu")`."""
+    activation = isinstance(layer, keras.layers.Activation)
+    return activation and layer.activation is keras.activations.relu
 
 
 def _steps_from_batch_norm(tensor: Any) -> list[Any]:

@@ -1,10 +1,17 @@
 """Convolutions that compute again what they read: the same numbers, and nothing is kept."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
-from resnet_keras.layers import BatchNormalization, Conv2D, _steps_from_batch_norm
+from resnet_keras.layers import (
+    BatchNormalization,
+    Conv2D,
+    _steps_from_batch_norm,
+    norm_computed_again,
+)
 from resnet_keras.model_files.keras import plain
 from resnet_keras.models import freeze
 from resnet_keras.recipe import Recipe
@@ -84,13 +91,17 @@ def test_nothing_is_computed_again_before_its_gradient_is_wanted():
 
 @pytest.mark.usefixtures("policy")
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("block", ["bottleneck", "basic"])
-def test_gradients_are_the_same_bit_for_bit(block, dtype):
+@pytest.mark.parametrize(
+    "spec",
+    [SMALL, replace(SMALL, block="basic", stem="cifar", shortcut="pad")],
+    ids=["bottleneck", "basic"],
+)
+def test_gradients_are_the_same_bit_for_bit(spec, dtype):
     keras.config.set_dtype_policy(dtype)
     found = []
     for recompute in (False, True):
         keras.utils.set_random_seed(1)
-        step = traced(small(recompute, Spec(block, (2, 1), (8, 16))))
+        step = traced(small(recompute, spec))
         images = np.random.default_rng(2).normal(size=(2, 32, 32, 3)).astype("float32")
         logits, gradients = step(images)
         found.append([np.asarray(array, "float32") for array in (logits, *gradients)])
@@ -99,44 +110,42 @@ def test_gradients_are_the_same_bit_for_bit(block, dtype):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_of_several_readers_each_has_its_part_of_the_gradient():
-    import tensorflow as tf
-
-    rng = np.random.default_rng(3)
-    inputs = keras.Input((6, 6, 4))
-    x = keras.layers.Activation("relu")(BatchNormalization()(inputs))
-    outputs = [
-        Conv2D(3, 1, recompute=True, name="again")(x),
-        Conv2D(3, 3, padding="same", name="kept")(x),
-        keras.layers.GlobalAveragePooling2D()(x),
-    ]
-    model = keras.Model(inputs, outputs)
-    for weight in model.trainable_variables:
-        weight.assign(rng.normal(size=weight.shape))
-    images = tf.constant(rng.normal(size=(2, 6, 6, 4)), "float32")
-
-    def gradients(parts, run=tf.function):
-        @run
-        def step():
-            with tf.GradientTape() as tape:
-                tape.watch(images)
-                found = model(images, training=True)
-                loss = tf.add_n([tf.reduce_sum(found[part] ** 2) for part in parts])
-            weights = [v.value for v in model.trainable_variables[:2]]  # of batch norm
-            return tape.gradient(loss, [images, *weights])
-
-        return [np.asarray(gradient) for gradient in step()]
-
-    together = gradients([0, 1, 2])
-    # Without a graph nothing is computed again.
-    expected = gradients([0, 1, 2], run=lambda step: step)
-    separate = [gradients([part]) for part in range(3)]
-    for all_of_it, other, parts in zip(
-        together, expected, zip(*separate, strict=True), strict=True
-    ):
-        scale = np.abs(other).max()
-        np.testing.assert_allclose(all_of_it, other, rtol=1e-5, atol=1e-5 * scale)
-        np.testing.assert_allclose(all_of_it, sum(parts), rtol=1e-5, atol=1e-5 * scale)
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, True),
+        ({"padded": True}, True),
+        ({"recompute": False}, False),
+        ({"activation": "tanh"}, False),
+        # What something else reads is kept, and its gradient must not be added up in two parts.
+        ({"also_reads": "activation"}, False),
+        ({"also_reads": "norm"}, False),
+        ({"calls": 2}, False),
+    ],
+    ids=lambda value: str(value),
+)
+def test_only_what_a_convolution_alone_reads_is_computed_again(change, found):
+    options = {
+        "recompute": True,
+        "activation": "relu",
+        "padded": False,
+        "also_reads": "",
+        "calls": 1,
+    }
+    options |= change
+    norm = BatchNormalization()
+    x = {"norm": norm(keras.Input((6, 6, 4)))}
+    x["activation"] = keras.layers.Activation(options["activation"])(x["norm"])
+    images = (
+        keras.layers.ZeroPadding2D(1)(x["activation"]) if options["padded"] else x["activation"]
+    )
+    convolution = Conv2D(4, 1, recompute=options["recompute"])
+    for _ in range(options["calls"]):
+        convolution(images)
+    if options["also_reads"]:
+        keras.layers.GlobalAveragePooling2D()(x[options["also_reads"]])
+    assert norm_computed_again(convolution) is (norm if found else None)
+    assert norm_computed_again(norm) is None
 
 
 def test_frozen_statistics_are_not_computed_again():

@@ -71,36 +71,21 @@ def _kept(model, size: int, on_gpu: bool) -> list[tuple[int, ...]]:
     """List the shapes that the backward pass keeps of an image of a size, which the model takes."""
     import keras
 
+    from resnet_keras.layers import norm_computed_again
+
     sums = [layer for layer in model.layers if layer.name.endswith("_add")]
     summed = {id(tensor) for layer in sums for tensor in layer.input if on_gpu}
 
-    again = _computed_again(model)
+    again = [norm_computed_again(layer) for layer in model.layers]
 
     def kept(layer):
         left_out = layer.name.endswith("_bn") and id(layer.output) in summed
-        return layer.name.endswith(_KEPT) and not left_out and layer.name not in again
+        return layer.name.endswith(_KEPT) and not left_out and layer not in again
 
     images = keras.KerasTensor((1, size, size, model.input.shape[-1]), model.input.dtype)
     layers = [layer.output for layer in model.layers if kept(layer)]
     outputs = keras.Model(model.input, layers).compute_output_spec(images)
     return [output.shape for output in outputs]
-
-
-def _computed_again(model) -> set[str]:
-    """Name the batch norms that `layers.Conv2D` computes again, and nothing else reads."""
-    import keras
-
-    from resnet_keras.internals.keras import producer, readers
-
-    names = set()
-    for convolution in model.layers:
-        if getattr(convolution, "recompute", False):
-            layer = producer(convolution.input)
-            while isinstance(layer, keras.layers.Activation | keras.layers.ZeroPadding2D):
-                layer = producer(layer.input) if readers(layer) == 1 else None
-            if isinstance(layer, keras.layers.BatchNormalization):
-                names.add(layer.name)
-    return names
 
 
 def require(need: Need, recipe: Recipe, replicas: int = 1) -> None:
