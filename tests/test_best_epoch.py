@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -13,9 +14,11 @@ from resnet_keras.data.splits import ArraySplit
 from resnet_keras.errors import InputError
 from resnet_keras.training import _reason, _warn_of_imbalance
 from resnet_keras.training.best_epoch import BestEpoch
-from resnet_keras.training.fitting import Fitted
+from resnet_keras.training.building import compiled
+from resnet_keras.training.fitting import Fitted, fit
 from resnet_keras.training.job import Job
-from resnet_keras.training.watch import Position
+from resnet_keras.training.replicas import Replicas
+from resnet_keras.training.watch import BEST, Position, state
 
 
 def recipe(tmp_path, **columns):
@@ -85,6 +88,21 @@ def test_patience_counts_the_epochs_since_the_best():
         position = Position(4, 1, 1, 5, rows[:4])
         BestEpoch(position, [], keep=False, patience=patience, averages=False, saved=saved)
         assert position.stopped is stopped
+
+
+def test_a_run_that_ended_with_its_last_step_keeps_its_best_epoch(tmp_path):
+    """It was killed after its last backup: no epoch is left to train."""
+    images = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
+    split = ArraySplit(labels=tuple("0123"), channels=1, arrays=images)
+    ours = recipe(tmp_path, epochs=2, batch_size=4)
+    model, metrics = compiled(ours, split, "float32", 1, fresh=True)
+    best = {f"{BEST}{n}": np.full(v.shape, 0.5) for n, v in state(model, metrics).items()}
+    rows = [{"epoch": 1, "val_accuracy": 0.5}, {"epoch": 2, "val_accuracy": 0.25}]
+    saved = Saved(2, best, {"rows": rows, "best": {"epoch": 1, "score": [0.5, -1]}})
+    job = Job(ours, tmp_path, Replicas(nullcontext), "float32", split, split, split, None)
+    fitted = fit(job, model, metrics, saved)
+    assert (fitted.epoch, fitted.rows) == (1, rows)
+    assert all((weight == 0.5).all() for weight in model.get_weights())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from resnet_keras import SGD, Recipe
@@ -95,6 +96,18 @@ def test_int8_in_mind_the_layers_round_as_int8_does(quantize):
     model, _ = building.compiled(recipe, Images, "float32", replicas=1, fresh=False)
     rounding = [layer for layer in model.layers if isinstance(layer, Int8Conv2D | Int8Dense)]
     assert len(rounding) == (20 if quantize else 0)  # 19 convolutions and the head
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_a_loss_weighs_the_classes_as_the_recipe_asks(loss):
+    class Unequal(Images):
+        counts = np.array([1, 2, 3])
+
+    for asked, expected in (("none", None), ("balanced", (2.0, 1.0, 2 / 3))):  # 6 / (3 x count)
+        recipe = dataclasses.replace(RECIPE, loss=loss, class_weights=asked)
+        made = building.loss(recipe, Unequal)
+        assert made.sigmoid == (loss == "sigmoid")
+        assert made.class_weights == (expected and pytest.approx(expected))
 
 
 def test_averages_are_of_weights_and_statistics():

@@ -195,12 +195,16 @@ def test_jax_has_a_batch_in_parts_that_the_processes_read(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", jax)
     monkeypatch.setattr("keras.distribution.list_devices", lambda: devices)
     monkeypatch.setattr("keras.distribution.DataParallel", parallel)
-    monkeypatch.setattr("tensorflow.config.set_visible_devices", lambda devices, kind: None)
+    monkeypatch.setattr(
+        "tensorflow.config.set_visible_devices",
+        lambda visible, kind: asked.update(of_tensorflow=(visible, kind)),
+    )
     recipe = Recipe(model="resnet20_cifar", dataset="digits", batch_size=6, replicas=3)
     replicas = _jax(recipe, hosts=1)
     # Each process opens its own part; Keras' sharding would take a part of that part.
     assert asked == {
-        "jax_num_cpu_devices": 3, "devices": devices[:3], "auto_shard_dataset": False
+        "jax_num_cpu_devices": 3, "devices": devices[:3], "auto_shard_dataset": False,
+        "of_tensorflow": ([], "GPU"),
     }  # fmt: skip
     assert (replicas.count, replicas.process, replicas.processes) == (3, 1, 1)
     with pytest.raises(InputError, match="this run has 4 devices. Received: replicas=5"):

@@ -444,3 +444,15 @@ def test_jax_computes_the_same(run_python):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert " 9 passed" in done.stdout and "skipped" not in done.stdout
+
+
+def test_products_are_for_cpus(monkeypatch):
+    import tensorflow as tf
+
+    layer = Conv2D(4, 1, dtype="mixed_bfloat16")
+    layer.build((None, 7, 7, 4))
+    images = tf.zeros((2, 7, 7, 4))
+    assert layer._products(images) == (False, True)
+    present = {"GPU": ["a GPU"]}
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: present[kind])
+    assert layer._products(images) == (False, False)

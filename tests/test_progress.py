@@ -7,11 +7,16 @@ import re
 import struct
 import termios
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
+from resnet_keras import Recipe
+from resnet_keras.data import Waiting
+from resnet_keras.training.fitting import _shown
 from resnet_keras.training.progress import ProgressBar
-from resnet_keras.training.watch import Position
+from resnet_keras.training.watch import LogWriter, Position, Profiler
 
 LOGS = {"accuracy": 0.5, "loss": 0.0001234}
 VALIDATED = LOGS | {"val_accuracy": 0.25, "val_loss": 1.5}
@@ -123,3 +128,19 @@ def test_the_time_left_is_at_the_speed_so_far():
     bar.on_epoch_end(2, {})
     minutes, seconds = re.search(r", (\d+):(\d\d) left", bar.stream.getvalue()).groups()
     assert 3889 * 0.02 - 1 <= 60 * int(minutes) + int(seconds) < 3889 * 0.2
+
+
+def test_a_run_shows_how_long_it_waits_for_its_micro_batches(tmp_path):
+    recipe = Recipe(
+        model="resnet20_cifar", dataset="digits", batch_size=12, accumulate=3, logger="none"
+    )
+    waiting = Waiting()
+    waiting.seconds = 2.5
+    with ExitStack() as stack:
+        position = Position(0, 3, 4, 7, [])
+        shown = _shown(recipe, position, tmp_path, waiting, stack)
+        (bar,) = (each for each in shown if isinstance(each, ProgressBar))
+        assert (bar.batch_size, bar.waited(), bar.position) == (4, 2.5, position)
+        quiet = _shown(replace(recipe, verbose=False), position, tmp_path, waiting, stack)
+    assert not any(isinstance(each, ProgressBar) for each in quiet)
+    assert [type(each) for each in quiet] == [LogWriter, Profiler]

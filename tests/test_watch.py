@@ -1,5 +1,6 @@
 """The callbacks of a run: where it stands, and what a backup must have."""
 
+import signal
 import time
 from contextlib import nullcontext
 
@@ -116,6 +117,19 @@ def test_backups_are_made_by_time_or_by_steps(every, saved, tmp_path):
     seen = Steps(tmp_path)
     fit(model, [counter, backups, seen], X)
     assert seen.found[:3] == saved and newest_step(tmp_path) == 4  # the end is always saved
+
+
+def test_a_signal_says_what_is_finished_first(tmp_path, capfd):
+    model, (_, backups) = model_and_backups(SGD(0.1), tmp_path)
+    backups.set_model(model)
+    for event, finished in (
+        (lambda: None, "step"), (backups.on_test_begin, "validation"), (backups.on_test_end, "step")
+    ):  # fmt: skip
+        event()
+        backups.signal = 0
+        backups.on_signal(signal.SIGTERM, None)
+        assert capfd.readouterr().err == f"\nSIGTERM: saving after this {finished}\n"
+        assert backups.signal == signal.SIGTERM
 
 
 def test_a_loss_that_is_lost_stops_the_run(tmp_path):
