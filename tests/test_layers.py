@@ -363,6 +363,9 @@ def test_the_function_for_jax_and_its_gradients_are_those_of_the_paper():
     half = [arguments[0].astype("bfloat16"), *arguments[1:]]
     kinds = [each.dtype for each in jax.jit(outputs)(*half)]
     assert kinds == ["bfloat16", "float32", "float32"]
+    # It computes in the type of gamma.
+    kinds = [each.dtype for each in outputs(*(each.astype("float16") for each in arguments))]
+    assert kinds == ["float16"] * 3
     loss = jax.jit(lambda x: outputs(x, *half[1:])[0].sum().astype("float32"))
     upstream = jax.grad(loss)(half[0])
     assert upstream.dtype == "bfloat16"
@@ -446,13 +449,16 @@ def test_jax_computes_the_same(run_python):
     assert " 9 passed" in done.stdout and "skipped" not in done.stdout
 
 
-def test_products_are_for_cpus(monkeypatch):
+def test_products_are_for_cpus_on_tensorflow(monkeypatch):
     import tensorflow as tf
 
     layer = Conv2D(4, 1, dtype="mixed_bfloat16")
     layer.build((None, 7, 7, 4))
     images = tf.zeros((2, 7, 7, 4))
     assert layer._products(images) == (False, True)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("keras.backend.backend", lambda: "jax")
+        assert layer._products(images) == (False, False)
     present = {"GPU": ["a GPU"]}
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: present[kind])
     assert layer._products(images) == (False, False)
