@@ -17,6 +17,7 @@ from resnet_keras.losses import (
     CrossEntropy,
     DecisionAccuracy,
     Distillation,
+    _right_decisions,
     balanced_weights,
     positive_weights,
 )
@@ -262,5 +263,15 @@ def test_accuracy_of_decisions():
     assert float(metric.result()) == 0.5
     metric.update_state(labels[1:], logits[1:])
     assert float(metric.result()) == 0.75 and metric.name == "accuracy"
+    # Also where Keras' default is a half, which cannot hold 2,047 of 2,049.
+    floatx = keras.config.floatx()
+    try:
+        keras.config.set_floatx("float16")
+        right = np.ones((1, 2049), "float32")
+        right[0, :2] = -1
+        share = _right_decisions(np.ones((1, 2049), "float32"), right)
+    finally:
+        keras.config.set_floatx(floatx)
+    assert float(share[0]) == pytest.approx(2047 / 2049, rel=1e-6)
     again = DecisionAccuracy.from_config(DecisionAccuracy(name="right").get_config())
     assert again.name == "right"
