@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 import keras
@@ -20,6 +21,7 @@ from resnet_keras.errors import InputError
 from resnet_keras.evaluation import (
     batches,
     evaluate,
+    image_files,
     load_predictions,
     measures,
     open_split_for,
@@ -298,6 +300,36 @@ def test_photographs_are_prepared_as_evaluation_prepares_them_a_batch_at_a_time(
         {"label": str(second), "score": pytest.approx(colours[second], rel=1e-6)},
     ]
     assert answers[0]["predictions"] == answers[-1]["predictions"]
+
+
+def test_files_are_read_ahead_in_order_but_not_all_at_once(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    begun = []
+
+    def work(path):
+        begun.append(path)
+        if path.name == "4":
+            raise FileNotFoundError(path)
+        return np.array(int(path.name))
+
+    files = [Path(str(number)) for number in range(20)]
+    found = image_files._ahead(work, files)
+    file, result = next(found)
+    assert (file, result()) == (files[0], 0)
+    time.sleep(0.1)
+    assert len(begun) == 6  # two for each core
+    for file, result in found:
+        if file.name == "4":
+            with pytest.raises(FileNotFoundError):
+                result()
+        else:
+            assert result() == int(file.name)
+    assert file == files[-1] and sorted(begun) == sorted(files)
+    begun.clear()
+    found = image_files._ahead(work, files)
+    next(found)
+    found.close()  # nobody wants the others
+    assert len(begun) <= 6
 
 
 def test_of_equal_scores_the_first_class_leads_in_predictions(folder, tmp_path):

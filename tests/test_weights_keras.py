@@ -175,6 +175,16 @@ def test_names_of_the_original_caffe_release(tmp_path, suffix):
         load_weights(model, tmp_path / "unpadded.keras")
 
 
+def test_a_deeper_network_of_keras_hub_is_refused(tmp_path):
+    write_preset(tmp_path / "preset", keras_hub_backbone("basic"), "basic_block")  # 2 blocks, and 1
+    spec = replace(few("resnet50"), block="basic", depths=(1, 1), widths=(16, 32))
+    model = ResNet(spec, include_top=False)
+    before = model.get_weights()
+    with pytest.raises(InputError, match="has 'stack0_block1_1_bn/gamma', which .* no place"):
+        load_weights(model, tmp_path / "preset" / "model.weights.h5")
+    assert all(map(np.array_equal, model.get_weights(), before))
+
+
 @pytest.mark.parametrize("kind", ["basic", "bottleneck", "bottleneck_vd"])
 def test_presets_of_keras_hub(tmp_path, kind):
     backbone = keras_hub_backbone(kind)

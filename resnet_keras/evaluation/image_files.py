@@ -1,12 +1,17 @@
 """The most likely classes of image files."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import tensorflow as tf
 
 from resnet_keras import data
 from resnet_keras.console import say
@@ -23,6 +28,7 @@ from resnet_keras.model_files import (
     require_scores,
     warn_of_missing_metadata,
 )
+from resnet_keras.preprocessing import Preprocessing
 from resnet_keras.weights import model_file_of
 
 T = TypeVar("T")
@@ -118,9 +124,14 @@ def _readable(
     Raises:
         InputError: a file cannot be read, and is not left out.
     """
-    for file in files:
+    prepared = _preparation(model_file.metadata.preprocessing, model_file.channels)
+
+    def read(file: Path) -> np.ndarray:
+        return prepared(tidy_file(file)).numpy()
+
+    for file, result in _ahead(read, files):
         try:
-            encoded = tidy_file(file)
+            image = result()
         except (FileNotFoundError, UnreadableError) as error:
             gone = isinstance(error, FileNotFoundError)
             if bad is not None:
@@ -132,8 +143,46 @@ def _readable(
                 f"not a readable image: {error}. Fix or remove it, or leave out such files with "
                 f"--skip-bad. Received: {file}"
             ) from None
-        image = data.decode(encoded, model_file.channels)
-        yield file, data.evaluation_image(image, model_file.metadata.preprocessing).numpy()
+        yield file, image
+
+
+@functools.cache
+def _preparation(preprocessing: Preprocessing, channels: int) -> Callable[[bytes], Any]:
+    """Decode and resize the bytes of an image, as one graph, as the images of a split."""
+
+    def prepared(encoded: tf.Tensor) -> tf.Tensor:
+        return data.evaluation_image(data.decode(encoded, channels), preprocessing)
+
+    return tf.function(prepared, input_signature=[tf.TensorSpec((), tf.string)])
+
+
+def _ahead(
+    work: Callable[[Path], np.ndarray], files: Iterable[Path]
+) -> Iterator[tuple[Path, Callable[[], np.ndarray]]]:
+    """Do some work for each file, on all cores and ahead of what is asked for.
+
+    Args:
+        work: takes a file.
+        files: in their order.
+
+    Yields:
+        Each file, and a function that waits for its result, or raises what its work has raised.
+    """
+    workers = os.cpu_count() or 1
+    files, begun = iter(files), deque[tuple[Path, Future[np.ndarray]]]()
+    # Around the threads, which change the filters of warnings: they are the process's.
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                # Few: one image of a camera may take 100 MiB while it is read.
+                for file in islice(files, 2 * workers - len(begun)):
+                    begun.append((file, pool.submit(work, file)))
+                if not begun:
+                    return
+                file, result = begun.popleft()
+                yield file, result.result
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _batches(images: Iterable[T], most: int) -> Iterator[list[T]]:
