@@ -6,11 +6,10 @@ import pytest
 from slopes import slopes
 
 from resnet_keras.devices import cpu_flags
-from resnet_keras.layers import (
-    BatchNormalization,
-    Conv2D,
+from resnet_keras.layers import BatchNormalization, Conv2D
+from resnet_keras.layers.batch_norm import _jax_batch_norm
+from resnet_keras.layers.convolution import (
     _images_gradient,
-    _jax_batch_norm,
     _kernel_gradient,
     _lacks_avx512,
     _large_beside,

@@ -190,8 +190,7 @@ def too_much_for_a_graph():
 
 TOO_MUCH_FOR_JAX = """
 import jax.numpy as jnp
-from resnet_keras.training import memory, prepared, trained
-from resnet_keras.training.replicas import Replicas
+from resnet_keras.training import memory
 
 try:
     jnp.zeros(2**55, "uint8").block_until_ready()

@@ -6,12 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_keras.layers import (
-    BatchNormalization,
-    Conv2D,
-    _steps_from_batch_norm,
-    norm_computed_again,
-)
+from resnet_keras.layers import BatchNormalization, Conv2D, norm_computed_again
+from resnet_keras.layers.recompute import steps_from_batch_norm
 from resnet_keras.model_files.keras import plain
 from resnet_keras.models import freeze
 from resnet_keras.recipe import Recipe
@@ -166,7 +162,7 @@ def test_only_a_trainings_batch_norm_in_a_graph_is_computed_again():
     import tensorflow as tf
 
     numbers = tf.ones(3)
-    assert _steps_from_batch_norm(tf.nn.relu(numbers)) == []  # in no graph
+    assert steps_from_batch_norm(tf.nn.relu(numbers)) == []  # in no graph
     for training, layout in ((True, "NHWC"), (False, "NHWC"), (True, "NCHW")):
         with tf.Graph().as_default():
             norm = tf.raw_ops.FusedBatchNormV3(
@@ -176,8 +172,8 @@ def test_only_a_trainings_batch_norm_in_a_graph_is_computed_again():
             relu = tf.nn.relu(norm.y)
             padded = tf.pad(relu, [(0, 0), (1, 1), (1, 1), (0, 0)])
             expected = [norm.y.op, relu.op, padded.op] if training and layout == "NHWC" else []
-            assert _steps_from_batch_norm(padded) == expected
-            assert _steps_from_batch_norm(padded + 1.0) == []
+            assert steps_from_batch_norm(padded) == expected
+            assert steps_from_batch_norm(padded + 1.0) == []
 
 
 @pytest.mark.parametrize("save_memory", [True, False])
