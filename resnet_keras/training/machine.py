@@ -3,7 +3,7 @@
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,19 +39,19 @@ def choose_precision(asked: str = "auto") -> tuple[str, str]:
     Returns:
         The policy, and the reason in one line.
     """
-    return _precision(asked, kinds(), _bfloat16_units())
+    return _precision(asked, kinds(), _onednn() and _faster_in_bfloat16(cpu_flags()))
 
 
 def _precision(asked: str, kinds: set[str], bfloat16: bool) -> tuple[str, str]:
-    """Choose the dtype policy for kinds of devices, and for a CPU with or without bfloat16."""
+    """Choose the dtype policy for kinds of devices, and for a CPU faster in bfloat16 or not."""
     if "TPU" in kinds:
         automatic = "mixed_bfloat16", "a TPU"
     elif "GPU" in kinds:
         automatic = "mixed_float16", "a GPU"
     elif bfloat16:
-        automatic = "mixed_bfloat16", "a CPU with bfloat16 units"
+        automatic = "mixed_bfloat16", "a CPU that is faster in bfloat16"
     else:
-        automatic = "float32", "a CPU without bfloat16 units"
+        automatic = "float32", "a CPU that is not faster in bfloat16"
     if asked == "auto":
         return automatic
     if asked == "mixed_float16" and not kinds & {"TPU", "GPU"}:
@@ -98,6 +98,18 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _bfloat16_units() -> bool:
-    """Tell whether the processor multiplies bfloat16 (AVX-512 BF16 or AMX), as Linux knows."""
-    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
+def _onednn() -> bool:
+    """Tell whether Keras computes with oneDNN: XLA and Eigen do not use a CPU's bfloat16 units."""
+    import keras
+
+    off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
+    return keras.backend.backend() == "tensorflow" and not off
+
+
+def _faster_in_bfloat16(flags: Collection[str]) -> bool:
+    """Tell from a processor's flags whether oneDNN trains faster in bfloat16 than in float32 on it.
+
+    With AMX it does. With AVX-512 BF16 alone on AMD's: on Intel's, where AMX may be hidden by a
+    virtual machine, training takes 1.6 times as long as in float32 (docs/performance.md).
+    """
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and "GenuineIntel" not in flags)
