@@ -39,7 +39,7 @@ def choose_precision(asked: str = "auto") -> tuple[str, str]:
     Returns:
         The policy, and the reason in one line.
     """
-    return _precision(asked, kinds(), _onednn() and _faster_in_bfloat16(cpu_flags()))
+    return _precision(asked, kinds(), _faster_in_bfloat16(cpu_flags(), _library()))
 
 
 def _precision(asked: str, kinds: set[str], bfloat16: bool) -> tuple[str, str]:
@@ -98,18 +98,24 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _onednn() -> bool:
-    """Tell whether Keras computes with oneDNN: XLA and Eigen do not use a CPU's bfloat16 units."""
+def _library() -> str:
+    """Name the library that Keras' backend computes convolutions with on a CPU."""
     import keras
 
+    if keras.backend.backend() == "jax":
+        return "XLA"
     off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
-    return keras.backend.backend() == "tensorflow" and not off
+    return "Eigen" if off else "oneDNN"
 
 
-def _faster_in_bfloat16(flags: Collection[str]) -> bool:
-    """Tell from a processor's flags whether oneDNN trains faster in bfloat16 than in float32 on it.
+def _faster_in_bfloat16(flags: Collection[str], library: str) -> bool:
+    """Tell from a processor's flags whether it trains faster in bfloat16 than in float32.
 
-    With AMX it does. With AVX-512 BF16 alone on AMD's: on Intel's, where AMX may be hidden by a
-    virtual machine, training takes 1.6 times as long as in float32 (docs/performance.md).
+    Eigen takes 12 times as long. oneDNN is faster with AMX, and with AVX-512 BF16 alone on AMD's;
+    on Intel's, where a virtual machine may hide AMX, it takes 1.6 times as long. XLA is up to 9 %
+    faster even there (docs/performance.md).
     """
-    return "amx_bf16" in flags or ("avx512_bf16" in flags and "GenuineIntel" not in flags)
+    if library == "Eigen":
+        return False
+    units = "avx512_bf16" in flags and (library == "XLA" or "GenuineIntel" not in flags)
+    return units or "amx_bf16" in flags
