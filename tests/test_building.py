@@ -1,11 +1,14 @@
 """What a recipe builds is what its columns say."""
 
+import contextlib
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
 from resnet_keras import SGD, Recipe
+from resnet_keras.errors import InputError
 from resnet_keras.losses import CrossEntropy
 from resnet_keras.optimizers import OPTIMIZERS, Averaging
 from resnet_keras.quantize import Int8Conv2D, Int8Dense
@@ -116,3 +119,55 @@ def test_averages_are_of_weights_and_statistics():
     floats = [*model.trainable_variables, *model.non_trainable_variables]
     floats = [v for v in floats if "float" in v.dtype]
     assert [tuple(v.shape) for v in averages] == [tuple(v.shape) for v in floats]
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("tensorflow", (True, 2)), ("jax", (False, 1))])
+def test_on_jax_each_replica_has_the_statistics_of_the_whole_batch(monkeypatch, backend, expected):
+    """There a batch is one array; elsewhere its parts must be put together."""
+    asked = {}
+
+    def build(name, **arguments):
+        asked.update(arguments)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("resnet_keras.models.build", build)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    recipe = dataclasses.replace(RECIPE, sync_batch_norm=True)
+    with pytest.raises(InputError, match="^seen$"):
+        building.network(recipe, channels=1, classes=10, replicas=2)
+    norm = asked["norm"].keywords
+    assert (norm["synchronized"], norm["replicas"]) == expected
+
+
+class Averaged:
+    """A model on JAX, whose step takes and gives states, and its optimizer."""
+
+    non_trainable_variables = ("mean", "variance")
+
+    def __init__(self):
+        self.optimizer, self.asked, self.announced = self, None, False
+
+    @contextlib.contextmanager
+    def averaging_statelessly(self):
+        self.announced = True
+        yield
+        self.announced = False
+
+    def train_step(self, state, data):
+        assert self.announced and (state, data) == (("t0", "n0", "o0", "m0"), "images")
+        return "logs", ("t1", ["m", "v"], "o1", "m1")
+
+    def average_statelessly(self, before, after, values):
+        assert not self.announced
+        self.asked = before, after, values
+        return "averaged"
+
+
+def test_on_jax_a_step_is_followed_by_the_averages_of_the_statistics(monkeypatch):
+    model = Averaged()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    building.average_statistics_on_jax(model)
+    answer = model.train_step(("t0", "n0", "o0", "m0"), "images")
+    assert answer == ("logs", ("t1", ["m", "v"], "averaged", "m1"))
+    mean, variance = model.non_trainable_variables
+    assert model.asked == ("o0", "o1", {id(mean): "m", id(variance): "v"})
