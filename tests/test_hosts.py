@@ -165,7 +165,9 @@ GOOD = dict(zip(HOSTS, ("10.0.0.1:1234", "2", "0"), strict=True))
      ({HOSTS[2]: None}, "missing: KERAS_DISTRIBUTION_PROCESS_ID"),
      ({HOSTS[1]: "two"}, "integers"), ({HOSTS[2]: "2"}, "must be 0 to"),
      ({HOSTS[0]: "10.0.0.1"}, "HOST:PORT"), ({HOSTS[0]: "a:1,b:1,c:1"}, "or 2 addresses"),
-     ({}, "KERAS_BACKEND=jax")],
+     ({HOSTS[0]: "[::1]"}, "HOST:PORT"), ({HOSTS[0]: "10.0.0.1:"}, "HOST:PORT"),
+     # Right ones, of both kinds; TensorFlow, on which the tests run, cannot use them.
+     ({}, "KERAS_BACKEND=jax"), ({HOSTS[0]: "[fe80::1]:80"}, "KERAS_BACKEND=jax")],
 )  # fmt: skip
 def test_contradicting_variables_are_refused(monkeypatch, change, words):
     for name, value in (GOOD | change).items():
