@@ -179,6 +179,7 @@ def test_bgr_and_strides_by_options(peer, tmp_path):
         "RGB (--bgr)", "mean 123.675 116.28 103.53 (--mean)", "std 58.395 57.12 57.375 (--std)",
         "stride in the 3x3 (--stride-in-1x1)", "no dilation (--dilation)",
         "max pool behind the stem, no anti-aliasing, batch norm epsilon 1e-5",
+        "ReLU, stem of stride 2, stages of the usual strides, average of the last map",
     )  # fmt: skip
 
 

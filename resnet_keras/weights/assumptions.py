@@ -33,6 +33,10 @@ def assumptions(
         found.append(f"images of {height} x {width} pixels")
     if checkpoint.told.normalised is None:
         found += _of_images(layers, checkpoint, skipped, given)
+    head = layers.get("predictions", {}).get("config")
+    if head and head["activation"] != "linear" and checkpoint.told.activation in (None, "linear"):
+        if head["units"] == 1 or checkpoint.told.activation == "linear":
+            found.append(f"{head['activation']} behind the last layer, which has none in the file")
     if not checkpoint.told.whole and not checkpoint.naming.whole:
         found += _of_layers(layers, checkpoint, skipped)
     return tuple(found)
@@ -91,3 +95,7 @@ def _of_layers(
         yield "every second pixel in the shortcut"
     pool = "max pool" if "pool1_pool" in layers else "no max pool"
     yield f"{pool} behind the stem, no anti-aliasing, batch norm epsilon 1e-5"
+    stem = layers.get("conv1_conv", layers.get("conv1_1_conv", {})).get("config", {})
+    strides = f"stem of stride {stem.get('strides', (1,))[0]}, stages of the usual strides"
+    average = ", average of the last map" if "predictions" in layers else ""
+    yield f"ReLU, {strides}{average}"

@@ -223,10 +223,9 @@ def _network(
         if statistics[field] is None and theirs is not None:
             known = len(theirs) == channels
             statistics[field] = theirs if known else for_channels(theirs, channels)
-    linear = told.activation in (None, "linear")
     head = Head(False)
     if last and not draws:
-        head = Head(True, last[-1], "softmax" if linear else told.activation)
+        head = Head(True, last[-1], _activation(told.activation, last[-1]))
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -243,6 +242,14 @@ def _network(
         return network
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _activation(told: str | None, classes: int) -> str:
+    """What follows the last layer: what the file shows, or what makes probabilities of logits."""
+    if told not in (None, "linear"):
+        return told
+    # A softmax of one number is 1. What a file shows to be linear is a regression, if it is one.
+    return "softmax" if classes > 1 else told or "sigmoid"
 
 
 def _metadata(network: keras.Model, checkpoint: Checkpoint, source: Path) -> Metadata:

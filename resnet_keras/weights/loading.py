@@ -18,6 +18,7 @@ from resnet_keras.specs import SPECS
 from resnet_keras.weights.assumptions import assumptions
 from resnet_keras.weights.formats import read
 from resnet_keras.weights.names import STEMS, Checkpoint, keras_layers, recognise
+from resnet_keras.weights.names.heads import is_factor
 from resnet_keras.weights.names.reading import Reading
 
 _FLOATS = tuple(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
@@ -193,7 +194,8 @@ def _require_numbers(checkpoint: Checkpoint, key: str, variable: str) -> None:
         InputError: a value that is NaN or infinite, or a variance below 0.
     """
     value = checkpoint.arrays[key]
-    wrong = ~np.isfinite(value)
+    with np.errstate(over="ignore"):  # of float64
+        wrong = ~np.isfinite(value.astype(np.float32, copy=False))
     if variable == "moving_variance":
         wrong |= value < 0
     if wrong.any():
@@ -308,7 +310,9 @@ def _leftover(
                 or naming.beside(key)
             )
         else:
-            fits = naming.beside(key) or (not naming.inside(key) and array.size <= 1)
+            number = array.size <= 1
+            fits = naming.beside(key) or (not naming.inside(key) and number)
+            fits = fits and not (number and is_factor(key))
         if not fits:
             leave = not headless and not naming.inside(key)
             hint = " (backbone_only=True, or --backbone-only, leaves heads out)" if leave else ""

@@ -50,7 +50,7 @@ def refuse_beginning(path: str, head: bytes) -> None:
     what = next((what for start, what in _BEGINNINGS.items() if head.startswith(start)), None)
     what = what or next((w for start, w in _TEXTS.items() if text.startswith(start)), None)
     name = os.path.basename(path)
-    if what is None and (shard := _SHARD.search(name)):
+    if what is None and (shard := _SHARD.search(name)) and int(shard[1]) > 1:
         what = f"is one of {int(shard[1])} shards: give a file that holds them all"
     if what is None and head[257:262] == b"ustar":
         what = f"is a tar archive: {_UNPACK}"

@@ -32,8 +32,12 @@ def read(path: str, key: str | None = None) -> Found:
     """
     root = read_pth(path)
     found = state_dict(root, os.path.getsize(path), key)
-    meta = root.get("meta") if isinstance(root, dict) else None
-    facts = {"meta": meta} if isinstance(meta, dict) else {}
+    entries = root if isinstance(root, dict) else {}
+    facts = {
+        name: entries[name]
+        for name, kind in (("meta", dict), ("arch", str))
+        if isinstance(entries.get(name), kind)
+    }
     return Found(found.arrays, others=found.others, facts=facts)
 
 

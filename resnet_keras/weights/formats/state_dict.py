@@ -1,5 +1,6 @@
 """Find the state dict in what a training script saved around it."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ _WRAPPERS = (
 
 # What training scripts put beside it, which may hold tensors, too.
 _BESIDE = ("optim", "scheduler", "lr_sched", "scaler", "callbacks", "loops", "rng", "meta", "hyper")
+
+# Modules within a network that are sharded, computed again, or compiled.
+_WRAPPED = re.compile(r"(?<![^.])_(fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)\.")
 
 _MOST_LEVELS = 5
 
@@ -57,7 +61,10 @@ def state_dict(root: object, size: int, key: str | None = None) -> StateDict:
         if not any(f"{path}.".startswith(f"{key}.") for path in found):
             raise Refused(f"has no tensors at key {key!r}. Received: {_listed(found)}")
     # Beside a network there may be a loss with a buffer, or the state of random numbers.
-    networks = {path: d for path, d in found.items() if _has_kernels(d)} or found
+    # A single one may be an example image.
+    kernels = {path: _kernels(d) for path, d in found.items()}
+    least = min(2, max(kernels.values(), default=0))
+    networks = {path: d for path, d in found.items() if kernels[path] >= max(1, least)} or found
     if not networks:
         raise Refused(f"has no state dict in it. Received: a {type(root).__name__}")
     path = _chosen(list(networks))
@@ -66,13 +73,23 @@ def state_dict(root: object, size: int, key: str | None = None) -> StateDict:
             f"has several state dicts: choose one by `key`. Received: {_listed(networks)}"
         )
     others = tuple(p for p in networks if networks[p] is not networks[path])
-    tensors = {k: v for k, v in networks[path].items() if isinstance(v, Tensor | Array)}
+    tensors = {
+        k: v
+        for entries in (networks[path], _head_beside(path, found, networks))
+        for k, v in entries.items()
+        if isinstance(v, Tensor | Array)
+    }
     copied = sum(len(v.data) for v in tensors.values() if isinstance(v, Array))
     if copied > _MOST_CLAIMED * size:
         raise Refused(
             f"has arrays that together are larger than it. Received: {copied} of {size} bytes"
         )
-    return StateDict({str(k): v.array() for k, v in tensors.items()}, others)
+    return StateDict({_plain(str(k)): v.array() for k, v in tensors.items()}, others)
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without what PyTorch puts before the modules that it has wrapped."""
+    return _WRAPPED.sub("", name)
 
 
 def _dicts(node: object, path: str, seen: set[int], levels: int) -> Iterator[tuple[str, dict]]:
@@ -87,8 +104,33 @@ def _dicts(node: object, path: str, seen: set[int], levels: int) -> Iterator[tup
             yield from _dicts(child, f"{path}.{name}" if path else name, seen, levels - 1)
 
 
-def _has_kernels(tensors: dict) -> bool:
-    return any(isinstance(v, Tensor | Array) and len(v.shape) == 4 for v in tensors.values())
+def _kernels(tensors: dict) -> int:
+    """How many kernels of convolutions there are."""
+    return sum(isinstance(v, Tensor | Array) and len(v.shape) == 4 for v in tensors.values())
+
+
+def _head_beside(path: str, found: dict[str, dict], networks: dict[str, dict]) -> dict[str, object]:
+    """The linear layers in the entries beside the one of a backbone, `{"backbone": .., "fc": ..}`.
+
+    Their tensors, by the name of the entry and their own.
+    """
+    parent, _, own = path.rpartition(".")
+    beside = {
+        name: entries
+        for place, entries in found.items()
+        for above, _, name in [place.rpartition(".")]
+        if own and name and above == parent and place not in networks
+    }
+    return {
+        f"{name}.{key}": value
+        for name, entries in beside.items()
+        if any(str(k).endswith("weight") and len(v.shape) == 2 for k, v in _tensors(entries))
+        for key, value in entries.items()
+    }
+
+
+def _tensors(entries: dict) -> list[tuple[object, Tensor | Array]]:
+    return [(k, v) for k, v in entries.items() if isinstance(v, Tensor | Array)]
 
 
 def _chosen(paths: list[str]) -> str | None:

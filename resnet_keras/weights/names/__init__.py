@@ -183,6 +183,12 @@ def recognise(contents: Contents, reading: Reading | None = None) -> Checkpoint:
             checkpoint = Checkpoint(
                 contents.path, arrays, naming, contents.published, filled, contents.others, told
             )
+            seen = checkpoint.stem()
+            if reading.bgr and seen is not None and len(seen) == 4 and seen[2] != 3:
+                raise InputError(
+                    f"{contents.path} is of a network of images with {seen[2]} channels, so that "
+                    "they are neither RGB nor BGR. Received: bgr=True"
+                )
             block = "conv2_block1"
             kernels = [checkpoint.kernel(f"{block}_{number}_conv") for number in (1, 2, 3)]
             norm = [naming.key(f"{block}_1_bn", v) for v in ("gamma", "moving_mean")]

@@ -20,6 +20,12 @@ _DILATED = {
     ((1, 2, 1, 1), (1, 1, 2, 4)): 8,
 }
 
+# Of the batch norms here, and of PyTorch's unless it is told otherwise.
+_EPSILON = 1e-5
+
+# Plain ones, by mmcv's names.
+_CONVOLUTIONS = ("Conv2d", "Conv")
+
 # How mmcv, MMPretrain and MMDetection say that images become RGB.
 _TO_RGB = ("to_rgb", "bgr_to_rgb")
 
@@ -54,23 +60,35 @@ def _dicts(text: str) -> Iterator[dict[str, Any]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
-        items: dict[Any, ast.expr] = {}
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict":
-            items = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-        elif isinstance(node, ast.Dict):
-            pairs = zip(node.keys, node.values, strict=True)
-            items = {k.value: v for k, v in pairs if isinstance(k, ast.Constant)}
-        if items:
+        if items := _items(node):
             yield {
                 name: value for name, tree in items.items() if (value := _plain(tree)) is not None
             }
 
 
+def _items(node: ast.AST) -> dict[Any, ast.expr]:
+    """What is in a dict, however it is written; nothing in anything else."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict":
+        return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {k.value: v for k, v in pairs if isinstance(k, ast.Constant)}
+    return {}
+
+
 def _plain(tree: ast.expr) -> Any:
-    """A number, a string, or a list or tuple of these; else None."""
+    """A number, a string, a list or tuple of these, or a dict of numbers and strings; else None."""
+    if (items := _items(tree)) and len(items) <= 16:
+        plain = {name: _constant(value) for name, value in items.items()}
+        return {name: value for name, value in plain.items() if value is not None}
     if isinstance(tree, ast.List | ast.Tuple):
         values = tuple(map(_plain, tree.elts)) if len(tree.elts) <= 16 else ()
         return values if values and None not in values else None
+    return _constant(tree)
+
+
+def _constant(tree: ast.expr) -> str | int | float | None:
+    """A number or a string; else None."""
     try:
         value = ast.literal_eval(tree) if isinstance(tree, ast.Constant | ast.UnaryOp) else None
     except (ValueError, TypeError):
@@ -117,6 +135,17 @@ def _backbone(config: dict[str, Any], path: str) -> Told:
             f"{path} is of a network with other strides than those here: "
             f"its configuration must have one of {', '.join(map(str, _DILATED))}. "
             f"Received: strides={strides}, dilations={dilations}"
+        )
+    norm, conv = (config.get(name) for name in ("norm_cfg", "conv_cfg"))
+    if isinstance(norm, dict) and norm.get("eps", _EPSILON) != _EPSILON:
+        raise InputError(
+            f"{path} is of a network whose batch norms have another epsilon than {_EPSILON:g}, "
+            f"that of the networks here. Received: eps={norm['eps']} in its configuration"
+        )
+    if isinstance(conv, dict) and conv.get("type", "Conv2d") not in _CONVOLUTIONS:
+        raise InputError(
+            f"{path} is of a network with other convolutions than those here. "
+            f"Received: conv_cfg={conv} in its configuration"
         )
     dilated = output_stride != 32
     return Told(

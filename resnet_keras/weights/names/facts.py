@@ -17,9 +17,18 @@ _RESAMPLE = {2: "bilinear", 3: "bicubic"}
 _CROP = 0.875
 
 
+# Arguments of timm's networks that change nothing of what one computes on images of its size.
+_NEUTRAL = {"num_classes", "in_chans", "pretrained", "zero_init_last", "img_size"}
+_NEUTRAL |= {"drop_rate", "drop_path_rate", "drop_block_rate"}
+
 # timm's names of the networks that are those of `SPECS`; others have their names and shapes, too:
 # resnetaa50 and resnetblur50 (anti-aliased), resnet50_gn, resnetrs50.
 _PLAIN = re.compile(r"((tv|gluon|ssl|swsl|ig)_)?resnet\d+(_v1)?[bcd]?(\..+)?")
+
+
+# Of networks with the names and shapes of those here, in the `arch` of training scripts, where
+# people also write names of their own.
+_OTHERS = re.compile(r"resnet(aa|blur|rs)\d|resnet\d+_gn")
 
 
 def told_by_facts(facts: Mapping[str, Any], path: str) -> Told:
@@ -36,6 +45,11 @@ def told_by_facts(facts: Mapping[str, Any], path: str) -> Told:
     told = told_by_config(meta, path) if isinstance(meta, Mapping) else Told()
     if not isinstance(config, Mapping):
         config = {}
+    if isinstance(arch := facts.get("arch"), str) and _OTHERS.match(arch):
+        raise InputError(
+            f"{path} is of timm's {arch}, which is not among the networks here, though its tensors "
+            f"may have their names: see resnet_keras.SPECS. Received: arch={arch!r} in it"
+        )
     network = config.get("architecture")
     if isinstance(network, str) and not _PLAIN.fullmatch(network):
         raise InputError(
@@ -43,6 +57,7 @@ def told_by_facts(facts: Mapping[str, Any], path: str) -> Told:
             f"tensors may have their names: see resnet_keras.SPECS. "
             f"Received: architecture={network!r} in config.json"
         )
+    told = told.or_else(_told_by_arguments(config, path))
     if (preprocessing := preprocessing_of(facts, path)) is not None:
         told = told.or_else(
             Told(
@@ -54,6 +69,29 @@ def told_by_facts(facts: Mapping[str, Any], path: str) -> Told:
         )
     described = isinstance(network, str) or config.get("model_type") == "resnet"
     return told.or_else(Told(labels=_labels(config), whole=described))
+
+
+def _told_by_arguments(config: Mapping[str, Any], path: str) -> Told:
+    """Read the arguments that timm's `save_for_hf` writes beside the name of a network.
+
+    Raises:
+        InputError: with them it computes something else than the networks here.
+    """
+    given = _entry(config, "model_args")
+    arguments = dict(given) if isinstance(given, Mapping) else {}
+    if "architecture" in config and isinstance(config.get("global_pool"), str):
+        arguments.setdefault("global_pool", config["global_pool"])
+    stride = arguments.get("output_stride", 32)
+    # An empty pool: the features of a network without its head.
+    usual = {"output_stride": (8, 16, 32), "global_pool": ("avg", "", None)}
+    for name, value in arguments.items():
+        if name not in _NEUTRAL and value not in usual.get(name, ()):
+            raise InputError(
+                f"{path} is of a network that is not among those here: timm's with {name}={value!r}"
+                f". Received: {name!r} in config.json"
+            )
+    # A strided network's weights are often dilated, but not the other way.
+    return Told() if stride == 32 else Told(output_stride=stride, dilation="torchvision")
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -91,17 +129,23 @@ def preprocessing_of(facts: Mapping[str, Any], source: str) -> Preprocessing | N
                 return reader(found)
             except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
                 raise InputError(
-                    f"{source} describes a preprocessing that is not known here: convert its file "
-                    f"with --mean and --std. Received: {type(error).__name__} {error}"
+                    f"{source} describes a preprocessing that is not known here: copy its weights "
+                    "alone to another folder, and convert them with --mean and --std. "
+                    f"Received: {type(error).__name__} {error}"
                 ) from error
     return None
 
 
-def _timm(config: Mapping[str, Any]) -> Preprocessing:
-    """Read timm's `pretrained_cfg`: the short edge becomes floor(size / crop_pct)."""
+def _timm(config: Mapping[str, Any]) -> Preprocessing | None:
+    """Read timm's `pretrained_cfg`: the short edge becomes floor(size / crop_pct).
+
+    Of images with other than three channels it still has the numbers for three: None.
+    """
     channels, height, width = config["input_size"]
-    if channels != 3 or config.get("crop_mode", "center") != "center":
-        raise ValueError(f"crop_mode={config.get('crop_mode')}, input_size={config['input_size']}")
+    if (mode := config.get("crop_mode") or "center") != "center":
+        raise ValueError(f"crop_mode={mode}")
+    if channels != 3:
+        return None
     return Preprocessing(
         (height, width),
         math.floor(min(height, width) / config.get("crop_pct", _CROP)),
@@ -113,18 +157,36 @@ def _timm(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def _transformers(config: Mapping[str, Any]) -> Preprocessing:
-    """Read a `ConvNextImageProcessor`: below 384 pixels, int(size / crop_pct) and a centre crop."""
-    size = config["size"]
-    edge = size.get("shortest_edge") or size["height"] if isinstance(size, Mapping) else size
-    resize = int(edge / config.get("crop_pct", _CROP)) if edge < 384 else edge
+    """Read an image processor: its sizes, and pixels `(factor * pixel - mean) / std`."""
+    size, resize = _transformers_size(config)
+    factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if config.get("do_normalize", True):
+        mean, std = config["image_mean"], config["image_std"]
     return Preprocessing(
-        (edge, edge),
+        size,
         resize,
         _RESAMPLE[config.get("resample", 3)],
         True,
-        _pixels(config["image_mean"]),
-        _pixels(config["image_std"]),
+        _pixels(mean, 1 / factor),
+        _pixels(std, 1 / factor),
     )
+
+
+def _transformers_size(config: Mapping[str, Any]) -> tuple[tuple[int, int], int | None]:
+    """The size of an image for the network, and of its short edge before the crop."""
+    size = config["size"]
+    if not config.get("do_resize", True):
+        raise ValueError("do_resize=False")
+    crop = config.get("crop_size")
+    if crop is not None and config.get("do_center_crop", True):  # as `BitImageProcessor` does
+        edges = (crop["height"], crop["width"]) if isinstance(crop, Mapping) else (crop, crop)
+        return edges, size["shortest_edge"] if isinstance(size, Mapping) else size
+    if isinstance(size, Mapping) and "shortest_edge" not in size:  # as `ViTImageProcessor`
+        return (size["height"], size["width"]), None
+    # As `ConvNextImageProcessor`: below 384 pixels, int(size / crop_pct) and a centre crop.
+    edge = size["shortest_edge"] if isinstance(size, Mapping) else size
+    return (edge, edge), int(edge / config.get("crop_pct", _CROP)) if edge < 384 else edge
 
 
 def _converter(preprocessor: Any) -> Any:
@@ -151,9 +213,9 @@ def _entry(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
-def _pixels(fractions: Any) -> tuple[float, ...]:
+def _pixels(fractions: Any, whole: float = 255) -> tuple[float, ...]:
     """Numbers of 0-1 as of 0-255; those of the published networks are written as we write them."""
-    return tuple(round(255 * number, 6) for number in fractions)
+    return tuple(round(whole * number, 6) for number in fractions)
 
 
 def _three(number: Any) -> tuple[float, ...]:

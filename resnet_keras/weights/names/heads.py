@@ -26,6 +26,10 @@ _BOOKKEEPING = re.compile(
 )
 
 
+# What a number computes with: the exponent of a generalised mean, the scale of cosines.
+_FACTORS = re.compile(r"(.+[._])?(p|s|sigma|tau|scale|temperature)")
+
+
 class Head(NamedTuple):
     """What was found.
 
@@ -70,15 +74,42 @@ def head_of(outside: Mapping[str, np.ndarray], prefix: str, features: int | None
     kernels = [key for key, array in group.items() if array.ndim >= 2]
     layer = kernels[0].rpartition(".")[0]
     inner = f"{layer}." if layer else ""
-    rest = {k for k, a in group.items() if not is_bookkeeping(k) and a.size > 1 or a.ndim >= 2}
+    rest = {
+        k
+        for k, a in group.items()
+        if not is_bookkeeping(k) and (a.size > 1 or is_factor(k)) or a.ndim >= 2
+    }
     if (
         kernels == [f"{inner}weight"]
         and group[kernels[0]].ndim == 2
         and rest <= {f"{inner}weight", f"{inner}bias"}
     ):
-        return Head(f"{name}.{layer}" if layer else name)
+        found = f"{name}.{layer}" if layer else name
+        if not (behind := _behind(found, group[kernels[0]], outside, prefix)):
+            return Head(found)
+        stacked = {f"{key} {outside[key].shape} behind {found}": None for key in behind}
+        return Head(None, f"a head of more than one linear layer, {_listed(stacked)}")
     shapes = {f"{name}.{key} {group[key].shape}": None for key in sorted(rest)}
     return Head(None, f"a head of more than one linear layer, {_listed(shapes)}")
+
+
+def _behind(
+    head: str, kernel: np.ndarray, outside: Mapping[str, np.ndarray], prefix: str
+) -> list[str]:
+    """Matrices that take what a linear layer gives: a new classifier behind the old one."""
+    return [
+        key
+        for key, array in outside.items()
+        if array.ndim == 2
+        and array.shape[1] == len(kernel)
+        and not key.startswith(f"{head}.")
+        and not is_bookkeeping(key.removeprefix(prefix))
+    ]
+
+
+def is_factor(key: str) -> bool:
+    """Whether the name of a single number says that a network computes with it."""
+    return _FACTORS.fullmatch(key) is not None
 
 
 def is_bookkeeping(key: str) -> bool:
@@ -99,8 +130,8 @@ def _unnamed(outside: Mapping[str, np.ndarray], features: int | None) -> Head:
         for key, array in outside.items()
         if array.ndim == 2 and not _PROJECTIONS.search(key) and not is_bookkeeping(key)
     ]
-    # Where there are kernels, too, it is a detector.
-    if any(array.ndim == 4 for array in outside.values()):
+    # Where there are kernels, too, it is a detector; statistics of pixels are none.
+    if any(array.ndim == 4 and max(array.shape[2:]) > 1 for array in outside.values()):
         return Head(None)
     if not matrices:
         return Head(None, projects=any(map(_PROJECTIONS.search, outside)))

@@ -72,6 +72,7 @@ class KerasApplications(Naming):
             else layer
             for name, layer in backbone.items()
         }
+        scored = any(key.startswith(f"{self.head}/") for key in contents.arrays)
         return Told(
             mean=pixels and pixels.mean,
             std=pixels and pixels.std,
@@ -81,6 +82,7 @@ class KerasApplications(Naming):
             input_shape=keras_layers.input_shape(contents.layers),
             activation=keras_layers.top(top).activation,
             layers=layers,
+            assumed=() if contents.layers or not scored else ("average of the last map",),
         )
 
     def name(self, layer: str, variable: str) -> str:

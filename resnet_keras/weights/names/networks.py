@@ -1,6 +1,6 @@
 """Choose one of the networks that a file of self-supervised training, or of averaging, holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from resnet_keras.errors import InputError
 from resnet_keras.text import shortened
@@ -44,6 +44,8 @@ def one_network(contents: Contents, firsts: Sequence[str], prefix: str | None) -
                 f"Received: {_listed(found) or 'no ResNet at all'}"
             )
     chosen = _chosen(meant)
+    if chosen is not None and prefix is None and not _alike(contents.arrays, meant):
+        chosen = None  # a teacher and its student
     if chosen is None and len(meant) > 1:
         raise InputError(
             f"{contents.path} has several networks: choose one by `prefix`. "
@@ -70,6 +72,16 @@ def _chosen(found: list[str]) -> str | None:
         if len(pair) == 1 and all(right in p for p in found if p != pair[0]):
             return pair[0]
     return None
+
+
+def _alike(arrays: Iterable[str], found: Sequence[str]) -> bool:
+    """Whether all networks have the same last blocks: copies of one, not a large and a small."""
+    keys = list(arrays)
+    blocks = [
+        {k.removeprefix(p).rpartition(".conv")[0] for k in keys if k.startswith(f"{p}layer")}
+        for p in found
+    ]
+    return all(names == blocks[0] for names in blocks)
 
 
 def _belongs(key: str, other: str, chosen: str) -> bool:
