@@ -124,7 +124,8 @@ def test_repositories_of_transformers(peers, tmp_path, kind, weights):
 def test_presets_of_keras_hub(peers, tmp_path, kind):
     folder, truth = peers
     report = convert(folder / f"keras_hub_{kind}", tmp_path / "x.keras")
-    assert report.naming == "KerasHub" and report.assumed == ()
+    assert report.naming == "KerasHub"
+    assert report.assumed == ("softmax behind the last layer, which has none in the file",)
     assert (
         relative(logits(tmp_path / "x.keras", truth["pixels"]), truth[f"keras_hub_{kind}"]) < 1e-5
     )
