@@ -488,7 +488,10 @@ def _write_predictions(path: Path, answer: list[dict[str, Any]]) -> None:
     """
     from resnet_keras.files import whole
 
-    with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with (
+        whole(path) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(("path", "rank", "label", "score"))
         for item in answer:

@@ -9,7 +9,14 @@ from typing import NamedTuple, NoReturn, Unpack
 
 from resnet_keras.data.files import FileSplit
 from resnet_keras.data.folders import require_different
-from resnet_keras.data.listing import SPLITS, Division, ImageFile, image_file, split_of
+from resnet_keras.data.listing import (
+    SPLITS,
+    Division,
+    ImageFile,
+    image_file,
+    split_of,
+    warn_once,
+)
 from resnet_keras.errors import InputError
 
 # What separates cells: the comma; the semicolon of Excel where commas are decimal points; the tab.
@@ -17,6 +24,8 @@ _DELIMITERS = (",", ";", "\t")
 
 # What separates the labels in a cell of the column `labels`.
 SEPARATOR = "|"
+
+_COLUMNS = ("image", "label", "labels", "split")
 
 
 class _Row(NamedTuple):
@@ -57,6 +66,16 @@ def open_csv(
     """
     path = _absolute(file)
     labels, images = _find(path)
+    several = isinstance(images[0].label, tuple)
+    joined = ",;[" if several else SEPARATOR
+    odd = next((label for label in labels if any(sign in label for sign in joined)), None)
+    if odd is not None and not any(isinstance(i.label, tuple) and len(i.label) > 1 for i in images):
+        column = "labels" if several else "label"
+        warn_once(
+            path,
+            f"in `{column}`, {odd!r} is the name of one class: several labels of an image are "
+            f"separated by `{SEPARATOR}` in the column `labels`",
+        )
     return split_of(path, images, split, labels=labels, **division)
 
 
@@ -177,7 +196,10 @@ def _require_columns(path: Path, line: int, header: list[str]) -> None:
     Raises:
         InputError: it lacks `image`, has neither or both of `label` and `labels`, or one twice.
     """
-    known = [name for name in header if name in ("image", "label", "labels", "split")]
+    known = [name for name in header if name in _COLUMNS]
+    near = [name for name in header if name not in _COLUMNS and name.lower() in _COLUMNS]
+    if near:
+        _refuse(path, line, f"must have its columns in lower case: {near[0].lower()}", header)
     if "image" not in known:
         _refuse(path, line, "must name the columns, `image` among them", header)
     if ("label" in known) == ("labels" in known):

@@ -1,5 +1,6 @@
 """One image: from a file or from bytes to pixels, and to what evaluation sees of it."""
 
+import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,10 @@ def read_bytes(path: str | Path) -> bytes:
         UnreadableError: it cannot be read.
     """
     try:
-        if Path(path).stat().st_size > MOST_BYTES:
+        status = Path(path).stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise UnreadableError("not a file")  # but a pipe, which nobody may write to
+        if status.st_size > MOST_BYTES:
             raise UnreadableError(f"larger than {MOST_BYTES // 2**20} MiB")
         return Path(path).read_bytes()
     except FileNotFoundError:

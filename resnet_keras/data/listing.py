@@ -175,6 +175,13 @@ def _numbers(labels: list[str | tuple[str, ...]], number: dict[str, int]) -> np.
     return rows
 
 
+# Likewise: training opens two splits.
+@functools.lru_cache(maxsize=4)
+def warn_once(root: Path, text: str) -> None:
+    """Warn of the images of a folder or a file, the first time that they are opened."""
+    say(f"warning: {root}: {text}")
+
+
 # Training opens two splits; the files are read once for both.
 @functools.lru_cache(maxsize=1)
 def _check_once(
@@ -294,7 +301,7 @@ def _held_out(root: Path, splits: dict[str, list], seed: int, holdout: float) ->
         )
     images = splits.get("train", [])
     count = round(holdout * len(images)) if holdout < 1 else int(holdout)
-    if not 0 < count < len(images):
+    if not 0 < count < len(images) or (holdout >= 1 and count != holdout):
         raise InputError(
             f"`holdout` must leave images to train and to validate on, of {len(images):,}. "
             f"Received: holdout={holdout}"

@@ -120,10 +120,7 @@ def export(
     """
     start = time.perf_counter()
     path, out = Path(model_file), Path(os.path.abspath(out))
-    if examples < 1:
-        raise InputError(f"`examples` must be above 0. Received: examples={examples}")
-    if seed < 0:
-        raise InputError(f"`seed` must be 0 or more. Received: seed={seed}")
+    _require_numbers(examples, seed, bound)
     settings = settle(path, out, options)
     publish.require_replaceable(out, settings)
     # As Keras runs it: what is proved may not share the folding with what proves it.
@@ -141,6 +138,16 @@ def export(
         split = open_split_for(fitted, source)
     job = _Job(start, path, out, settings, original, split, examples, bound)
     return job.run(model, job.calibration(seed))
+
+
+def _require_numbers(examples: int, seed: int, bound: float | None) -> None:
+    """Refuse arguments of `export` out of their ranges."""
+    if examples < 1:
+        raise InputError(f"`examples` must be above 0. Received: examples={examples}")
+    if seed < 0:
+        raise InputError(f"`seed` must be 0 or more. Received: seed={seed}")
+    if bound is not None and not bound >= 0:  # nor NaN
+        raise InputError(f"`bound` must be 0 or more. Received: bound={bound}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,14 +44,14 @@ def write_report(
         The path of the page.
 
     Raises:
-        InputError: a folder is not a run folder, a file in it is damaged, or a data set is
-            missing.
+        InputError: a folder is not a run folder, a file in it is damaged, a data set is missing,
+            or `out` is not .html.
     """
     if not runs:
         raise InputError("`report` needs at least one run folder. Received: none")
     out = Path(out) if out is not None else Path(runs[0]) / "report.html"
-    if out.is_dir():
-        raise InputError(f"`out` must be a file. Received: out={str(out)!r}")
+    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"`out` must be an .html file. Received: out={str(out)!r}")
     read = [with_predictions(read_run(run, results), test, data_dir=data_dir) for run in runs]
     html = page(read, [_facts(run) for run in read])
     write_text(out, html)
