@@ -95,6 +95,20 @@ def test_ways_of_writing_the_same(images, change):
     assert split.identity == same.identity and split.paths == same.paths
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "warned"),
+    [("labels", "cat;dog", True), ("labels", '"cat, dog"', True), ("labels", "['cat']", True),
+     ("label", "cat|dog", True), ("labels", "cat|dog", False), ("label", "cat;dog", False)],
+)  # fmt: skip
+def test_labels_with_another_separator_are_warned_of(images, capfd, column, cell, warned):
+    text = f"image,{column}\n" + "".join(f"images/{i}.png,{cell}\n" for i in range(6))
+    opened(images, text, "all")
+    err = capfd.readouterr().err
+    assert (f"in `{column}`, {cell.strip(chr(34))!r} is the name of one class" in err) == warned
+    opened(images, text, "all")
+    assert "the name of one class" not in capfd.readouterr().err
+
+
 def test_absolute_paths_are_taken_as_they_are_and_doubled_rows_count_once(images):
     text = SINGLE.replace("images/1.png", str(images / "images" / "1.png"))
     split = opened(images, text + f"{images}/images/../images/1.png,dog,train\n")
@@ -107,6 +121,8 @@ def test_absolute_paths_are_taken_as_they_are_and_doubled_rows_count_once(images
      ("image,class\nimages/0.png,cat\n", "line 1, must name one of the columns `label` and"),
      ("image,label,labels\na,b,c\n", "line 1, must name one of the columns `label` and"),
      ("image,label,label\na,b,c\n", "line 1, must name each column once"),
+     ("image,label,Split\na,b,c\n", "line 1, must have its columns in lower case: split"),
+     ("Image,label\na,b\n", "line 1, must have its columns in lower case: image"),
      ("image,label\nimages/0.png,cat\n,dog\n", "line 3, must have an image. Received: '', 'dog'"),
      ("image,label\n\nimages/0.png, \n", "line 3, must have a label. Received: 'images/0.png', ''"),
      ("image,label\na\0,b\n", "line 2, must have an image"),

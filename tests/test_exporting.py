@@ -496,6 +496,8 @@ def test_a_network_of_any_image_size_is_exported(tmp_path, suffix):
     ("options", "words"),
     [({"examples": 0}, "`examples` must be above 0. Received: examples=0"),
      ({"seed": -1}, "`seed` must be 0 or more. Received: seed=-1"),
+     ({"bound": float("nan")}, "`bound` must be 0 or more. Received: bound=nan"),
+     ({"bound": -1.0}, "`bound` must be 0 or more. Received: bound=-1.0"),
      ({"format": "foo"}, "`format` must be None or 'web'. Received: format='foo'")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(tmp_path, options, words):

@@ -49,6 +49,80 @@ def test_transformers_large_images_are_not_cropped():
     assert preprocessing_of(facts, "x").resize == 384
 
 
+@pytest.mark.parametrize(
+    ("change", "mean", "std"),
+    [({"do_normalize": False}, (0, 0, 0), (255, 255, 255)),  # of pixels by 255
+     ({"do_rescale": False}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+     ({"do_rescale": False, "do_normalize": False}, (0, 0, 0), (1, 1, 1)),
+     ({"rescale_factor": 1 / 127.5}, (61.8375, 58.14, 51.765), (29.1975, 28.56, 28.6875)),
+     ({"rescale_factor": 0.00392156862745098}, MEAN, STD)],
+)  # fmt: skip
+def test_transformers_pixels(change, mean, std):
+    found = preprocessing_of({"preprocessor_config.json": {**TRANSFORMERS, **change}}, "x")
+    assert found.mean == pytest.approx(mean) and found.std == pytest.approx(std)
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "resize"),
+    [({"image_processor_type": "ViTImageProcessor", "size": {"height": 192, "width": 224}},
+      (192, 224), None),
+     ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256},
+       "crop_size": {"height": 224, "width": 208}}, (224, 208), 256),
+     ({"size": 256, "crop_size": 224}, (224, 224), 256),
+     ({"size": 224, "crop_size": 224, "do_center_crop": False}, (224, 224), 256)],
+)  # fmt: skip
+def test_transformers_sizes(change, size, resize):
+    found = preprocessing_of({"preprocessor_config.json": {**TRANSFORMERS, **change}}, "x")
+    assert (found.size, found.resize) == (size, resize)
+    with pytest.raises(InputError, match="do_resize=False"):
+        preprocessing_of({"preprocessor_config.json": {**TRANSFORMERS, "do_resize": False}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [({"model_args": {"global_pool": "max"}}, "global_pool='max'"),
+     ({"global_pool": "avgmax"}, "global_pool='avgmax'"),
+     ({"model_args": {"act_layer": "silu"}}, "act_layer='silu'"),
+     ({"model_args": {"output_stride": 4}}, "output_stride=4"),
+     ({"model_args": {"num_classes": 7, "drop_rate": 0.1, "global_pool": "avg"}}, None),
+     ({"global_pool": "avg", "model_args": None}, None), ({"global_pool": ""}, None)],
+)  # fmt: skip
+def test_arguments_of_timms_networks(change, refused):
+    """As `timm.models._hub.save_for_hf` writes them."""
+    facts = {"config.json": {**TIMM, **change}}
+    if refused is None:
+        assert told_by_facts(facts, "x") == told_by_facts({"config.json": TIMM}, "x")
+        return
+    with pytest.raises(InputError, match=f"^x is of a network .* timm's with {refused}"):
+        told_by_facts(facts, "x")
+
+
+def test_timms_output_stride_is_torchvisions_dilation():
+    for stride, dilation in ((8, "torchvision"), (16, "torchvision"), (32, None)):
+        config = {**TIMM, "model_args": {"output_stride": stride}}
+        told = told_by_facts({"config.json": config}, "x")
+        assert (told.output_stride, told.dilation) == (dilation and stride, dilation)
+
+
+def test_images_of_one_channel_have_no_numbers_for_three():
+    config = {**TIMM["pretrained_cfg"], "input_size": [1, 224, 224]}
+    told = told_by_facts({"config.json": {**TIMM, "pretrained_cfg": config}}, "x")
+    assert told.preprocessing is None and told.mean is None and told.whole
+
+
+@pytest.mark.parametrize(
+    ("arch", "refused"),
+    [("resnetaa50", True), ("resnetblur18", True), ("resnet50_gn", True), ("resnetrs50", True),
+     ("resnet50", False), ("resnet50d", False), ("ResNet", False), ("mine", False)],
+)  # fmt: skip
+def test_the_network_that_a_training_script_names(arch, refused):
+    if not refused:
+        assert told_by_facts({"arch": arch}, "x") == told_by_facts({}, "x")
+        return
+    with pytest.raises(InputError, match=f"^x is of timm's {arch}.*Received: arch='{arch}'"):
+        told_by_facts({"arch": arch}, "x")
+
+
 def test_keras_hubs_scale_and_offset():
     scale = [1 / s for s in STD]
     converter = {
@@ -68,7 +142,7 @@ def test_nothing_said_is_nothing():
 
 
 @pytest.mark.parametrize(
-    "change", [{"interpolation": "lanczos"}, {"input_size": [1, 224, 224]}, {"crop_pct": 0},
+    "change", [{"interpolation": "lanczos"}, {"input_size": [1, 224]}, {"crop_pct": 0},
                {"mean": None}, {"crop_mode": "border"}],
 )  # fmt: skip
 def test_what_is_not_known_is_refused(change):

@@ -256,7 +256,7 @@ def test_validation_images_are_taken_of_each_class_in_proportion(tmp_path, holdo
     assert again.paths == val.paths
 
 
-@pytest.mark.parametrize("holdout", [50, 0.001, 0.999])
+@pytest.mark.parametrize("holdout", [50, 0.001, 0.999, 1.5])
 def test_validation_images_must_leave_some_and_be_some(tmp_path, jpegs, holdout):
     name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs})
     with pytest.raises(InputError, match="`holdout` must leave images .* of 50. Received"):
@@ -316,13 +316,77 @@ IN_IT = {"x.png": KINDS["png"]}
      ({"Train/a": IN_IT, "Val/a": IN_IT}, "called train, val and test: rename Train, Val"),
      ({"training/a": IN_IT, "validation/a": IN_IT}, "called train, val and test: rename training"),
      ({"train/a": IN_IT, "Test/a": IN_IT}, "called train, val and test: rename Test"),
+     ({"train/a": IN_IT, "eval/a": IN_IT}, "called train, val and test: rename eval"),
+     ({"train/a": IN_IT, "holdout/a": IN_IT}, "called train, val and test: rename holdout"),
+     ({"train/a": IN_IT, "evaluation/a": IN_IT}, "rename evaluation"),
+     ({"seg_train/a": IN_IT, "seg_test/a": IN_IT}, "rename seg_test, seg_train"),
+     ({"train_images/a": IN_IT, "val_images/a": IN_IT}, "rename train_images, val_images"),
      ({"val/a": IN_IT, "valid/a": IN_IT}, "must have one of val, valid"),
      ({"train/cat": IN_IT, "val/Cat": IN_IT}, "the classes Cat and cat, which differ in upper"),
+     ({"train/caf\u00e9": IN_IT, "val/cafe\u0301": IN_IT},
+      r"classes 'cafe\\u0301' and 'caf\\xe9', which differ in spaces or the coding of accents"),
+     ({"train/cat": IN_IT, "val/cat ": IN_IT}, "classes 'cat' and 'cat ', which differ in spaces"),
      ({"a": {}}, "is empty")],
 )  # fmt: skip
 def test_a_wrong_layout_is_refused(tmp_path, folders, message):
     name = tree(tmp_path, **folders)
     with pytest.raises(InputError, match=message):
+        data.Source(name, "train").open()
+
+
+def test_names_that_only_sound_alike_are_different_classes(tmp_path, jpegs):
+    """And two kinds of trains, with their parts, are no splits."""
+    name = tree(tmp_path, **{"Stra\u00dfe": jpegs, "Strasse": jpegs, "steam_train/front": jpegs})
+    tree(tmp_path, **{"express_train/front": jpegs})
+    labels = data.Source(name, "train").open().labels
+    assert labels == ("Strasse", "Stra\u00dfe", "express_train", "steam_train")
+
+
+def test_what_is_of_no_class_is_named_once(tmp_path, jpegs, capfd):
+    name = tree(tmp_path, **{"train/a": jpegs, "test/a": jpegs, "bird/b": IN_IT, "notes": {}})
+    tree(tmp_path, **{"val": IN_IT})  # without classes
+    for folder in (tmp_path, tmp_path / "train"):
+        (folder / "loose.JPG").write_bytes(KINDS["jpeg"])
+    (tmp_path / "notes" / "a.txt").write_text("no image")
+    for split in ("train", "test"):
+        assert data.Source(name, split).open().labels == ("a",)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "not read" in line]
+    assert line == (
+        f"warning: {tmp_path}: not read, because of no class of a split: bird, val, 2 files such "
+        "as loose.JPG"
+    )
+
+
+def test_what_is_all_read_is_not_warned_of(tmp_path, jpegs, capfd):
+    name = tree(tmp_path, a=jpegs, b=jpegs)
+    (tmp_path / "labels.csv").write_text("not an image")
+    data.Source(name, "train").open()
+    assert "not read" not in capfd.readouterr().err
+
+
+def test_linked_folders_are_of_the_class_and_loops_end(tmp_path, jpegs):
+    name = tree(tmp_path / "images", a=jpegs, b=jpegs)
+    tree(tmp_path, elsewhere={"linked.png": KINDS["png"]})
+    (tmp_path / "images" / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "a" / "loop").symlink_to(tmp_path / "images" / "a")
+    split = data.Source(name, "all").open()
+    paths = [path for path in split.paths if path.endswith("linked.png")]
+    assert split.examples == 2 * len(jpegs) + 1 and paths[0].endswith("images/a/more/linked.png")
+
+
+def test_runs_among_the_images_are_no_classes(tmp_path, jpegs):
+    name = tree(tmp_path, a=jpegs, b=jpegs, **{"runs/one": IN_IT, "runs/two": IN_IT, "run": IN_IT})
+    for run in ("runs/one", "runs/two", "run"):
+        (tmp_path / run / "recipe.json").write_text("{}")
+    assert data.Source(name, "train").open().labels == ("a", "b")
+    tree(tmp_path, **{"runs/three": IN_IT})  # something else
+    assert data.Source(name, "train", skip_bad=True).open().labels == ("a", "b", "runs")
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path, jpegs):
+    name = tree(tmp_path, a=jpegs, b=jpegs)
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    with pytest.raises(InputError, match=r"a/pipe\.jpg \(not a file\)"):
         data.Source(name, "train").open()
 
 

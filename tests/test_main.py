@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file
 
 import resnet_keras
 import resnet_keras.__main__ as command_line
-from resnet_keras.__main__ import VERBS, _show
+from resnet_keras.__main__ import VERBS, _show, _write_predictions
 from resnet_keras.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +124,15 @@ def test_convert_there_and_back(command, tmp_path):
     back = load_file(tmp_path / "back.safetensors")
     for name, array in state.items():
         assert back[name.split(".", 1)[1]].tobytes() == array.tobytes()
+
+
+def test_names_of_files_that_are_not_text_can_be_written(tmp_path):
+    """Linux allows any bytes."""
+    name = os.fsdecode(b"caf\xe9.png")
+    answer = [{"path": name, "predictions": [{"label": "a", "score": 0.5}]}]
+    _write_predictions(tmp_path / "x.csv", answer)
+    rows = (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines()
+    assert rows == ["path,rank,label,score", r"caf\udce9.png,1,a,0.5"]
 
 
 def test_predictions_as_csv(command, digits_run, data_dir, tmp_path):

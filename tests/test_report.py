@@ -312,6 +312,15 @@ def hostile_run(digits_run, tmp_path):
     return run
 
 
+def test_a_page_replaces_no_model_file(digits_run, tmp_path):
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"weights")
+    for out in (model, tmp_path, tmp_path / "page"):
+        with pytest.raises(InputError, match="`out` must be an .html file. Received: out="):
+            write_report([digits_run], out=out)
+    assert model.read_bytes() == b"weights" and not (tmp_path / "page").exists()
+
+
 @needs_chromium
 @pytest.mark.parametrize("which", ["one", "two", "hostile"])
 def test_the_page_in_a_browser(browser, digits_run, other_run, hostile_run, which, tmp_path):

@@ -321,6 +321,24 @@ def test_a_configuration_of_mmengine():
     assert told.dilation == "openmmlab"
 
 
+@pytest.mark.parametrize(
+    ("norm", "received"),
+    [("norm_cfg=dict(type='BN', eps=1e-2)", "eps=0.01"),
+     ("norm_cfg={'type': 'BN', 'eps': 1e-3}", "eps=0.001"),
+     ("conv_cfg=dict(type='ConvWS')", "conv_cfg={'type': 'ConvWS'}"),
+     ("norm_cfg=dict(type='BN', eps=1e-5), conv_cfg=dict(type='Conv2d')", None),
+     ("norm_cfg=dict(type='BN', momentum=0.1), conv_cfg=None", None)],
+)  # fmt: skip
+def test_layers_that_a_configuration_changes(norm, received):
+    text = CAFFE.replace("norm_cfg=dict(type='BN', requires_grad=False)", norm)
+    assert text != CAFFE
+    if received is None:
+        assert told_by_config({"config": text}, "x") == told_by_config({"config": CAFFE}, "x")
+        return
+    with pytest.raises(InputError, match=f"^x is of a network .*Received: {re.escape(received)}"):
+        told_by_config({"config": text}, "x")
+
+
 def test_a_dilated_last_stage():
     """MMSegmentation's and MMDetection's `dc5`: an output stride of 16."""
     text = DILATED.replace("(1, 1, 2, 4)", "(1, 1, 1, 2)").replace("(1, 2, 1, 1)", "(1, 2, 2, 1)")

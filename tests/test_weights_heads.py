@@ -15,6 +15,7 @@ from resnet_keras import ResNet
 from resnet_keras.weights import Report, convert, load_weights
 from resnet_keras.weights.formats import Contents, read
 from resnet_keras.weights.names import recognise
+from resnet_keras.weights.names.reading import Reading
 
 
 def zeros(*shape):
@@ -120,7 +121,87 @@ MORE = {
     "convolution": {"classifier.weight": zeros(10, 32, 1, 1)},
     "two": {"fc.weight": zeros(10, 32), "classifier.weight": zeros(5, 32)},
     "unknown": {"mine.0.weight": zeros(8, 32), "mine.2.weight": zeros(10, 8)},
-}
+    "behind the old one": {
+        "fc.weight": zeros(10, 32), "fc.bias": zeros(10), "out.weight": zeros(3, 10),
+    },
+    "cosines": {"fc.weight": zeros(10, 32), "fc.sigma": zeros(1)},
+    "beside one kernel": {
+        "look.weight": zeros(1, 32, 1, 1),
+        "mine.0.weight": zeros(8, 32), "mine.2.weight": zeros(10, 8),
+    },
+}  # fmt: skip
+
+
+def test_what_is_computed_with_one_number_is_not_left_out(tmp_path):
+    """The exponent of a generalised mean pool, the scale of logits; counters are left out."""
+    for name in ("pool.p", "backbone.pool.p", "logit_scale", "backbone.temperature"):
+        arrays = prefixed("backbone.", small_state()) | {name: np.ones(1, np.float32)}
+        save_file(arrays, tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match=f"has '{name}', which .* has no place for"):
+            load_weights(small(), tmp_path / "x.safetensors")
+    arrays = prefixed("backbone.", small_state()) | {"step": np.ones(1, np.float32)}
+    save_file(arrays, tmp_path / "x.safetensors")
+    assert load_weights(small(), tmp_path / "x.safetensors").skipped == ("step",)
+
+
+@pytest.mark.parametrize("name", ["head", "classifier"])
+def test_a_head_in_an_entry_of_its_own_is_the_head(tmp_path, name):
+    state = small_state()
+    head = {"weight": state["fc.weight"], "bias": state["fc.bias"]}
+    extra = {"scores": {"best": zeros(3, 3)}, "image": zeros(1, 3, 8, 8)}
+    write_zip(tmp_path / "x.pth", {"backbone": without_head(state), name: head, **extra})
+    model = small()
+    report = load_weights(model, tmp_path / "x.pth")
+    assert is_whole(model) and f"{name}.weight" in report.matched and report.others == ()
+
+
+def test_names_of_wrapped_modules_are_their_own(tmp_path):
+    wrapped = {
+        key.replace("layer1.0.", "layer1.0._checkpoint_wrapped_module.")
+        .replace("layer2.", "layer2._fsdp_wrapped_module."): array
+        for key, array in prefixed("_orig_mod.", small_state()).items()
+    }  # fmt: skip
+    write_zip(tmp_path / "x.pth", wrapped)
+    model = small()
+    assert len(load_weights(model, tmp_path / "x.pth").matched) == len(small_state())
+    assert is_whole(model)
+
+
+def test_a_teacher_and_a_student_of_another_depth_are_no_pair():
+    deeper = {k.replace("layer2.0", "layer2.1"): a for k, a in times(2).items()}
+    arrays = backbone(times(2) | deeper, "teacher.") | backbone(small_state(), "student.")
+    with pytest.raises(ValueError, match="several networks: choose one by `prefix`"):
+        recognise(Contents("x", arrays, {}))
+    found = recognise(Contents("x", arrays, {}), Reading(prefix="student"))
+    assert found.naming.prefix == "student."
+
+
+@pytest.mark.parametrize("told", [None, "linear", "sigmoid"])
+def test_one_output_is_no_softmax(tmp_path, told):
+    """Of PyTorch a decision; a Keras file shows what it is."""
+    path = tmp_path / ("x.keras" if told else "x.safetensors")
+    if told:
+        small(classes=1, classifier_activation=told).save(path)
+    else:
+        state = small_state()
+        save_file(
+            state | {"fc.weight": state["fc.weight"][:1], "fc.bias": state["fc.bias"][:1]}, path
+        )
+    report = convert(path, tmp_path / "y.keras")
+    last = keras.saving.load_model(tmp_path / "y.keras").layers[-1]
+    assert last.activation.__name__ == (told or "sigmoid")
+    said = "sigmoid behind the last layer, which has none in the file" in report.assumed
+    assert said == (told is None)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_are_not_bgr(tmp_path, channels):
+    state = small_state()
+    kernel = np.ones((16, channels, 3, 3), np.float32)
+    save_file(state | {"conv1.weight": kernel}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=f"images with {channels} channels.*Received: bgr=True"):
+        convert(tmp_path / "x.safetensors", tmp_path / "x.keras", bgr=True)
+    convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone."])
@@ -133,7 +214,7 @@ def test_a_head_that_is_more_is_not_dropped(tmp_path, case, prefix):
                 load_weights(small(), tmp_path / "x.safetensors")
             else:
                 convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
-    if case == "convolution" and not prefix:
+    if case in ("convolution", "beside one kernel") and not prefix:
         return  # a kernel in the network itself is not taken for a head even then
     report = convert(tmp_path / "x.safetensors", tmp_path / "x.keras", backbone_only=True)
     assert set(report.skipped) == set(MORE[case])

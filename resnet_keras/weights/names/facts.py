@@ -182,10 +182,11 @@ def _transformers_size(config: Mapping[str, Any]) -> tuple[tuple[int, int], int 
     if crop is not None and config.get("do_center_crop", True):  # as `BitImageProcessor` does
         edges = (crop["height"], crop["width"]) if isinstance(crop, Mapping) else (crop, crop)
         return edges, size["shortest_edge"] if isinstance(size, Mapping) else size
-    if isinstance(size, Mapping) and "shortest_edge" not in size:  # as `ViTImageProcessor`
-        return (size["height"], size["width"]), None
+    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or "ConvNext"
+    if isinstance(size, Mapping) and "height" in size and not kind.startswith("ConvNext"):
+        return (size["height"], size["width"]), None  # as `ViTImageProcessor`
     # As `ConvNextImageProcessor`: below 384 pixels, int(size / crop_pct) and a centre crop.
-    edge = size["shortest_edge"] if isinstance(size, Mapping) else size
+    edge = size.get("shortest_edge") or size["height"] if isinstance(size, Mapping) else size
     return (edge, edge), int(edge / config.get("crop_pct", _CROP)) if edge < 384 else edge
 
 
