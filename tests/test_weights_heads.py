@@ -176,6 +176,25 @@ def test_a_teacher_and_a_student_of_another_depth_are_no_pair():
     assert found.naming.prefix == "student."
 
 
+def test_entries_of_a_teacher_and_a_student_of_another_depth(tmp_path):
+    deeper = {k.replace("layer2.0", "layer2.1"): a for k, a in times(2).items()}
+    write_zip(tmp_path / "x.pth", {"teacher": times(2) | deeper, "student": small_state()})
+    with pytest.raises(ValueError, match="several state dicts: choose one by `key`"):
+        load_weights(small(), tmp_path / "x.pth")
+    model = small()
+    load_weights(model, tmp_path / "x.pth", key="student")
+    assert is_whole(model)
+
+
+@pytest.mark.parametrize("name", ["norm.mean", "norm.std", "normalize.pixel_mean", "mean"])
+def test_statistics_of_pixels_within_a_network_are_no_head(tmp_path, name):
+    arrays = prefixed("net.", without_head(small_state())) | outer("out")
+    save_file(arrays | {name: zeros(1, 3, 1, 1)}, tmp_path / "x.safetensors")
+    model = small()
+    report = load_weights(model, tmp_path / "x.safetensors")
+    assert is_whole(model) and report.skipped == (name,)
+
+
 @pytest.mark.parametrize("told", [None, "linear", "sigmoid"])
 def test_one_output_is_no_softmax(tmp_path, told):
     """Of PyTorch a decision; a Keras file shows what it is."""

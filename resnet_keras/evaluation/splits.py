@@ -90,13 +90,12 @@ def require_fit(model_file: ModelFile, split: data.Split) -> None:
             f"{model_file.path} gives an image {ours}{hint}, an image of {name} has {theirs}: "
             f"choose other images with `dataset` (--dataset). Received: dataset={name!r}"
         )
-    if model_file.classes is not None and model_file.classes < len(split.labels):
+    most, there = model_file.classes, len(split.labels)
+    if (most is not None and most < there) or (labels and len(labels) != there):
+        unknown = [label for label in split.labels if label not in labels] if labels else []
+        which = f": no class {unknown[0]!r}" if unknown and local_path(name) else ""
         raise InputError(
-            f"{model_file.path} has {model_file.classes} classes, {name} has {len(split.labels)}."
-        )
-    if labels and len(split.labels) != len(labels):
-        raise InputError(
-            f"{model_file.path} has {len(labels)} classes, {name} has {len(split.labels)}."
+            f"{model_file.path} has {len(labels) or most} classes, {name} has {there}{which}."
         )
     if local_path(name) and labels and split.labels != labels:
         other = next(a for a, b in zip(split.labels, labels, strict=True) if a != b)

@@ -68,7 +68,7 @@ def state_dict(root: object, size: int, key: str | None = None) -> StateDict:
     if not networks:
         raise Refused(f"has no state dict in it. Received: a {type(root).__name__}")
     path = _chosen(list(networks))
-    if path is None:
+    if path is None or _is_another(path, kernels):
         raise Refused(
             f"has several state dicts: choose one by `key`. Received: {_listed(networks)}"
         )
@@ -102,6 +102,13 @@ def _dicts(node: object, path: str, seen: set[int], levels: int) -> Iterator[tup
     for name, child in node.items():
         if isinstance(name, str) and not any(word in name.lower() for word in _BESIDE):
             yield from _dicts(child, f"{path}.{name}" if path else name, seen, levels - 1)
+
+
+def _is_another(path: str, kernels: dict[str, int]) -> bool:
+    """Whether a teacher has a student that is another network than its own."""
+    parent, _, name = path.rpartition(".")
+    student = f"{parent}.student" if parent else "student"
+    return name == "teacher" and kernels.get(student, kernels[path]) != kernels[path]
 
 
 def _kernels(tensors: dict) -> int:

@@ -22,7 +22,7 @@ _DINO = re.compile(r"mlp\.\d+\.\w+|last_layer\..+")
 # What training leaves beside a network: losses, measures, averages and their counters.
 _BOOKKEEPING = re.compile(
     r"((.+[._])?(loss(es)?|loss_fn|criterion|acc|accuracy|metrics?|f1|auroc|precision|recall|ema)"
-    r"|(train|val|valid|test)_.+|n_averaged|mean|std|num_updates)(\d*|[._].+)"
+    r"|(train|val|valid|test)_.+|n_averaged|(.+\.)?(pixel_)?(mean|std)|num_updates)(\d*|[._].+)"
 )
 
 
