@@ -186,6 +186,31 @@ def test_entries_of_a_teacher_and_a_student_of_another_depth(tmp_path):
     assert is_whole(model)
 
 
+def test_a_table_of_a_measure_is_not_behind_the_classifier(tmp_path):
+    arrays = prefixed("model.", small_state()) | {"val.confmat": zeros(10, 10)}
+    save_file(arrays | {"table.confmat": zeros(10, 10)}, tmp_path / "x.safetensors")
+    model = small()
+    report = load_weights(model, tmp_path / "x.safetensors")
+    assert is_whole(model) and set(report.skipped) == {"val.confmat", "table.confmat"}
+
+
+def test_tensors_that_are_kept_in_other_files_are_named(tmp_path):
+    """As a part of ZeRO-3."""
+    save_file(dict.fromkeys(small_state(), zeros(0)), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"ZeRO-3 keeps in other files.*of shape \(0,\)"):
+        convert(tmp_path / "x.safetensors", tmp_path / "x.keras")
+
+
+def test_a_batch_norm_that_is_folded_is_missing(tmp_path):
+    arrays = {k: a for k, a in small_state().items() if not k.startswith("bn1.")}
+    save_file(arrays | {"conv1.bias": zeros(16)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="no 'bn1.weight'"):
+        load_weights(small(), tmp_path / "x.safetensors")
+    save_file(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="is a ResNet v2"):
+        load_weights(small(), tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("name", ["norm.mean", "norm.std", "normalize.pixel_mean", "mean"])
 def test_statistics_of_pixels_within_a_network_are_no_head(tmp_path, name):
     arrays = prefixed("net.", without_head(small_state())) | outer("out")

@@ -139,6 +139,12 @@ class Checkpoint:
         kernels = [self.kernel(f"conv{s}_block1_{1 + bottleneck}_conv") for s in stages]
         stem = self.stem()
         widths = tuple(kernel[3] for kernel in kernels if kernel and len(kernel) == 4)
+        empty = next((key for key, array in self.arrays.items() if array.shape == (0,)), None)
+        if empty is not None:
+            raise InputError(
+                f"{self.path} has tensors without values, which DeepSpeed's ZeRO-3 keeps in other "
+                f"files: its zero_to_fp32.py puts them together. Received: {empty!r} of shape (0,)"
+            )
         if not depths or len(widths) < len(depths) or stem is None or len(stem) != 4:
             raise InputError(f"{self.path} is not a ResNet. Received: depths={tuple(depths)}")
         deep = self.kernel("conv1_1_conv") is not None

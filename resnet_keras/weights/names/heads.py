@@ -21,7 +21,8 @@ _DINO = re.compile(r"mlp\.\d+\.\w+|last_layer\..+")
 
 # What training leaves beside a network: losses, measures, averages and their counters.
 _BOOKKEEPING = re.compile(
-    r"((.+[._])?(loss(es)?|loss_fn|criterion|acc|accuracy|metrics?|f1|auroc|precision|recall|ema)"
+    r"((.+[._])?(loss(es)?|loss_fn|criterion|acc|accuracy|metrics?|f1|auroc|precision|recall|ema"
+    r"|confmat|confusion_matrix)"
     r"|(train|val|valid|test)_.+|n_averaged|(.+\.)?(pixel_)?(mean|std)|num_updates)(\d*|[._].+)"
 )
 

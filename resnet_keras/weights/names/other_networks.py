@@ -47,8 +47,14 @@ def refuse_relatives(contents: Contents) -> None:
             entry = contents.arrays[key]
             stems = ("bn1.", "stem.", "conv1.1.", "conv1.4.")
             bare = not any(k.startswith(tuple(prefix + s for s in stems)) for k in contents.arrays)
-            first = f"{prefix}conv1.weight" in contents.arrays
-            if first and bare and norm is not None and norm.shape == entry.shape[1:2]:
+            # One with a bias has its batch norm folded into it.
+            first = {f"{prefix}conv1.{part}" for part in ("weight", "bias")} & set(contents.arrays)
+            if (
+                first == {f"{prefix}conv1.weight"}
+                and bare
+                and norm is not None
+                and norm.shape == entry.shape[1:2]
+            ):
                 raise _refusal(contents, "a ResNet v2 (pre-activation)", key)
 
 
