@@ -1,6 +1,5 @@
 """A folder of images as a data set: each class is a folder."""
 
-import itertools
 import os
 import re
 import unicodedata
@@ -28,9 +27,6 @@ _IMAGE_SUFFIXES = (
 
 # What people call a split in words of their own.
 _LONGER = re.compile(r"(.+[_\- ])?(?P<split>train|val|valid|test)(ing|idation)?([_\- ].+)?")
-
-# More run folders than this nobody keeps beside images.
-_MOST_RUNS = 1000
 
 
 def open_folder(
@@ -188,11 +184,14 @@ def _subfolders(folder: Path) -> list[Path]:
 def _is_of_runs(folder: Path) -> bool:
     """Tell whether a folder is one of a training, or has such folders only: `runs/NAME`."""
 
-    def is_one(path: Path) -> bool:
-        return (path / "recipe.json").exists()
+    def is_one(path: str | os.PathLike[str]) -> bool:
+        return os.path.exists(os.path.join(path, "recipe.json"))
 
-    inside = list(itertools.islice(folder.iterdir(), _MOST_RUNS))
-    return is_one(folder) or (0 < len(inside) < _MOST_RUNS and all(map(is_one, inside)))
+    if is_one(folder):
+        return True
+    with os.scandir(folder) as inside:  # the first image ends it
+        first = next(inside, None)
+        return first is not None and is_one(first) and all(map(is_one, inside))
 
 
 def _files(split: str, label: Path) -> Iterable[ImageFile]:

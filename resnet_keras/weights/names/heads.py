@@ -26,7 +26,6 @@ _BOOKKEEPING = re.compile(
     r"|(train|val|valid|test)_.+|n_averaged|(.+\.)?(pixel_)?(mean|std)|num_updates)(\d*|[._].+)"
 )
 
-
 # What a number computes with: the exponent of a generalised mean, the scale of cosines.
 _FACTORS = re.compile(r"(.+[._])?(p|s|sigma|tau|scale|temperature)")
 

@@ -75,7 +75,7 @@ def _chosen(found: list[str]) -> str | None:
 
 
 def _alike(arrays: Iterable[str], found: Sequence[str]) -> bool:
-    """Whether all networks have the same last blocks: copies of one, not a large and a small."""
+    """Whether all networks have the same blocks: copies of one, not a large and a small one."""
     keys = list(arrays)
     blocks = [
         {k.removeprefix(p).rpartition(".conv")[0] for k in keys if k.startswith(f"{p}layer")}
